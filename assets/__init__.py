@@ -1,0 +1,1 @@
+"""Published initializations and sample signals; see `README.md` for sources and licences."""

@@ -1,0 +1,111 @@
+"""Files to signals and back, one module per modality; nothing else in the project knows file formats."""
+
+import importlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from inrcodec.errors import InrcodecError, SignalError, UsageError
+from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.video_frames import FRAME_EXTENSIONS
+
+MODALITIES = ("image", "video", "audio", "climate")
+
+__all__ = ["MODALITIES", "Axis", "Signal", "default_extension", "find_files", "read", "write", "write_whole"]
+
+
+def _module(modality: str) -> ModuleType:
+    """The module of a modality; imported when needed, because the libraries behind are slow to import."""
+    if modality not in MODALITIES:
+        raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(MODALITIES)}")
+    return importlib.import_module(f"inrcodec.signals.{modality}")
+
+
+def modality_of(path: Path) -> str:
+    """The modality a file's name belongs to; a folder is a video, one image per frame.
+
+    Raises: SignalError if no modality knows the extension.
+    """
+    if path.is_dir():
+        return "video"
+    extension = path.suffix.lower()
+    for modality in MODALITIES:
+        if extension in _module(modality).EXTENSIONS:
+            return modality
+    raise SignalError(
+        f"{path}: {extension or 'a name without extension'} is of no known modality; rename the file or give --modality"
+    )
+
+
+def read(path: Path, modality: str | None = None) -> list[Signal]:
+    """The signals of a file, the main one first.
+
+    modality: read it as this, whatever its name.
+    Raises: SignalError if the file is missing, damaged or of an unknown kind.
+    """
+    if not path.exists():
+        raise SignalError(f"{path}: there is no such file")
+    signals: list[Signal] = _module(modality or modality_of(path)).read(path)
+    return signals
+
+
+def write(signals: Sequence[Signal], path: Path) -> None:
+    """Write signals of one file in the format its extension names; the file appears whole or not at all.
+
+    Raises: SignalError if the format cannot hold them.
+    """
+    module = _module(signals[0].modality)
+    write_whole(path, lambda temporary: module.write(list(signals), temporary))
+
+
+def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
+    """Let `write_to` make a file under a temporary name beside `path`, then move it there in one step.
+
+    Whatever interrupts it, no temporary file stays and what was at `path` before is unharmed.
+    Raises: SignalError if the folder cannot be written to.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        raise SignalError(f"cannot write {path}: {error.strerror}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        try:
+            write_to(temporary)
+        except InrcodecError as error:
+            raise type(error)(
+                str(error).replace(str(temporary), str(path)).replace(temporary.name, path.name)
+            ) from error
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        raise SignalError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def default_extension(modality: str) -> str:
+    """What `decode` writes when no format is asked for."""
+    extension: str = _module(modality).DEFAULT_EXTENSION
+    return extension
+
+
+def find_files(folder: Path, modality: str | None = None) -> list[Path]:
+    """All files below a folder (links followed) whose names belong to a modality (or to any), sorted.
+
+    A folder with nothing but images is one video when videos are asked for.
+    """
+    modalities = MODALITIES if modality is None else (modality,)
+    extensions = frozenset().union(*(_module(name).EXTENSIONS for name in modalities))
+    found: list[Path] = []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        files = [Path(parent, name) for name in names if not name.startswith(".")]
+        if modality == "video" and files and all(path.suffix.lower() in FRAME_EXTENSIONS for path in files):
+            found.append(Path(parent))
+        found += [path for path in files if path.suffix.lower() in extensions]
+    return sorted(found)

@@ -1,0 +1,185 @@
+"""Sound: whatever libsndfile reads, as 32-bit floats at the file's sample rate.
+
+16- and 24-bit samples are exact as 32-bit floats; those of 32-bit integers and 64-bit floats are rounded to
+24 significant bits. The sample format (16-bit, 24-bit, float, ...) is kept with the file, tags and loop
+points are not.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inrcodec.errors import SignalError
+from inrcodec.signals.signal import Axis, Signal
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+MODALITY = "audio"
+DEFAULT_EXTENSION = ".wav"
+DEFAULT_SUBTYPE = "PCM_16"
+
+# Suffix -> libsndfile's format and the sample formats worth writing there, best first.
+_INTEGERS = ("PCM_32", "PCM_24", "PCM_16")
+_ALL = ("DOUBLE", "FLOAT", *_INTEGERS)
+_FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
+    ".wav": ("WAV", (*_ALL, "PCM_U8")),
+    ".flac": ("FLAC", ("PCM_24", "PCM_16", "PCM_S8")),
+    ".ogg": ("OGG", ("VORBIS",)),
+    ".oga": ("OGG", ("VORBIS",)),
+    ".opus": ("OGG", ("OPUS",)),
+    ".mp3": ("MP3", ("MPEG_LAYER_III",)),
+    ".aiff": ("AIFF", (*_ALL, "PCM_S8")),
+    ".aif": ("AIFF", (*_ALL, "PCM_S8")),
+    ".au": ("AU", (*_ALL, "PCM_S8")),
+    ".snd": ("AU", (*_ALL, "PCM_S8")),
+    ".caf": ("CAF", (*_ALL, "PCM_S8")),
+    ".w64": ("W64", (*_ALL, "PCM_U8")),
+    ".rf64": ("RF64", (*_ALL, "PCM_U8")),
+}
+EXTENSIONS = frozenset(_FORMATS)
+
+_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_CLASSIC_LIMIT = (1 << 32) - (1 << 16)
+"""Bytes of samples that a format with 32-bit lengths holds, leaving room for its header."""
+_CLASSIC = ("WAV", "AIFF")
+
+_BLOCK = 1 << 16
+# Beyond this, differences of two 32-bit floats overflow; no recording gets anywhere near it.
+_LARGEST = 2.0**126
+# Below it, 32-bit floats lose their relative precision: -760 dB, silence.
+_SMALLEST = 2.0**-126
+
+
+def read(path: Path) -> list[Signal]:
+    """Read a sound file.
+
+    Returns one signal: values [channels, time, 1] float32, 1.0 being full scale; value_range
+    (-peak, peak), so that quiet recordings are coded as precisely as loud ones ((-1, 1) if silent).
+    attributes: "subtype", the sample format in libsndfile's words, unless it is 16-bit or compressed.
+
+    A WAV file that is shorter than its header says is read as far as it goes, as players do (recorders
+    that stream leave the length open).
+
+    Raises: SignalError if the file is missing, damaged, empty, no sound, or has samples that are no numbers.
+    """
+    import soundfile
+
+    if not path.is_file():
+        raise SignalError(f"{path}: no such file; give the path of a sound file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            announced, rate, subtype = file.frames, file.samplerate, file.subtype
+            values = _samples(file)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        # soundfile takes a name that ends in .raw for headerless samples, and raises TypeError.
+        raise SignalError(
+            f"{path}: cannot be read as sound ({_reason(error)}); "
+            f"the file may be damaged, or none of {' '.join(_FORMATS)}"
+        ) from error
+    channels, length = values.shape[:2]
+    if length == 0:
+        raise SignalError(f"{path}: the file has no samples; there is nothing to encode")
+    if length < announced:
+        raise SignalError(
+            f"{path}: ends after {length} of {announced} samples; convert it to .wav to keep what is there"
+        )
+    strange = int(np.count_nonzero(~(np.abs(values) <= _LARGEST)))
+    if strange:
+        raise SignalError(
+            f"{path}: {strange} of {values.size} samples are NaN, infinite or absurdly large; repair it first"
+        )
+    peak = max(float(values.max()), -float(values.min()))
+    peak = peak if peak >= _SMALLEST else 1.0
+    axes = (Axis(channels, "slice"), Axis(length, "start", rate=Fraction(rate)))
+    kept = subtype in _BYTES and subtype != DEFAULT_SUBTYPE
+    return [Signal(MODALITY, values, axes, (-peak, peak), attributes={"subtype": subtype} if kept else {})]
+
+
+def write(signals: list[Signal], path: Path) -> None:
+    """Write a sound, in the format of `path.suffix`, at the rate of its time axis.
+
+    The sample format is the original's, or the finest one that is not finer, where the container lacks it
+    (float to FLAC: 24-bit); OGG, Opus and MP3 have their own. Samples outside [-1, 1] are clipped unless the
+    sample format is a float.
+
+    Raises: SignalError if the suffix is unknown, the rate no integer, or the format cannot hold this rate,
+    number of channels or length.
+    """
+    import soundfile
+
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise SignalError(f"{path}: sound cannot be written as {suffix!r}; use one of {' '.join(_FORMATS)}")
+    signal = signals[0]
+    channels, length = signal.shape
+    rate = signal.axes[1].rate
+    if rate is None or rate.denominator != 1 or rate < 1:
+        raise SignalError(f"{path}: {rate} samples per second cannot be written, only integers; ask for another rate")
+    format_name, subtypes = _FORMATS[suffix]
+    subtype = _nearest(str(signal.attributes.get("subtype", DEFAULT_SUBTYPE)), subtypes)
+    size = channels * length * _BYTES.get(subtype, 0)
+    if format_name in _CLASSIC and size > _CLASSIC_LIMIT:
+        raise SignalError(f"{path}: {suffix} holds 4 GiB, not {size} bytes; use .flac, .w64, .rf64 or .caf")
+    try:
+        with soundfile.SoundFile(
+            path, "w", samplerate=int(rate), channels=channels, format=format_name, subtype=subtype
+        ) as file:
+            for block in _blocks(signal.values):
+                file.write(_quantized(block, subtype))
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        raise SignalError(
+            f"{path}: cannot write {channels} channels at {rate} samples per second as {suffix} "
+            f"({_reason(error)}); try .wav"
+        ) from error
+
+
+def _samples(file: "SoundFile") -> np.ndarray:
+    """[channels, time, 1] float32, as many samples as there are: the length in a header may be wrong."""
+    blocks: list[np.ndarray] = []
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        blocks.append(block)
+    values = np.empty((file.channels, sum(map(len, blocks)), 1), np.float32)
+    start = 0
+    for block in blocks:
+        values[:, start : start + len(block), 0] = block.T
+        start += len(block)
+    return values
+
+
+def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    """[time, channels] float32 pieces: libsndfile's Vorbis encoder crashes on very long ones."""
+    for start in range(0, values.shape[1], _BLOCK):
+        yield np.ascontiguousarray(values[:, start : start + _BLOCK, 0].T, dtype=np.float32)
+
+
+def _quantized(block: np.ndarray, subtype: str) -> np.ndarray:
+    """What to hand to libsndfile: floats, or integers in the upper bits of int32.
+
+    Given floats for an integer format, libsndfile rounds down in some containers and to nearest in others.
+    """
+    if subtype in ("FLOAT", "DOUBLE"):
+        return block
+    if subtype not in _BYTES:
+        return np.asarray(np.clip(block, -1.0, 1.0))
+    bits = 8 * _BYTES[subtype]
+    full_scale = 2.0 ** (bits - 1)
+    levels = np.clip(np.rint(block.astype(np.float64) * full_scale), -full_scale, full_scale - 1)
+    return np.asarray(levels.astype(np.int32) << (32 - bits))
+
+
+def _nearest(wanted: str, subtypes: tuple[str, ...]) -> str:
+    """The wanted sample format, or the first in the order of `subtypes` (finest first) that is not finer."""
+    if wanted in subtypes:
+        return wanted
+    size = _BYTES.get(wanted, _BYTES[DEFAULT_SUBTYPE])
+    return next((subtype for subtype in subtypes if _BYTES.get(subtype, 0) <= size), subtypes[-1])
+
+
+def _reason(error: BaseException) -> str:
+    """A third-party error in one line, without the file name that it repeats."""
+    text = " ".join(str(getattr(error, "error_string", error)).split())
+    return text or type(error).__name__

@@ -1,0 +1,191 @@
+"""Which variables of a NetCDF file lie on a horizontal grid, by the CF conventions and the names in use."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inrcodec.signals.cf_packing import packing_of, unpack
+from inrcodec.signals.netcdf import Contents, Variable
+from inrcodec.signals.signal import Axis, AxisKind
+
+
+@dataclass(frozen=True)
+class Direction:
+    """How a horizontal direction is recognized.
+
+    units, standard_names, angle_names: of coordinates that are true angles, in degrees.
+    names: of dimensions. projected, letter: `standard_name` and `axis` of the other coordinates.
+    """
+
+    units: frozenset[str]
+    standard_names: frozenset[str]
+    angle_names: frozenset[str]
+    names: frozenset[str]
+    projected: frozenset[str]
+    letter: str
+
+
+NORTH = Direction(
+    units=frozenset(["degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn"]),
+    standard_names=frozenset({"latitude", "grid_latitude"}),
+    angle_names=frozenset({"latitude", "lat", "rlat", "grid_latitude"}),
+    names=frozenset(["latitude", "lat", "rlat", "grid_latitude", "nlat", "y", "yc", "ny", "south_north"]),
+    projected=frozenset({"projection_y_coordinate", "projection_y_angular_coordinate"}),
+    letter="Y",
+)
+EAST = Direction(
+    units=frozenset(["degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese"]),
+    standard_names=frozenset({"longitude", "grid_longitude"}),
+    angle_names=frozenset({"longitude", "lon", "rlon", "grid_longitude"}),
+    names=frozenset(["longitude", "lon", "rlon", "grid_longitude", "nlon", "x", "xc", "nx", "west_east"]),
+    projected=frozenset({"projection_x_coordinate", "projection_x_angular_coordinate"}),
+    letter="X",
+)
+
+# Attributes that name variables which describe others, and so are no data themselves.
+REFERENCES = ("bounds", "climatology", "coordinates", "grid_mapping", "cell_measures")
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The horizontal grid of a variable.
+
+    y, x: names of its dimensions. axes: latitude and longitude, with points in degrees if `sphere`.
+    """
+
+    y: str
+    x: str
+    axes: tuple[Axis, Axis]
+    sphere: bool
+
+
+def data_grids(contents: Contents) -> dict[str, Grid]:
+    """Grids of the variables that are fields of numbers on a horizontal grid, by their names, in file order.
+
+    Left out are coordinates, bounds, cell measures, whatever else describes another variable, and categories
+    (with flag_values or flag_masks), which cannot be interpolated.
+    """
+    supporting = _supporting_names(contents)
+    variables = {variable.name: variable for variable in contents.variables}
+    grids = {}
+    for variable in contents.variables:
+        if variable.name in supporting or variable.data.dtype.kind not in "iuf" or not variable.data.size:
+            continue
+        grid = _grid_of(variable, variables)
+        if grid is not None:
+            grids[variable.name] = grid
+    return grids
+
+
+def _supporting_names(contents: Contents) -> set[str]:
+    names = set(reference_names(contents.attributes))
+    for variable in contents.variables:
+        names.update(reference_names(variable.attributes))
+        categories = "flag_values" in variable.attributes or "flag_masks" in variable.attributes
+        coordinate = _is_angle(variable, NORTH) or _is_angle(variable, EAST)
+        if categories or coordinate or variable.dimensions == (variable.name,):
+            names.add(variable.name)
+    return names
+
+
+def reference_names(attributes: dict[str, Any]) -> list[str]:
+    """Names of the variables that these attributes refer to."""
+    return [name for key in REFERENCES for name in str(attributes.get(key, "")).split() if name[-1] != ":"]
+
+
+def _text(variable: Variable, key: str) -> str:
+    value = variable.attributes.get(key, "")
+    return value.strip().lower() if isinstance(value, str) else ""
+
+
+def _is_angle(variable: Variable, direction: Direction) -> bool:
+    units, standard_name = _text(variable, "units"), _text(variable, "standard_name")
+    if units in direction.units:
+        return True
+    if units not in ("", "degrees", "degree"):
+        return False
+    if standard_name:
+        return standard_name in direction.standard_names
+    return variable.name.lower() in direction.angle_names
+
+
+def coordinate_of(dimension: str, direction: Direction, variables: dict[str, Variable]) -> Variable | None:
+    """The 1-D coordinate variable of a dimension: that of the same name, or else one of angles in degrees."""
+    if dimension in variables and variables[dimension].dimensions == (dimension,):
+        return variables[dimension]
+    along = [variable for variable in variables.values() if variable.dimensions == (dimension,)]
+    return next((variable for variable in along if _is_angle(variable, direction)), None)
+
+
+def _runs(dimension: str, direction: Direction, variables: dict[str, Variable]) -> bool:
+    coordinate = coordinate_of(dimension, direction, variables)
+    if coordinate is not None:
+        if _is_angle(coordinate, direction) or _text(coordinate, "standard_name") in direction.projected:
+            return True
+        if _text(coordinate, "axis").upper() == direction.letter:
+            return True
+    return dimension.lower() in direction.names
+
+
+def _grid_of(variable: Variable, variables: dict[str, Variable]) -> Grid | None:
+    dimensions = variable.dimensions
+    ys = [dimension for dimension in dimensions if _runs(dimension, NORTH, variables)]
+    xs = [dimension for dimension in dimensions if _runs(dimension, EAST, variables)]
+    if ys and xs and ys[-1] != xs[-1]:
+        return _grid(variable, ys[-1], xs[-1], variables)
+    for coordinate in variables.values():
+        y, x = coordinate.dimensions[-2:] if len(coordinate.dimensions) >= 2 else ("", "")
+        if _is_angle(coordinate, NORTH) and y in dimensions and x in dimensions and coordinate is not variable:
+            return _grid(variable, y, x, variables)
+    return None
+
+
+def _grid(variable: Variable, y: str, x: str, variables: dict[str, Variable]) -> Grid:
+    height, width = (variable.data.shape[variable.dimensions.index(name)] for name in (y, x))
+    latitudes = angles(coordinate_of(y, NORTH, variables), NORTH)
+    longitudes = angles(coordinate_of(x, EAST, variables), EAST)
+    if latitudes is None or longitudes is None:
+        return Grid(y, x, (Axis(height, "node"), Axis(width, "node")), sphere=False)
+    kind: AxisKind = "periodic" if _goes_round(longitudes) else "node"
+    return Grid(y, x, (Axis(height, "node", points=latitudes), Axis(width, kind, points=longitudes)), sphere=True)
+
+
+def angles(coordinate: Variable | None, direction: Direction) -> np.ndarray | None:
+    """[size] float64 degrees, strictly monotonic; None if the coordinate is no latitude or longitude.
+
+    Longitudes that jump by a turn on the way (0 … 180, -179 … -1) are continued instead.
+    """
+    if coordinate is None or not _is_angle(coordinate, direction):
+        return None
+    degrees = numbers_of(coordinate)
+    if degrees is None:
+        return None
+    if direction is NORTH:
+        return degrees if is_monotonic(degrees) and np.abs(degrees).max() <= 90.001 else None
+    if not is_monotonic(degrees):
+        degrees = np.unwrap(degrees, period=360)
+    return degrees if is_monotonic(degrees) and np.ptp(degrees) <= 360.001 else None
+
+
+def numbers_of(coordinate: Variable) -> np.ndarray | None:
+    """[size] float64 unpacked numbers, all finite, of a 1-D variable, or None."""
+    if coordinate.data.dtype.kind not in "iuf" or not coordinate.data.size:
+        return None
+    packing = packing_of(f"variable {coordinate.name!r}", coordinate.data.dtype, coordinate.attributes)
+    values, missing = unpack(coordinate.data, packing)
+    return values.astype(np.float64) if not missing.any() and np.isfinite(values).all() else None
+
+
+def is_monotonic(numbers: np.ndarray) -> bool:
+    steps = np.diff(numbers)
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
+def _goes_round(longitudes: np.ndarray) -> bool:
+    """Equally spaced, and one more step ends where they begin. Tolerates single-precision longitudes."""
+    if longitudes.size < 2:
+        return False
+    step = (longitudes[-1] - longitudes[0]) / (longitudes.size - 1)
+    equal = np.abs(longitudes - (longitudes[0] + step * np.arange(longitudes.size))).max()
+    return bool(max(equal, abs(abs(step) * longitudes.size - 360)) <= 0.01 * abs(step))

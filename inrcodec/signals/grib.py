@@ -1,0 +1,97 @@
+"""GRIB files as the contents of a NetCDF file. Needs the extra `inrcodec[grib]`."""
+
+import math
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from inrcodec.errors import SignalError
+from inrcodec.signals import netcdf
+
+
+def load(path: Path) -> netcdf.Contents:
+    """Read a whole GRIB file (edition 1 or 2); nothing is written beside it.
+
+    Fields that do not fit into one hypercube become several: a coordinate that differs gets a number behind
+    its name, a variable of the same name its level type.
+
+    Raises: SignalError if the file is incomplete, its fields cannot be arranged, or the extra is missing.
+    """
+    try:
+        import cfgrib
+        import eccodes
+        import xarray  # noqa: F401  (cfgrib.open_datasets needs it)
+    except (ImportError, RuntimeError) as error:
+        raise SignalError("reading GRIB needs: pip install 'inrcodec[grib]'") from error
+    if not path.is_file():
+        raise SignalError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            messages = eccodes.codes_count_in_file(file)
+        if messages == 0:
+            raise SignalError(f"{path}: not a GRIB file; give it the extension of its format")
+        # The warnings are about calls between libraries.
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.simplefilter("ignore")
+            datasets = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""})
+            _check_all_fields_arranged(path, datasets, messages)
+            converted = Path(folder) / "converted.nc"
+            merged(datasets).to_netcdf(converted, engine="netcdf4")
+            return netcdf.load(converted)
+    except SignalError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, eccodes.CodesInternalError) as error:
+        raise SignalError(f"{path}: not a readable GRIB file ({error}); is it complete?") from error
+
+
+def _check_all_fields_arranged(path: Path, datasets: list[Any], messages: int) -> None:
+    """The library leaves out, with a log line, what it cannot arrange."""
+    horizontal = {"latitude", "longitude", "y", "x", "values"}
+    fields = sum(
+        math.prod(size for name, size in variable.sizes.items() if name not in horizontal)
+        for dataset in datasets
+        for variable in dataset.data_vars.values()
+    )
+    if fields < messages:
+        raise SignalError(
+            f"{path}: only {fields} of {messages} fields can be arranged by time, step, level and number; "
+            "split the file, for example with grib_copy"
+        )
+
+
+def merged(datasets: list[Any]) -> Any:
+    """One xarray dataset of several, with what clashes renamed."""
+    import xarray
+
+    result = datasets[0]
+    for dataset in datasets[1:]:
+        dataset = dataset.rename({name: _free_name(name, dataset, result) for name in dataset.dims})
+        scalars = [name for name in dataset.coords if name not in dataset.dims]
+        dataset = dataset.rename({name: _free_name(name, dataset, result) for name in scalars})
+        dataset = dataset.rename({name: _free_variable_name(name, dataset, result) for name in dataset.data_vars})
+        result = xarray.merge([result, dataset], compat="override", join="exact", combine_attrs="override")
+    shared = dict(datasets[0].attrs)
+    for dataset in datasets[1:]:
+        shared = {key: value for key, value in shared.items() if dataset.attrs.get(key) == value}
+    return result.assign_attrs(shared)
+
+
+def _free_name(name: Any, dataset: Any, taken: Any) -> str:
+    """The name, or with a number behind it, that is either not taken or taken for the same coordinate."""
+    candidate, number = str(name), 1
+    while candidate in taken.variables or candidate in taken.dims:
+        wanted = dataset[name].variable.to_base_variable()
+        if name in dataset.dims:
+            wanted = wanted._replace(dims=(candidate,))
+        if candidate in taken.variables and taken[candidate].variable.to_base_variable().equals(wanted):
+            break
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+def _free_variable_name(name: Any, dataset: Any, taken: Any) -> str:
+    level = dataset[name].attrs.get("GRIB_typeOfLevel", "other")
+    candidates = [str(name), f"{name}_{level}"] + [f"{name}_{level}_{number}" for number in range(2, 1000)]
+    return next(candidate for candidate in candidates if candidate not in taken.variables)

@@ -1,0 +1,246 @@
+"""Images: whatever Pillow reads, 8 bits per channel in colour, 8 or 16 in grey.
+
+The main signal holds [height, width, 1 or 3] values, a second one named "alpha" the transparency. What
+Pillow cannot hold is refused instead of rounded: colour, or grey with alpha, at 16 bits per channel;
+floating-point pixels. It does reduce JPEG 2000 colour and AVIF above 8 bits per channel without a sign,
+so those are read as 8 bits.
+
+CMYK, YCbCr and LAB become RGB (CMYK by the plain formula, without its profile). Kept with the file: EXIF
+(with the orientation applied to the pixels and its tag reset), ICC profile (unless the colours were
+converted), dots per inch, 1-bit depth. Not kept: XMP, comments, thumbnails of TIFF files.
+"""
+
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inrcodec.errors import SignalError
+from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, WRITABLE, holder_of, mode_of
+from inrcodec.signals.image_metadata import colour_metadata, exif_of, save_options
+from inrcodec.signals.signal import Axis, Signal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+MODALITY = "image"
+DEFAULT_EXTENSION = ".png"
+MAX_PIXELS = 1 << 29
+"""Larger images are refused before anything is allocated (Pillow's own limit is a third of it, and a
+200-megapixel phone photo is above that)."""
+EXTENSIONS = frozenset(FORMATS)
+
+# What Pillow's parsers were seen to raise on damaged files.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+_limit_lock = threading.Lock()
+_limit_users: list[int | None] = []
+
+
+def read(path: Path) -> list[Signal]:
+    """Read an image file.
+
+    Returns the main signal: values [height, width, 1 or 3], uint8 in (0, 255) or uint16 in (0, 65535); and,
+    if the file has transparency, a signal named "alpha" [height, width, 1]. 1-bit images have the values
+    0 and 255. The main signal's attributes: "mode" ("1", for 1-bit images only), "icc" and "exif" (bytes),
+    "dpi" ([x, y]).
+
+    Raises: SignalError if the file is missing, damaged, no image, an animation, has several pages, more
+    than `MAX_PIXELS` pixels or a depth Pillow cannot hold.
+    """
+    from PIL import Image
+
+    try:
+        with _raised_limit(), _open(path) as image:
+            _check_depth(path, image)
+            image.load()
+            return _signals(path, image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise SignalError(f"{path}: more than {MAX_PIXELS} pixels; cut it into tiles") from error
+    except _PILLOW_ERRORS as error:
+        raise SignalError(
+            f"{path}: cannot be read as an image ({_reason(error)}); the file may be damaged or incomplete"
+        ) from error
+
+
+def write(signals: list[Signal], path: Path) -> None:
+    """Write the main signal, and the one named "alpha" if there is one, in the format of `path.suffix`.
+
+    Values are those `read` returns, at any resolution. PNG, WebP, TIFF, BMP, PPM, JPEG 2000, TGA and QOI
+    are written lossless, JPEG and AVIF at quality 95. Grey becomes RGB where the format has no grey.
+    Formats that have no place for EXIF, ICC profile or dots per inch are written without them.
+
+    Raises: SignalError if the suffix is unknown, or the format cannot hold the transparency, the 16 bits,
+    the colours or the size of the image.
+    """
+    from PIL import Image
+
+    suffix = path.suffix.lower()
+    if suffix not in WRITABLE:
+        raise SignalError(f"{path}: images cannot be written as {suffix!r}; use one of {' '.join(WRITABLE)}")
+    main = signals[0]
+    alpha = next((signal for signal in signals if signal.name == "alpha"), None)
+    mode = mode_of(path, main, alpha)
+    format_name, _ = FORMATS[suffix]
+    holder = holder_of(path, mode)
+
+    planes = [main.values] if alpha is None else [main.values, alpha.values]
+    pixels = np.concatenate(planes, axis=-1)
+    if mode == "1":
+        pixels = np.where(pixels < 128, np.uint8(0), np.uint8(255))
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    if image.mode != holder:
+        image = image.convert(holder)
+
+    try:
+        metadata = save_options(main.attributes, format_name, holder)
+        image.save(path, format=format_name, **SAVE_OPTIONS.get(format_name, {}), **metadata)
+    except _PILLOW_ERRORS as error:
+        raise SignalError(
+            f"{path}: cannot write {image.size} pixels as {suffix} ({_reason(error)}); try .png"
+        ) from error
+
+
+@contextmanager
+def _raised_limit() -> Iterator[None]:
+    """Pillow's limit of pixels, a variable of its module, raised to ours while any thread is reading."""
+    from PIL import Image
+
+    with _limit_lock:
+        _limit_users.append(Image.MAX_IMAGE_PIXELS if not _limit_users else _limit_users[0])
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            saved = _limit_users.pop()
+            if not _limit_users:
+                Image.MAX_IMAGE_PIXELS = saved
+
+
+@contextmanager
+def _open(path: Path) -> Iterator["PillowImage"]:
+    """The image, not yet decoded, in any of the readable formats whatever its suffix."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    formats = [name for name in {name for name, _ in FORMATS.values()} if name in Image.OPEN]
+    # Given a name instead of a file, Pillow maps uncompressed TIFFs into memory, and confuses width and
+    # height of those that lie on their side.
+    with path.open("rb") as file:
+        try:
+            image: PillowImage = Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            raise SignalError(
+                f"{path}: not an image, or damaged at its beginning; readable are {' '.join(FORMATS)}"
+            ) from error
+        if image.width * image.height > MAX_PIXELS:
+            raise SignalError(
+                f"{path}: {image.width}x{image.height} are more than {MAX_PIXELS} pixels; cut it into tiles"
+            )
+        # An MPO file is a photo followed by its previews or its other eye: the first is the photo.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1 and image.format == "TIFF":
+            raise SignalError(f"{path}: {frames} pages in one file; split it into one file per page")
+        if frames > 1:
+            raise SignalError(f"{path}: an animation of {frames} frames; convert it to a video, such as .mp4")
+        yield image
+
+
+def _check_depth(path: Path, image: "PillowImage") -> None:
+    """Refuse what Pillow would silently reduce to 8 bits: its raw modes still tell, before decoding."""
+    if image.mode.startswith(("I", "F")):
+        return
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        deep = any(isinstance(argument, str) and ";16" in argument for argument in arguments)
+        if tile[0] in ("ppm", "ppm_plain"):
+            deep = isinstance(arguments[-1], int) and arguments[-1] > 255
+        if deep:
+            raise SignalError(
+                f"{path}: 16 bits per channel are read only in grey without alpha; convert it to 8 bits first"
+            )
+
+
+def _signals(path: Path, image: "PillowImage") -> list[Signal]:
+    """The signals of a decoded image."""
+    from PIL import ImageOps
+
+    attributes: dict[str, Any] = {}
+    if exif := exif_of(image):
+        attributes["exif"] = exif
+    ImageOps.exif_transpose(image, in_place=True)
+
+    if image.mode.startswith("I"):
+        pixels = _deep_grey(path, image)
+    elif image.mode == "F":
+        raise SignalError(f"{path}: floating-point pixels; convert it to 8 or 16 bits first")
+    else:
+        if image.mode == "1" and not image.has_transparency_data:
+            attributes["mode"] = "1"
+        image = _converted(image)
+        pixels = np.array(image).reshape(image.height, image.width, -1)
+
+    attributes |= colour_metadata(image)
+
+    axes = (Axis(image.height, "cell"), Axis(image.width, "cell"))
+    value_range = (0.0, float(np.iinfo(pixels.dtype).max))
+    colours = pixels.shape[-1] - (image.mode in ("LA", "RGBA"))
+    main = np.ascontiguousarray(pixels[..., :colours])
+    signals = [Signal(MODALITY, main, axes, value_range, attributes=attributes)]
+    if colours < pixels.shape[-1]:
+        alpha = np.ascontiguousarray(pixels[..., colours:])
+        signals.append(Signal(MODALITY, alpha, axes, value_range, name="alpha"))
+    return signals
+
+
+def _deep_grey(path: Path, image: "PillowImage") -> np.ndarray:
+    """[height, width, 1] uint16 of a grey image with more than 8 bits (Pillow's I;16 flavours and I)."""
+    if "transparency" in image.info:
+        raise SignalError(f"{path}: 16-bit grey with a transparent value; convert it to 8 bits first")
+    pixels = np.asarray(image)
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > 65535:
+        raise SignalError(f"{path}: values from {low} to {high} do not fit 16 bits; rescale it to 0..65535")
+    return pixels.astype(np.uint16)[..., None]
+
+
+def _converted(image: "PillowImage") -> "PillowImage":
+    """The image as one of L, LA, RGB, RGBA."""
+    grey = image.mode in ("1", "L", "LA", "La")
+    target = ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
+    if image.mode == target:
+        return image
+    if image.mode == "LAB":
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None  # only None when converting in place
+        image = converted
+        image.info.pop("icc_profile", None)
+    if image.mode == "PA":
+        image = image.convert("RGBA")
+    return image.convert(target)
+
+
+def _reason(error: BaseException) -> str:
+    """A third-party error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

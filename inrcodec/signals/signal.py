@@ -1,0 +1,127 @@
+"""What flows through the codec: values on a grid, and what is needed to write the file back."""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+
+AxisKind = Literal["cell", "start", "node", "periodic", "slice"]
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One axis of a sampling grid.
+
+    kind: how the samples lie on the axis, hence where the samples of another resolution lie.
+        "cell": a sample is the middle of its cell (pixels).
+        "start": a sample is the beginning of its interval (audio samples, video frames); `rate` is set.
+        "node": the first and the last sample are the ends of the axis (latitudes, regional longitudes).
+        "periodic": the sample after the last one is the first one (longitudes all around the globe).
+        "slice": the samples are unrelated signals (sound channels, climate time steps and levels): never
+        interpolated, each is coded by fields of its own.
+    size: number of samples, at least 1.
+    rate: samples per second ("start" axes only).
+    points: [size] float64 degrees (latitude and longitude axes only), strictly monotonic; for "periodic"
+        axes equally spaced and within one turn.
+    """
+
+    size: int
+    kind: AxisKind = "cell"
+    rate: Fraction | None = None
+    points: np.ndarray | None = None
+
+    def positions(self, target: "Axis") -> np.ndarray:
+        """Where the samples of `target`, this axis at another resolution, lie in units of this axis's samples.
+
+        Returns [target.size] float64; exactly 0, 1, 2, ... where the resolution is the same.
+        """
+        index = np.arange(target.size, dtype=np.float64)
+        if self.rate is not None and target.rate is not None:
+            return np.minimum(index * float(self.rate / target.rate), self.size - 1)
+        if target.size == self.size:
+            return index
+        if self.kind == "cell":
+            return (index + 0.5) * self.size / target.size - 0.5
+        if self.kind == "periodic":
+            return index * self.size / target.size
+        if self.kind == "node":
+            return index * (self.size - 1) / max(target.size - 1, 1)
+        raise ValueError(f"a {self.kind!r} axis cannot have another size: {self.size = }, {target.size = }")
+
+    def points_at(self, positions: np.ndarray) -> np.ndarray:
+        """Degrees at fractional sample positions (linear between samples, continued beyond the ends).
+
+        positions: any shape, in units of the sample index. Longitudes may leave [-180, 360).
+        """
+        if self.points is None:
+            raise ValueError("this axis has no points")
+        if self.size == 1:
+            return np.full(np.shape(positions), self.points[0])
+        low = np.clip(np.floor(positions), 0, self.size - 2).astype(np.int64)
+        return self.points[low] + (positions - low) * (self.points[low + 1] - self.points[low])
+
+    def resampled(self, size: int) -> "Axis":
+        """This axis with another number of samples over the same extent."""
+        if size == self.size:
+            return self
+        if self.rate is not None:
+            return replace(self, size=size, rate=self.rate * size / self.size)
+        target = replace(self, size=size, points=None)
+        points = None if self.points is None else self.points_at(self.positions(target))
+        return replace(target, points=points)
+
+    def at_rate(self, rate: Fraction) -> "Axis":
+        """This axis with another number of samples per second over the same time."""
+        if self.rate is None:
+            raise ValueError(f"a {self.kind!r} axis has no rate")
+        return replace(self, size=max(1, round(self.size * rate / self.rate)), rate=rate)
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """Values on a grid plus what is needed to write the file back.
+
+    modality: "image", "video", "audio" or "climate".
+    values: [*grid, C] array in its native dtype; always finite, also where `missing` is set.
+    axes: one `Axis` per grid dimension, slowest first: image (height, width); video (time, height, width);
+        audio (channel "slice", time); climate ("slice" of all leading dimensions, latitude, longitude).
+    value_range: the native values that become 0 and 1 for the field, low < high. Decoded integer values are
+        rounded and clipped to the dtype's limits, not to this range.
+    name: tells the signals of one file apart: "" for the main one, "alpha", "sound", a variable's name.
+    sphere: the last two axes are latitude and longitude in degrees (both with `points`).
+    missing: [*grid] bool, True where the file has no value (the values there are fillers), or None.
+    attributes: what the modality's `write` needs besides; plain values only (str, int, float, bool, bytes,
+        None, lists and str-keyed dicts of those). Defaults are left out, so that it is empty for the most
+        ordinary file of the modality: it is stored in every `.inr` file.
+    """
+
+    modality: str
+    values: np.ndarray
+    axes: tuple[Axis, ...]
+    value_range: tuple[float, float]
+    name: str = ""
+    sphere: bool = False
+    missing: np.ndarray | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = tuple(axis.size for axis in self.axes)
+        if self.values.shape[:-1] != shape:
+            raise ValueError(f"values and axes disagree: {self.values.shape = }, {shape = }")
+        if not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"empty value range: {self.value_range = }")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Grid shape, without the channels."""
+        return self.values.shape[:-1]
+
+    @property
+    def channels(self) -> int:
+        return self.values.shape[-1]
+
+    @property
+    def samples(self) -> int:
+        """Number of grid points, what "bits per sample" divides by: pixels, or audio samples of all channels."""
+        return int(np.prod(self.shape, dtype=np.int64))

@@ -1,0 +1,86 @@
+"""Video files and folders of frames <-> Signal.
+
+A clip is one picture signal, uint8 RGB on (time, height, width), and a "sound" signal where the file has a
+sound track. The whole clip is held in memory: T * H * W * 3 bytes, twice that while the frames are stacked.
+"""
+
+from pathlib import Path
+
+from inrcodec.errors import SignalError
+from inrcodec.signals.signal import Signal
+from inrcodec.signals.video_formats import CODINGS, reason
+
+MODALITY = "video"
+DEFAULT_EXTENSION = ".mp4"
+
+# Other demuxers stay shut: playlists would open further files, and text files decode as terminal art.
+_DEMUXERS = "mov,matroska,avi,gif,mpeg,mpegts,flv,ogg,asf,yuv4mpegpipe"
+_READ_ONLY = {".gif", ".m4v", ".3gp", ".mpg", ".mpeg", ".ts", ".flv", ".ogv", ".wmv", ".y4m"}
+EXTENSIONS: frozenset[str] = frozenset(CODINGS) | frozenset(_READ_ONLY)
+
+
+def read(path: Path) -> list[Signal]:
+    """Read a video file, or a folder of frames, as [picture] or [picture, sound].
+
+    picture: [T, H, W, 3] uint8 RGB, value range (0, 255), turned upright when the file says how the camera
+        was held. The frame rate is the file's average rate, exactly; a file of variable frame rate gives all
+        its frames, as if equally spaced at their average rate. YUV is converted with the matrix and the range
+        the file is tagged with; untagged files are taken as players do, BT.709 from 720 lines on and BT.601
+        below. More than 8 bits are rounded to 8, alpha is dropped, interlaced frames stay interlaced.
+        `attributes` is empty unless pixels are not square: then "pixel_aspect" is [width, height].
+    sound: the first sound track, modality "audio", name "sound", [channels, n, 1] float32 at its own sample
+        rate, value range (-peak, peak); trimmed or preceded by silence so that it begins with the picture.
+
+    A folder holds the frames as .png, .jpg or .webp images of one size, in natural order of their names
+    ("2.png" before "10.png"); other files in it are ignored. Its rate is 25 frames per second.
+
+    Raises: SignalError if there is no such file, it is no video or cut short, or frames differ in size.
+    """
+    import av
+
+    from inrcodec.signals.video_completeness import check_complete
+    from inrcodec.signals.video_frames import FOLDER_RATE, folder_frames, picture_signal
+    from inrcodec.signals.video_reading import read_container
+
+    try:
+        if path.is_dir():
+            return [picture_signal(folder_frames(path), FOLDER_RATE)]
+        if not path.is_file():
+            raise SignalError(f"{path}: no such file or folder; give the path of a video or a folder of frames")
+        check_complete(path)
+        # Titles in other encodings than UTF-8 are common, and not our concern.
+        options = {"format_whitelist": _DEMUXERS}
+        with av.open(str(path), options=options, metadata_errors="replace") as container:
+            return read_container(container, path)
+    # PyAV raises ValueError for what FFmpeg has no error for, such as sound that changes its layout.
+    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise SignalError(f"{path}: cannot be read as a video ({reason(error)})") from error
+
+
+def write(signals: list[Signal], path: Path) -> None:
+    """Write a picture and, if there is a second signal, its sound; the codecs follow from the extension.
+
+    .mkv: FFV1 and 16-bit FLAC, lossless: the pixels read back are the pixels written.
+    .mp4, .mov: H.264 at CRF 12 (4:2:0, or 4:4:4 where a side is odd) and AAC.
+    .webm: VP9 and Opus. .avi: Motion JPEG and 16-bit PCM.
+
+    Frame rates are kept exactly where the container can, within 1e-6 otherwise; the pixel aspect is lost in
+    .mkv and .webm. Sound is resampled where the codec does not know its sample rate, and lossy codecs may
+    append a few milliseconds of silence.
+
+    Raises: SignalError if the extension is unknown, the signals are no clip, or the file cannot be written.
+    """
+    import av
+
+    from inrcodec.signals.video_writing import checked, write_container
+
+    coding = CODINGS.get(path.suffix.lower())
+    if coding is None:
+        known = ", ".join(sorted(CODINGS))
+        raise SignalError(f"{path}: cannot write video as {path.suffix!r}; use one of {known}")
+    picture, sound = checked(signals, path)
+    try:
+        with av.open(str(path), "w", format=coding.container) as container:
+            write_container(container, coding, picture, sound)
+    except (av.error.FFmpegError, av.codec.codec.UnknownCodecError, MemoryError) as error:
+        raise SignalError(f"{path}: cannot be written ({reason(error)})") from error

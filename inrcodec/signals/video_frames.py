@@ -1,0 +1,65 @@
+"""Frames: the images of a folder in their order, and many frames as one picture signal."""
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrcodec.errors import SignalError
+from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.video_formats import reason
+
+FOLDER_RATE = Fraction(25)
+"""Frames per second of a folder of frames, and of the rare file whose frame rate cannot be told."""
+
+FRAME_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+def folder_frames(folder: Path) -> list[np.ndarray]:
+    """The [H, W, 3] uint8 images of a folder in natural order.
+
+    Raises: SignalError if there are none, one cannot be read, or they differ in size.
+    """
+    from PIL import Image, ImageOps
+
+    names = [p for p in folder.iterdir() if p.suffix.lower() in FRAME_EXTENSIONS and not p.name.startswith(".")]
+    if not names:
+        raise SignalError(f"{folder}: no frames here; expected {', '.join(sorted(FRAME_EXTENSIONS))}")
+    frames: list[np.ndarray] = []
+    for path in sorted(names, key=_natural_order):
+        try:
+            with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise SignalError(f"{path}: frames have 8 bits per channel, this one is {image.mode!r}")
+                upright = ImageOps.exif_transpose(image)
+                # Pillow warns about palettes with alpha unless they go through RGBA.
+                opaque = upright.convert("RGBA") if "transparency" in upright.info else upright
+                frames.append(np.asarray(opaque.convert("RGB")))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise SignalError(f"{path}: cannot be read as a frame ({reason(error)})") from error
+        check_same_size(frames, path)
+    return frames
+
+
+def _natural_order(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [int(part) if part.isdecimal() else part for part in parts], path.name
+
+
+def check_same_size(frames: list[np.ndarray], path: Path) -> None:
+    """Refuse the last frame if it is of another size than the first."""
+    (height, width, _), (last_height, last_width, _) = frames[0].shape, frames[-1].shape
+    if (height, width) != (last_height, last_width):
+        raise SignalError(
+            f"{path}: frame {len(frames) - 1} is {last_width}x{last_height}, the first is {width}x{height}; "
+            f"scale them to one size"
+        )
+
+
+def picture_signal(frames: list[np.ndarray], rate: Fraction, attributes: dict[str, Any] | None = None) -> Signal:
+    """The signal of [H, W, 3] uint8 frames, `rate` per second."""
+    values = np.stack(frames)
+    axes = (Axis(len(frames), "start", rate=rate), Axis(values.shape[1]), Axis(values.shape[2]))
+    return Signal("video", values, axes, (0.0, 255.0), attributes=attributes or {})

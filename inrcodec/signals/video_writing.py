@@ -1,0 +1,124 @@
+"""Encoding clips into video containers, and what is refused before. Importing this imports PyAV."""
+
+import heapq
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from inrcodec.errors import SignalError
+from inrcodec.signals.signal import Signal
+from inrcodec.signals.video_formats import ACCURATE, MAX_RATE, Coding
+
+MAX_SAMPLE_RATE = 655_350  # of FLAC
+_SOUND_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
+
+
+def checked(signals: list[Signal], path: Path) -> tuple[Signal, Signal | None]:
+    """The picture and the sound of a clip, refused where they are none.
+
+    Raises: SignalError if shapes, types, rates or the pixel aspect are not what a clip has.
+    """
+    if not 1 <= len(signals) <= 2 or signals[0].modality != "video":
+        kinds = ", ".join(signal.modality for signal in signals) or "nothing"
+        raise SignalError(f"{path}: a clip is a picture and at most one sound, not {kinds}")
+    picture, sound = signals[0], signals[1] if len(signals) == 2 else None
+    if picture.values.ndim != 4 or picture.channels != 3 or picture.values.dtype != np.uint8:
+        raise SignalError(f"{path}: a picture is [T, H, W, 3] uint8, not {picture.values.shape} {picture.values.dtype}")
+    rate = picture.axes[0].rate
+    if rate is None or not Fraction(1, MAX_RATE) <= rate <= MAX_RATE:
+        raise SignalError(f"{path}: the frame rate is {rate}; use one from 1/{MAX_RATE} to {MAX_RATE} per second")
+    aspect = picture.attributes.get("pixel_aspect", [1, 1])
+    if not (isinstance(aspect, list) and len(aspect) == 2 and all(n in range(1, 1 << 16) for n in aspect)):
+        raise SignalError(f"{path}: the pixel aspect is {aspect!r}; it must be two numbers from 1 to 65535")
+    if sound is None:
+        return picture, None
+    if sound.values.ndim != 3 or sound.channels != 1 or sound.values.dtype.kind != "f":
+        raise SignalError(f"{path}: a sound is [channels, n, 1] floats, not {sound.values.shape} {sound.values.dtype}")
+    if sound.shape[0] > len(_SOUND_LAYOUTS):
+        raise SignalError(f"{path}: sound has at most {len(_SOUND_LAYOUTS)} channels, not {sound.shape[0]}")
+    sample_rate = sound.axes[1].rate
+    if sample_rate is None or not 1 <= round(sample_rate) <= MAX_SAMPLE_RATE:
+        raise SignalError(f"{path}: the sample rate is {sample_rate}; use one from 1 to {MAX_SAMPLE_RATE}")
+    return picture, sound
+
+
+def write_container(container: Any, coding: Coding, picture: Signal, sound: Signal | None) -> None:
+    """Write what `checked` returned to a PyAV container open for writing; PyAV's errors pass through."""
+    assert picture.axes[0].rate is not None
+    rate = picture.axes[0].rate.limit_denominator(1_001_000)
+    height, width = picture.shape[1:]
+    options = dict(coding.picture_options)
+    if coding.picture_codec == "ffv1" and width == 1:
+        options["slices"] = "1"  # it would split the frame in two by two, and give up
+    stream = container.add_stream(coding.picture_codec, rate=rate, options=options)
+    odd = height % 2 or width % 2
+    pixel_format = "yuv444p" if coding.pixel_format == "yuv420p" and odd else coding.pixel_format
+    context = stream.codec_context
+    context.width, context.height, context.pix_fmt = width, height, pixel_format
+    context.time_base = 1 / rate
+    matrix, limits = Colorspace.ITU709, ColorRange.MPEG
+    if pixel_format == "yuvj444p":  # what JPEG is by definition
+        matrix, limits = Colorspace.ITU601, ColorRange.JPEG
+    if pixel_format.startswith("yuv"):
+        context.colorspace, context.color_range = int(matrix), int(limits)
+        context.color_primaries = context.color_trc = 1
+    if aspect := picture.attributes.get("pixel_aspect"):
+        context.sample_aspect_ratio = Fraction(*aspect)
+
+    packets = [_picture_packets(stream, picture.values, rate, matrix, limits)]
+    if sound is not None:
+        track, sample_rate = _sound_stream(container, coding, sound)
+        packets.append(_sound_packets(track, sound.values, sample_rate))
+    # In order of time, or the muxer holds one of the two back until the end.
+    for _, encoded in heapq.merge(*packets, key=lambda item: item[0]):
+        container.mux(encoded)
+
+
+def _picture_packets(
+    stream: Any, values: np.ndarray, rate: Fraction, matrix: Colorspace, limits: ColorRange
+) -> Iterator[tuple[Fraction, Any]]:
+    """Encode [T, H, W, 3] uint8 frames; yields (seconds, packets)."""
+    reformatter = VideoReformatter()
+    for index, rgb in enumerate(values):
+        frame = reformatter.reformat(
+            VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
+            format=stream.codec_context.pix_fmt,
+            src_colorspace=Colorspace.ITU601 if matrix == Colorspace.ITU709 else Colorspace.ITU709,
+            dst_colorspace=matrix,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=limits,
+            interpolation=ACCURATE,
+        )
+        frame.pts, frame.time_base = index, 1 / rate
+        yield index / rate, stream.encode(frame)
+    yield len(values) / rate, stream.encode(None)
+
+
+def _sound_stream(container: Any, coding: Coding, sound: Signal) -> tuple[Any, int]:
+    """Add a sound track; returns it and the sample rate of the signal, which the track may not have."""
+    assert sound.axes[1].rate is not None
+    rate = round(sound.axes[1].rate)
+    known = av.Codec(coding.sound_codec, "w").audio_rates or [rate]
+    track_rate = min((r for r in known if r >= rate), default=max(known))
+    stream = container.add_stream(coding.sound_codec, rate=track_rate)
+    stream.codec_context.layout = _SOUND_LAYOUTS[sound.shape[0] - 1]
+    if coding.sound_bit_rate is not None:
+        stream.codec_context.bit_rate = coding.sound_bit_rate * sound.shape[0]
+    return stream, rate
+
+
+def _sound_packets(stream: Any, values: np.ndarray, rate: int) -> Iterator[tuple[Fraction, Any]]:
+    """Encode [channels, n, 1] in pieces of about a second; yields (seconds, packets)."""
+    for start in range(0, values.shape[1], rate):
+        piece = np.ascontiguousarray(values[:, start : start + rate, 0].T, dtype=np.float32)
+        frame = AudioFrame.from_ndarray(piece.reshape(1, -1), format="flt", layout=_SOUND_LAYOUTS[piece.shape[1] - 1])
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        yield Fraction(start, rate), stream.encode(frame)
+    yield Fraction(values.shape[1], rate), stream.encode(None)

@@ -1,0 +1,437 @@
+"""Video files and folders of frames: what is written comes back, what is no video is refused by name."""
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from inrcodec.errors import SignalError
+from inrcodec.signals import video
+from inrcodec.signals.signal import Axis, Signal
+
+SAMPLES = Path(__file__).parent.parent / "assets" / "samples"
+WRITTEN = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+
+
+def picture_of(values: np.ndarray, rate: Fraction = Fraction(25), **attributes: object) -> Signal:
+    axes = (Axis(values.shape[0], "start", rate=rate), Axis(values.shape[1]), Axis(values.shape[2]))
+    return Signal("video", values, axes, (0.0, 255.0), attributes=attributes)
+
+
+def sound_of(values: np.ndarray, rate: int | Fraction) -> Signal:
+    axes = (Axis(values.shape[0], "slice"), Axis(values.shape[1], "start", rate=Fraction(rate)))
+    return Signal("audio", values[..., None].astype(np.float32), axes, (-1.0, 1.0), name="sound")
+
+
+def waves(frames: int = 6, height: int = 48, width: int = 64) -> np.ndarray:
+    """[T, H, W, 3] uint8 of smooth moving colours, gentle enough for halved chroma."""
+    t, y, x = np.ogrid[:frames, :height, :width]
+    phases = ((x + 2 * t) / 17 + 0 * y, (y - t) / 19 + 0 * x, (x + y + t) / 23)
+    return np.stack([np.rint(127 + 90 * np.sin(phase)) for phase in phases], axis=-1).astype(np.uint8)
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def tones(channels: int, samples: int, rate: int) -> np.ndarray:
+    """[channels, n] float: a tone per channel, faded in as codecs stumble over a hard start."""
+    seconds = np.arange(samples) / rate
+    pitches = 300 + 70 * np.arange(channels)[:, None]
+    return 0.4 * np.sin(2 * np.pi * pitches * seconds) * np.minimum(1, seconds / 0.1)
+
+
+def frame_rate(signal: Signal) -> Fraction | None:
+    return signal.axes[0].rate
+
+
+# -- round trips --------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40)),
+    seed=st.integers(0, 2**32 - 1),
+    rate=st.sampled_from([Fraction(24), Fraction(24000, 1001), Fraction(60000, 1001), Fraction(10, 3)]),
+)
+def test_matroska_is_lossless(tmp_path_factory, shape, seed, rate):
+    values = noise((*shape, 3), seed)
+    path = tmp_path_factory.mktemp("lossless") / "clip.mkv"
+    video.write([picture_of(values, rate)], path)
+    (signal,) = video.read(path)
+    assert np.array_equal(signal.values, values)
+    assert frame_rate(signal) == rate
+    assert [axis.kind for axis in signal.axes] == ["start", "cell", "cell"]
+    assert (signal.modality, signal.name, signal.value_range, signal.attributes) == (
+        "video",
+        "",
+        (0, 255),
+        {},
+    )
+
+
+@pytest.mark.parametrize("extension", [e for e in WRITTEN if e != ".mkv"])
+@pytest.mark.parametrize("shape", [(6, 48, 64), (1, 48, 64), (3, 47, 63), (2, 1, 1)])
+def test_lossy_formats_stay_close(tmp_path, extension, shape):
+    values = waves(*shape)
+    video.write([picture_of(values)], tmp_path / f"clip{extension}")
+    (signal,) = video.read(tmp_path / f"clip{extension}")
+    assert signal.values.shape == values.shape
+    assert peak_signal_noise_ratio(values, signal.values, data_range=255) > 38
+
+
+@pytest.mark.parametrize("extension", WRITTEN)
+def test_colours_survive(tmp_path, extension):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40)]
+    values = np.array(colours, np.uint8)[:, None, None].repeat(32, axis=1).repeat(48, axis=2)
+    video.write([picture_of(values)], tmp_path / f"clip{extension}")
+    (signal,) = video.read(tmp_path / f"clip{extension}")
+    assert np.abs(signal.values.astype(int) - values).max() <= 4
+
+
+@pytest.mark.parametrize("extension", WRITTEN)
+@pytest.mark.parametrize("rate", ["24", "24000/1001", "60000/1001", "179/6", "25/2", "1", "1000"])
+def test_frame_rate_is_exact(tmp_path, extension, rate):
+    video.write([picture_of(waves(5, 16, 16), Fraction(rate))], tmp_path / f"clip{extension}")
+    (signal,) = video.read(tmp_path / f"clip{extension}")
+    assert frame_rate(signal) == Fraction(rate)
+    assert signal.shape[0] == 5
+
+
+def test_awkward_frame_rate_is_kept_closely(tmp_path):
+    rate = Fraction(24) * 123456791 / 123456789
+    video.write([picture_of(waves(5, 16, 16), rate)], tmp_path / "clip.mp4")
+    assert frame_rate(video.read(tmp_path / "clip.mp4")[0]) == pytest.approx(float(rate), rel=1e-6)
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".mov", ".avi"])
+def test_pixel_aspect_is_kept(tmp_path, extension):
+    video.write([picture_of(waves(2), pixel_aspect=[64, 45])], tmp_path / f"clip{extension}")
+    assert video.read(tmp_path / f"clip{extension}")[0].attributes == {"pixel_aspect": [64, 45]}
+
+
+# -- colour and orientation, against files not written by the module ----------------------------------------
+
+
+def write_planes(path: Path, yuv: np.ndarray, matrix: int, limits: int) -> None:
+    """A lossless file of one 4:4:4 frame from its [3, H, W] planes, tagged as said (FFmpeg's numbers)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "0"})
+        context = stream.codec_context
+        context.height, context.width, context.pix_fmt = *yuv.shape[1:], "yuv444p"
+        context.colorspace, context.color_range = matrix, limits
+        frame = av.VideoFrame.from_ndarray(yuv, format="yuv444p")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "red", "blue"),
+    [(1, 0.2126, 0.0722), (5, 0.299, 0.114), (6, 0.299, 0.114), (9, 0.2627, 0.0593), (2, 0.299, 0.114)],
+    ids=["bt709", "bt470bg", "smpte170m", "bt2020", "untagged"],
+)
+def test_yuv_is_converted_as_tagged(tmp_path, matrix, red, blue, full):
+    rgb = noise((32, 48, 3)).astype(np.float64)
+    luma = rgb @ [red, 1 - red - blue, blue]
+    chroma = [(rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)]
+    scale, offset = ((1, 1), 0) if full else ((219 / 255, 224 / 255), 16)
+    planes = [offset + scale[0] * luma, *(128 + scale[1] * c for c in chroma)]
+    yuv = np.clip(np.rint(planes), 0, 255).astype(np.uint8)
+    write_planes(tmp_path / "tagged.mp4", yuv, matrix, 2 if full else 1)
+    (signal,) = video.read(tmp_path / "tagged.mp4")
+    assert np.abs(signal.values[0] - rgb).max() <= 2.5
+
+
+def test_written_files_are_tagged_as_they_are_converted(tmp_path):
+    values = np.full((1, 32, 32, 3), (220, 60, 20), np.uint8)
+    video.write([picture_of(values)], tmp_path / "clip.mp4")
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_range) == (1, 1)
+    luma = values[0, 0, 0] @ [0.2126, 0.7152, 0.0722]
+    assert frame.to_ndarray()[:32].mean() == pytest.approx(16 + 219 / 255 * luma, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ((1, 0, 0, 1), lambda a: a),
+        ((0, 1, -1, 0), lambda a: np.rot90(a, -1)),
+        ((-1, 0, 0, -1), lambda a: np.rot90(a, 2)),
+        ((0, -1, 1, 0), lambda a: np.rot90(a, 1)),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((0, 1, 1, 0), lambda a: a.transpose(1, 0, 2)),
+    ],
+    ids=["upright", "clockwise", "half turn", "counterclockwise", "mirrored", "transposed"],
+)
+def test_pictures_are_turned_upright(tmp_path, matrix, expected):
+    values = waves(2, 32, 48)
+    path = tmp_path / "phone.mp4"
+    video.write([picture_of(values)], path)
+    write_display_matrix(path, matrix)
+    (signal,) = video.read(path)
+    shown = np.stack([expected(frame) for frame in values])
+    assert peak_signal_noise_ratio(shown, signal.values, data_range=255) > 35
+
+
+def test_slanted_pictures_are_refused(tmp_path):
+    video.write([picture_of(waves(2))], tmp_path / "slanted.mp4")
+    write_display_matrix(tmp_path / "slanted.mp4", (1, 1, -1, 1))
+    with pytest.raises(SignalError, match="quarter turns"):
+        video.read(tmp_path / "slanted.mp4")
+
+
+def write_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Overwrite (a, b, c, d) of the matrix in the track header of an MP4 file."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value * 65536 for value in matrix)
+    data[start : start + 36] = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    path.write_bytes(data)
+
+
+# -- time ---------------------------------------------------------------------------------------------------
+
+
+def test_variable_frame_rate_is_averaged(tmp_path):
+    times = [0, 40, 60, 200, 220, 300, 500, 520, 640, 1000]
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=50)
+        stream.codec_context.width, stream.codec_context.height = 32, 16
+        stream.codec_context.pix_fmt, stream.codec_context.time_base = "bgr0", Fraction(1, 1000)
+        for time, values in zip(times, waves(10, 16, 32), strict=True):
+            frame = av.VideoFrame.from_ndarray(values, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (signal,) = video.read(tmp_path / "clip.mkv")
+    assert signal.shape[0] == 10
+    assert frame_rate(signal) == pytest.approx(9)
+
+
+@pytest.mark.parametrize("delay", [0.3, -0.3])
+def test_sound_begins_with_the_picture(tmp_path, delay):
+    rate, beep = 8000, np.full((1, 8000), 0.5, np.float32)
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        pictures = container.add_stream("ffv1", rate=10)
+        pictures.codec_context.width, pictures.codec_context.height = 16, 16
+        pictures.codec_context.pix_fmt = "bgr0"
+        sound = container.add_stream("flac", rate=rate)
+        sound.codec_context.layout = "mono"
+        samples = av.AudioFrame.from_ndarray((beep * 32768).astype(np.int16), format="s16", layout="mono")
+        samples.sample_rate, samples.time_base = rate, Fraction(1, rate)
+        samples.pts = round(max(delay, 0) * rate)
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode(None))
+        for index in range(10):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index * 100 + round(max(-delay, 0) * 1000), Fraction(1, 1000)
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+    values = video.read(tmp_path / "clip.mkv")[1].values[0, :, 0]
+    assert len(values) == 8000 + round(delay * rate)
+    assert np.count_nonzero(values) == min(8000, len(values))
+
+
+# -- sound --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extension", [".mkv", ".avi"])
+@pytest.mark.parametrize(("channels", "samples", "rate"), [(1, 1, 8000), (2, 44101, 44100), (8, 5000, 12345)])
+def test_lossless_sound(tmp_path, extension, channels, samples, rate):
+    values = np.random.default_rng(1).uniform(-1, 1, (channels, samples))
+    video.write([picture_of(waves(2, 16, 16)), sound_of(values, rate)], tmp_path / f"clip{extension}")
+    _, sound = video.read(tmp_path / f"clip{extension}")
+    assert (sound.modality, sound.name, sound.shape) == ("audio", "sound", (channels, samples))
+    assert sound.values.dtype == np.float32
+    assert [axis.kind for axis in sound.axes] == ["slice", "start"]
+    assert sound.axes[1].rate == rate
+    assert np.abs(sound.values[..., 0] - values).max() <= 1 / 32768
+    peak = np.abs(sound.values).max()
+    assert sound.value_range == (-peak, peak)
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".mov", ".webm"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_lossy_sound_is_aligned(tmp_path, extension, channels):
+    values = tones(channels, 48000, 48000)
+    video.write([picture_of(waves(10, 16, 16)), sound_of(values, 48000)], tmp_path / f"clip{extension}")
+    _, sound = video.read(tmp_path / f"clip{extension}")
+    assert sound.axes[1].rate == 48000
+    assert 48000 <= sound.shape[1] < 48000 + 2048
+    middle = slice(9600, 38400)
+    # The fourth of six channels is the one for low frequencies, which codecs cut short.
+    for index in set(range(channels)) - ({3} if channels == 6 else set()):
+        error = sound.values[index, middle, 0] - values[index, middle]
+        assert np.sum(values[index, middle] ** 2) > 100 * np.sum(error**2)
+
+
+@pytest.mark.parametrize(("extension", "rate"), [(".mp4", 12345), (".webm", 22050), (".mp4", 192000)])
+def test_sound_is_resampled_to_a_rate_the_codec_knows(tmp_path, extension, rate):
+    video.write([picture_of(waves(5, 16, 16)), sound_of(tones(1, rate, rate), rate)], tmp_path / f"clip{extension}")
+    _, sound = video.read(tmp_path / f"clip{extension}")
+    assert sound.axes[1].rate is not None
+    assert float(sound.shape[1] / sound.axes[1].rate) == pytest.approx(1, abs=0.2)
+
+
+def test_silence_has_a_value_range(tmp_path):
+    silence = sound_of(np.zeros((1, 100)), Fraction(16001, 2))
+    video.write([picture_of(waves(2, 16, 16)), silence], tmp_path / "clip.mkv")
+    assert video.read(tmp_path / "clip.mkv")[1].value_range == (-1.0, 1.0)
+
+
+# -- folders of frames --------------------------------------------------------------------------------------
+
+
+def test_folder_of_frames(tmp_path):
+    values = noise((3, 5, 7, 3))
+    for name, frame in zip(("frame2.png", "Frame10.PNG", "frame11.png"), values, strict=True):
+        Image.fromarray(frame).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a frame")
+    (tmp_path / ".frame1.png").write_text("not a frame either")
+    (signal,) = video.read(tmp_path)
+    assert np.array_equal(signal.values, values)
+    assert frame_rate(signal) == 25
+
+
+def test_frames_with_palette_alpha_or_gray(tmp_path):
+    frame = Image.fromarray(noise((6, 8, 3)))
+    frame.convert("L").save(tmp_path / "0.png")
+    frame.convert("RGBA").save(tmp_path / "1.webp", lossless=True)
+    frame.quantize(16).save(tmp_path / "2.png", transparency=b"\x00\x80")
+    (signal,) = video.read(tmp_path)
+    assert signal.values.shape == (3, 6, 8, 3)
+    assert np.array_equal(signal.values[1], np.asarray(frame))
+
+
+def test_folders_that_are_no_clip(tmp_path):
+    with pytest.raises(SignalError, match="no frames"):
+        video.read(tmp_path)
+    Image.fromarray(noise((4, 4, 3))).save(tmp_path / "0.png")
+    Image.fromarray(noise((4, 6, 3))).save(tmp_path / "1.png")
+    with pytest.raises(SignalError, match="frame 1 is 6x4, the first is 4x4"):
+        video.read(tmp_path)
+    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:50])
+    with pytest.raises(SignalError, match=r"1\.png: cannot be read as a frame"):
+        video.read(tmp_path)
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "1.png")
+    with pytest.raises(SignalError, match="8 bits"):
+        video.read(tmp_path)
+
+
+# -- what is no video ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extension", WRITTEN)
+def test_truncated_files(tmp_path, extension):
+    path = tmp_path / f"clip{extension}"
+    video.write([picture_of(waves()), sound_of(tones(1, 2000, 8000), 8000)], path)
+    whole = path.read_bytes()
+    for share in (0.01, 0.3, 0.6, 0.9, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(SignalError):
+            video.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.mp4", b""),
+        ("text.mp4", b"this is no video\n" * 100),
+        ("ansi.txt", b"text is decoded as terminal art by FFmpeg\n" * 100),
+        ("noise.mp4", noise((5000,)).tobytes()),
+        ("header.mp4", b"\0\0\0\x14ftypisom\0\0\0\0isom"),
+        ("header.mkv", b"\x1a\x45\xdf\xa3"),
+        ("header.avi", b"RIFF\x04\0\0\0AVI "),
+    ],
+)
+def test_not_a_video(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SignalError, match=name):
+        video.read(tmp_path / name)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(SignalError, match="no such file"):
+        video.read(tmp_path / "missing.mp4")
+
+
+def test_playlists_are_not_followed(tmp_path):
+    video.write([picture_of(waves(2))], tmp_path / "clip.mp4")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile 'clip.mp4'\n")
+    with pytest.raises(SignalError):
+        video.read(tmp_path / "list.mp4")
+
+
+def test_sound_without_picture(tmp_path):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        stream.codec_context.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(SignalError, match="no video track"):
+        video.read(tmp_path / "sound.mp4")
+
+
+@settings(deadline=None, max_examples=40)
+@given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=8))
+def test_damage_is_an_error_or_a_clip(tmp_path_factory, flips):
+    data = bytearray((SAMPLES / "video" / "bottle.mp4").read_bytes())
+    for place, value in flips:
+        data[-1 - place % len(data)] ^= value
+    path = tmp_path_factory.mktemp("damaged") / "clip.mp4"
+    path.write_bytes(data)
+    with contextlib.suppress(SignalError):
+        assert video.read(path)[0].channels == 3
+
+
+def test_write_refuses_what_is_no_clip(tmp_path):
+    clip, path = picture_of(waves(2, 16, 16)), tmp_path / "clip.mp4"
+    sound = sound_of(tones(1, 100, 8000), 8000)
+    for signals, path_, message in [
+        ([clip], tmp_path / "clip.xyz", r"\.avi, \.mkv, \.mov, \.mp4, \.webm"),
+        ([clip], tmp_path / "missing" / "clip.mp4", "cannot be written"),
+        ([], path, "nothing"),
+        ([sound], path, "audio"),
+        ([clip, clip], path, "floats"),
+        ([clip, sound, sound], path, "at most one sound"),
+        ([picture_of(np.zeros((1, 4, 4, 1), np.uint8))], path, "uint8"),
+        ([picture_of(np.zeros((1, 4, 4, 3), np.float32))], path, "uint8"),
+        ([picture_of(waves(1, 4, 4), Fraction(0))], path, "frame rate is 0"),
+        ([picture_of(waves(1, 4, 4), Fraction(1, 10**9))], path, "frame rate"),
+        ([picture_of(waves(1, 4, 4), pixel_aspect=[1, 0])], path, "pixel aspect"),
+        ([clip, sound_of(np.zeros((9, 100)), 8000)], path, "at most 8 channels"),
+        ([clip, sound_of(np.zeros((1, 100)), 10**7)], path, "sample rate is 10000000"),
+    ]:
+        with pytest.raises(SignalError, match=message):
+            video.write(signals, path_)
+
+
+# -- samples ------------------------------------------------------------------------------------------------
+
+
+def test_sample_clip():
+    picture, sound = video.read(SAMPLES / "clip.mp4")
+    assert picture.shape == (24, 144, 256)
+    assert frame_rate(picture) == 24
+    assert sound.shape[0] == 2
+    assert sound.axes[1].rate == 24000
+
+
+def test_sample_folder():
+    paths = sorted((SAMPLES / "video").glob("*.mp4"))
+    assert [path.stem for path in paths] == ["book", "bottle", "bunny", "car"]
+    for path in paths:
+        (signal,) = video.read(path)
+        assert signal.shape[0] == 20
+        assert signal.shape[2] == 160
