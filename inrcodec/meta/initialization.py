@@ -1,0 +1,186 @@
+"""Initializations: theta_0 and all that was meta-learned with it, immutable and named by their content.
+
+On disk an initialization is a safetensors file whose metadata holds one JSON document under the key "inrcodec".
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from inrcodec.errors import InitializationError
+from inrcodec.meta.adaptation import SHARED, AdaptationConfig
+from inrcodec.models import FIELDS, Field, Parameters
+from inrcodec.patches import PatchConfig
+
+FORMAT = 1
+METADATA_KEY = "inrcodec"
+SUFFIX = ".safetensors"
+IDENTIFIER_BYTES = 8
+MAX_PARAMETERS = 1 << 26
+
+
+@dataclass(frozen=True, eq=False)
+class CodingPrior:
+    """What encoder and decoder expect of a delta before they have seen it.
+
+    scales: int16, one per parameter and shaped like it: log2 of the mean absolute delta, in quarter octaves, for
+        patches of unit contrast.
+    steps: quantization step of each adapted tensor at medium quality, log2 in quarter octaves, in coding order.
+    """
+
+    scales: dict[str, Tensor]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Initialization:
+    """theta_0 with its field, the way signals are shown to it, its step sizes and coding prior.
+
+    modality: what it was trained for.
+    model: the field's configuration.
+    theta_0: float32 parameters without batch dimension, on the CPU, in the field's order.
+    log_step_sizes: see `inrcodec.meta.adaptation.initial_step_sizes`.
+    provenance: data, steps, machine and measurements of the training; plain JSON values.
+    """
+
+    modality: str
+    model: Field
+    patches: PatchConfig
+    adaptation: AdaptationConfig
+    theta_0: Parameters
+    log_step_sizes: Parameters
+    prior: CodingPrior
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def adapted(self) -> list[str]:
+        """Names of the tensors a delta has, in coding order."""
+        return [name for name in self.theta_0 if name not in self.model.constants]
+
+    @property
+    def delta_size(self) -> int:
+        """Parameters coded per patch."""
+        return sum(self.theta_0[name].numel() for name in self.adapted)
+
+    @property
+    def identifier(self) -> bytes:
+        """8 bytes of SHA-256 over all that encoding and decoding depend on: one identifier, one initialization.
+
+        The provenance is left out, so that the same training gives the same identifier however long it took.
+        """
+        digest = hashlib.sha256(_json(self._configuration()).encode())
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.digest()[:IDENTIFIER_BYTES]
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        document = _json(self._configuration() | {"provenance": self.provenance})
+        return safetensors.torch.save(self._tensors(), metadata={METADATA_KEY: document})
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "modality": self.modality,
+            "field": {"name": self.model.name, **asdict(self.model)},
+            "patches": asdict(self.patches),
+            "adaptation": asdict(self.adaptation),
+            "steps": self.prior.steps,
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        groups = {"theta_0": self.theta_0, "step_sizes": self.log_step_sizes, "scales": self.prior.scales}
+        return {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
+
+    @classmethod
+    def load(cls, path: Path) -> "Initialization":
+        """Read a file. Raises: InitializationError if it is not an initialization."""
+        try:
+            return cls.from_bytes(path.read_bytes())
+        except OSError as error:
+            raise InitializationError(f"cannot read initialization {path}: {error.strerror}") from error
+        except InitializationError as error:
+            raise InitializationError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Initialization":
+        """Parse a file's content, checking every shape against the field before it is used.
+
+        Raises: InitializationError.
+        """
+        try:
+            tensors = safetensors.torch.load(data)
+            document = json.loads(_metadata(data)[METADATA_KEY])
+            if document["format"] != FORMAT:
+                raise InitializationError(
+                    f"initialization format {document['format']!r} is not {FORMAT}: update inrcodec"
+                )
+            options = dict(document["field"])
+            model = FIELDS[options.pop("name")](**options)
+            shapes = model.shapes()
+            adapted = {name: shape for name, shape in shapes.items() if name not in model.constants}
+            return cls(
+                modality=str(document["modality"]),
+                model=model,
+                patches=PatchConfig(**document["patches"]),
+                adaptation=AdaptationConfig(**document["adaptation"]),
+                theta_0={
+                    name: _tensor(tensors, f"theta_0/{name}", torch.float32, shape) for name, shape in shapes.items()
+                },
+                log_step_sizes=_step_sizes(tensors, adapted),
+                prior=CodingPrior(
+                    {name: _tensor(tensors, f"scales/{name}", torch.int16, shape) for name, shape in adapted.items()},
+                    _steps(document["steps"], len(adapted)),
+                ),
+                provenance=document["provenance"],
+            )
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InitializationError(f"not an inrcodec initialization: {error!r}") from error
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    length = int.from_bytes(data[:8], "little")
+    return dict(json.loads(data[8 : 8 + length])["__metadata__"])
+
+
+def _tensor(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if math.prod(shape) > MAX_PARAMETERS:
+        raise ValueError(f"{name} has {math.prod(shape)} elements, more than {MAX_PARAMETERS}")
+    tensor = tensors[name]
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {shape}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return tensor
+
+
+def _step_sizes(tensors: dict[str, Tensor], adapted: dict[str, tuple[int, ...]]) -> Parameters:
+    shared = tensors.get(f"step_sizes/{SHARED}")
+    if shared is not None:
+        return {SHARED: _tensor(tensors, f"step_sizes/{SHARED}", torch.float32, (1,))}
+    sizes = {}
+    for name, shape in adapted.items():
+        tensor = tensors[f"step_sizes/{name}"]
+        per_element, per_tensor = (len(tensor), *shape), (len(tensor), *[1] * len(shape))
+        expected = per_element if tuple(tensor.shape) == per_element else per_tensor
+        sizes[name] = _tensor(tensors, f"step_sizes/{name}", torch.float32, expected)
+    return sizes
+
+
+def _steps(steps: Any, count: int) -> tuple[int, ...]:
+    if len(steps) != count or not all(isinstance(step, int) for step in steps):
+        raise ValueError(f"expected {count} quantization steps, found {steps!r}")
+    return tuple(steps)

@@ -1,0 +1,109 @@
+"""Configurations of meta-training: the codec's own, small enough that a delta is worth sending, and the papers'."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from inrcodec.errors import UsageError
+from inrcodec.meta.adaptation import AdaptationConfig
+from inrcodec.meta.training import TrainingConfig
+from inrcodec.models import Field, FourierFeatureNetwork, NeRV, Siren
+from inrcodec.patches import PatchConfig
+
+Scale = Literal["codec", "paper"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a meta-training run is made of, before its data."""
+
+    model: Field
+    patches: PatchConfig
+    training: TrainingConfig
+
+
+CODEC_PATCHES = {
+    "image": PatchConfig((32, 32), (2, 2)),
+    "video": PatchConfig((8, 32, 32), (1, 2, 2)),
+    "audio": PatchConfig((512,), (16,), extent=4.0),
+    "climate": PatchConfig((32, 32), (2, 2), sphere=True),
+}
+
+PAPER_PATCHES = {
+    "image": PatchConfig((178, 178), (0, 0), normalize=False),
+    "video": PatchConfig((16, 128, 128), (0, 0, 0), normalize=False),
+    "audio": PatchConfig((16_000,), (0,), extent=50.0, normalize=False),
+    "climate": PatchConfig((46, 90), (0, 0), normalize=False, sphere=True),
+}
+
+OUTPUTS = {"image": 3, "video": 3, "audio": 1, "climate": 1}
+
+CODEC_WIDTH = {"image": 16, "video": 20, "audio": 16, "climate": 16}
+
+
+def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Preset:
+    """The configuration for a modality and field.
+
+    scale: "codec" for networks whose delta is a sensible file; "paper" for GradNCP's (appendix A.2).
+    Raises: UsageError if the field does not exist for the modality.
+    """
+    if modality not in OUTPUTS:
+        raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(OUTPUTS)}")
+    patches = (CODEC_PATCHES if scale == "codec" else PAPER_PATCHES)[modality]
+    inputs, outputs = patches.dimensions, OUTPUTS[modality]
+    if field == "nerv" and modality != "video":
+        raise UsageError(f"the field 'nerv' is for video, not for {modality}: choose siren or ffn")
+    if scale == "codec":
+        return Preset(_codec_field(modality, field, inputs, outputs), patches, _codec_training(field))
+    return Preset(_paper_field(modality, field, inputs, outputs), patches, _paper_training(modality, field))
+
+
+def _codec_field(modality: str, field: str, inputs: int, outputs: int) -> Field:
+    width = CODEC_WIDTH[modality]
+    match field:
+        case "siren":
+            return Siren(inputs, outputs, width=width, depth=4)
+        case "ffn":
+            return FourierFeatureNetwork(inputs, outputs, width=width, depth=4, frequencies=width, scale=2.0)
+        case "nerv":
+            return NeRV(inputs, outputs, octaves=3, stem=16, base=(4, 4), channels=(12, 8, 8, 8))
+    raise UsageError(f"no field is called {field!r}: choose siren, ffn or nerv")
+
+
+def _codec_training(field: str) -> TrainingConfig:
+    return TrainingConfig(
+        adaptation=AdaptationConfig(steps=8, gamma=0.25),
+        inner_step_size=1e-1 if field == "nerv" else 1e-2,
+        learned_step_sizes="tensor-step",
+        bootstrap_weight=0.05,
+        bootstrap_step_ratio=1.0,
+        outer_step_size=3e-4,
+        step_size_rate=5e-3,
+        schedule="cosine",
+        batch=8,
+        outer_steps=8_000,
+    )
+
+
+def _paper_field(modality: str, field: str, inputs: int, outputs: int) -> Field:
+    depth = 7 if modality == "video" else 5
+    match field:
+        case "siren":
+            return Siren(inputs, outputs, depth=depth, w0=50.0 if modality == "climate" else 30.0)
+        case "ffn":
+            return FourierFeatureNetwork(inputs, outputs, depth=depth)
+        case "nerv":  # four blocks for 128x128 frames
+            return NeRV(inputs, outputs, octaves=8, stem=256, base=(8, 8), channels=(96, 96, 96, 96, 96))
+    raise UsageError(f"no field is called {field!r}: choose siren, ffn or nerv")
+
+
+def _paper_training(modality: str, field: str) -> TrainingConfig:
+    if field == "nerv":
+        return TrainingConfig(
+            adaptation=AdaptationConfig(steps=40, gamma=0.5), inner_step_size=1e-1, outer_step_size=1e-4
+        )
+    gamma = 0.5 if modality in ("audio", "climate") else 0.25
+    return TrainingConfig(
+        # Learnit's K = 4 made longer by 1 / gamma, which takes the same memory.
+        adaptation=AdaptationConfig(steps=round(4 / gamma), gamma=gamma),
+        outer_step_size=3e-6 if modality == "audio" else 1e-5,
+    )

@@ -1,0 +1,299 @@
+"""A meta-training run from files to a published initialization: data, checkpoints, evaluation, coding prior, card."""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from inrcodec import __version__
+from inrcodec.coding.quantization import unflatten
+from inrcodec.coding.rate_distortion import choose_quantizer
+from inrcodec.encoder import EncodeOptions, adapt_patches, trade_off_of_quality
+from inrcodec.errors import InrcodecError, UsageError
+from inrcodec.meta.adaptation import SHARED, signal_losses
+from inrcodec.meta.data import PatchContexts, PatchSampler
+from inrcodec.meta.initialization import CodingPrior, Initialization
+from inrcodec.meta.presets import Preset
+from inrcodec.meta.training import MetaTrainer
+from inrcodec.signals import find_files, read, write_whole
+from inrcodec.signals.signal import Signal
+
+CHECKPOINT_SECONDS = 60.0
+PRIOR_PATCHES = 512
+EVALUATION_PATCHES = 128
+RANDOM_STEP_SIZES = (1e-3, 1e-2, 1e-1, 1.0)
+"""Inner step sizes tried for the random initialization, so that it is compared at its best."""
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """One outer step: how many are done, and the running PSNR at theta_K of normalized patches, in dB."""
+
+    step: int
+    steps: int
+    psnr: float
+    bootstrap: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Signals to learn from, signals to evaluate on, and the files that could not be read, with the reason."""
+
+    training: list[Signal]
+    held_out: list[Signal]
+    files: int
+    unreadable: dict[str, str]
+
+
+def load_data(folder: Path, modality: str, validation: Path | None = None) -> TrainingData:
+    """All signals of a modality below a folder; without a validation folder, every tenth file is held out.
+
+    Raises: UsageError if there are too few files.
+    """
+    files = find_files(folder, modality)
+    held_out = find_files(validation, modality) if validation else files[::10]
+    training = files if validation else [path for path in files if path not in held_out]
+    if not training or not held_out:
+        raise UsageError(
+            f"{folder} has {len(files)} readable files of {modality}: at least two are needed, one of them held out"
+        )
+    unreadable: dict[str, str] = {}
+
+    def load(paths: Sequence[Path]) -> list[Signal]:
+        signals = []
+        for path in paths:
+            try:
+                signals += [signal for signal in read(path, modality) if signal.modality == modality]
+            except InrcodecError as error:
+                unreadable[str(path)] = str(error)
+        return signals
+
+    data = TrainingData(load(training), load(held_out), len(training), unreadable)
+    if not data.training or not data.held_out:
+        raise UsageError(f"none of the files in {folder} can be read: {next(iter(unreadable.values()), '')}")
+    return data
+
+
+def meta_train(
+    modality: str,
+    preset: Preset,
+    data: TrainingData,
+    output: Path,
+    *,
+    source: str,
+    resume: bool = False,
+    device: torch.device | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+) -> Initialization:
+    """Meta-learn an initialization and write it to `output`, its model card beside it.
+
+    A checkpoint beside the output is written every minute and at the end; `resume` goes on from there, with the
+    same result as if the run had not been cut.
+    source: what the data is, for the card.
+    Raises: UsageError if the settings differ from those of the checkpoint, or training diverges.
+    """
+    device = device or torch.device("cpu")
+    torch.set_flush_denormal(True)  # denormal numbers make training many times slower
+    config = preset.training
+    sampler = PatchSampler(data.training, preset.patches, preset.model.out_features, config.seed)
+    held_out = PatchSampler(data.held_out, preset.patches, preset.model.out_features, seed=1)
+    trainer = MetaTrainer(preset.model, config, device)
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    seconds = _resume(trainer, preset, checkpoint) if resume else 0.0
+    began = saved = time.monotonic()
+    running: float | None = None
+    while trainer.step < config.outer_steps:
+        loss = trainer.train_step(sampler.batch(trainer.step, config.batch).context(device))
+        error = float(loss.reconstruction)
+        running = error if running is None else 0.99 * running + 0.01 * error
+        if on_progress is not None:
+            psnr = -10 * math.log10(max(running, 1e-30))
+            on_progress(TrainingProgress(trainer.step, config.outer_steps, psnr, float(loss.bootstrap)))
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            saved = time.monotonic()
+            _save(trainer, preset, checkpoint, seconds + saved - began)
+    seconds += time.monotonic() - began
+    _save(trainer, preset, checkpoint, seconds)
+    provenance = {
+        "data": source,
+        "files": data.files,
+        "training": asdict(config),
+        "seconds": round(seconds),
+        "device": str(device),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "inrcodec": __version__,
+    }
+    initialization = finish(modality, preset, trainer, sampler, provenance, device)
+    initialization = replace(
+        initialization, provenance=provenance | {"evaluation": evaluate(initialization, held_out, device)}
+    )
+    write_whole(output, lambda path: path.write_bytes(initialization.to_bytes()))
+    card = output.with_name(output.stem + ".md")
+    write_whole(card, lambda path: path.write_text(model_card(output.stem, initialization)))
+    return initialization
+
+
+def finish(
+    modality: str,
+    preset: Preset,
+    trainer: MetaTrainer,
+    sampler: PatchSampler,
+    provenance: dict[str, Any],
+    device: torch.device,
+) -> Initialization:
+    """The initialization of a trainer's state, with the coding prior fitted to deltas of training patches."""
+    theta_0 = {name: value.detach().cpu() for name, value in trainer.theta_0.items()}
+    adapted = [name for name in theta_0 if name not in preset.model.constants]
+    initialization = Initialization(
+        modality=modality,
+        model=preset.model,
+        patches=preset.patches,
+        adaptation=preset.training.adaptation,
+        theta_0=theta_0,
+        log_step_sizes={name: value.detach().cpu() for name, value in trainer.log_step_sizes.items()},
+        prior=CodingPrior(
+            {name: torch.zeros(theta_0[name].shape, dtype=torch.int16) for name in adapted},
+            (0,) * len(adapted),
+        ),
+        provenance=provenance,
+    )
+    # A step number no training step has: patches that were not seen, from the same files.
+    contexts = sampler.batch(1 << 40, PRIOR_PATCHES)
+    options = EncodeOptions(device=str(device))
+    deltas = adapt_patches(contexts, initialization, options, device)
+    scales = np.rint(4 * np.log2(np.abs(deltas).mean(axis=0).clip(1e-12))).astype(np.int16)
+    parts = torch.from_numpy(scales).split([theta_0[name].numel() for name in adapted])
+    named = {name: part.reshape(theta_0[name].shape).clone() for name, part in zip(adapted, parts, strict=True)}
+    start = tuple(round(float(scale.float().mean())) for scale in named.values())
+    initialization = replace(initialization, prior=CodingPrior(named, start))
+    quantizer = choose_quantizer(
+        deltas,
+        contexts,
+        initialization,
+        trade_off=trade_off_of_quality(EncodeOptions().quality),
+        device=device,
+        sample=64,
+        moves=(8, 4, 2, 1),
+    )
+    return replace(initialization, prior=CodingPrior(named, quantizer.steps))
+
+
+def evaluate(
+    initialization: Initialization, held_out: PatchSampler, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Held-out PSNR in dB (mean over patches, values in [0, 1]) after K and 4 K steps.
+
+    "initialization" with gradient rescaling; "random": the same field from a random initialization, plain gradient
+    descent at the best of `RANDOM_STEP_SIZES`.
+    """
+    contexts = held_out.batch(0, EVALUATION_PATCHES)
+    theta_0 = initialization.model.initialize(torch.Generator().manual_seed(1))
+    results: dict[str, dict[str, float]] = {"initialization": {}, "random": {}}
+    for steps in (initialization.adaptation.steps, 4 * initialization.adaptation.steps):
+        results["initialization"][str(steps)] = _psnr(initialization, contexts, steps, device)
+        trials = [
+            replace(
+                initialization,
+                theta_0=theta_0,
+                log_step_sizes={SHARED: torch.tensor([step_size]).log()},
+                adaptation=replace(initialization.adaptation, score="full"),
+            )
+            for step_size in RANDOM_STEP_SIZES
+        ]
+        results["random"][str(steps)] = max(_psnr(trial, contexts, steps, device) for trial in trials)
+    return results
+
+
+def _psnr(initialization: Initialization, contexts: PatchContexts, steps: int, device: torch.device) -> float:
+    deltas = adapt_patches(contexts, initialization, EncodeOptions(steps=steps, device=str(device)), device)
+    with torch.no_grad():
+        parameters = unflatten(deltas, initialization, device)
+        losses = signal_losses(initialization.model, parameters, contexts.context(device)).cpu().numpy()
+    errors = losses * contexts.normalization.scales**2
+    return round(float(np.mean(-10 * np.log10(np.nan_to_num(errors, nan=1.0).clip(1e-12, 1.0)))), 2)
+
+
+def _settings(preset: Preset) -> dict[str, Any]:
+    settings = {
+        "field": {"name": preset.model.name, **asdict(preset.model)},
+        "patches": asdict(preset.patches),
+        "training": asdict(preset.training),
+    }
+    return dict(json.loads(json.dumps(settings)))
+
+
+def _save(trainer: MetaTrainer, preset: Preset, checkpoint: Path, seconds: float) -> None:
+    metadata = {"inrcodec": json.dumps({"settings": _settings(preset), "seconds": seconds}, sort_keys=True)}
+    content = safetensors.torch.save(trainer.state(), metadata=metadata)
+    write_whole(checkpoint, lambda path: path.write_bytes(content))
+
+
+def _resume(trainer: MetaTrainer, preset: Preset, checkpoint: Path) -> float:
+    """Load a checkpoint into the trainer; returns the seconds trained before."""
+    try:
+        content = checkpoint.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        document = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["inrcodec"])
+        tensors = safetensors.torch.load(content)
+    except OSError as error:
+        raise UsageError(f"cannot resume from {checkpoint}: {error.strerror}") from error
+    except (ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise UsageError(f"cannot resume: {checkpoint} is not a checkpoint ({error!r})") from error
+    current, saved = _settings(preset), document["settings"]
+    changed = [
+        f"{group}.{key} was {saved[group].get(key)}, is {value}"
+        for group, values in current.items()
+        for key, value in values.items()
+        if saved[group].get(key) != value
+    ]
+    if changed:
+        raise UsageError(f"cannot resume with other settings: {'; '.join(changed)}")
+    trainer.load_state(tensors)
+    return float(document["seconds"])
+
+
+def model_card(name: str, initialization: Initialization) -> str:
+    """What a user should know of an initialization, as Markdown."""
+    provenance = initialization.provenance
+    training = provenance["training"]
+    model = {"name": initialization.model.name, **asdict(initialization.model)}
+    rows = [
+        f"| {steps} | {psnr:.2f} | {provenance['evaluation']['random'][steps]:.2f} |"
+        for steps, psnr in provenance["evaluation"]["initialization"].items()
+    ]
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"Initialization for {initialization.modality}, identifier `{initialization.identifier.hex()}`.",
+            "",
+            f"- Field: {', '.join(f'{key} {value}' for key, value in model.items())}; "
+            f"{initialization.delta_size} parameters coded per patch.",
+            f"- Patches: {', '.join(f'{key} {value}' for key, value in asdict(initialization.patches).items())}.",
+            f"- Data: {provenance['data']} ({provenance['files']} files).",
+            f"- Meta-training: {training['outer_steps']} outer steps of {training['batch']} signals, "
+            f"K = {training['adaptation']['steps']}, gamma = {training['adaptation']['gamma']}, "
+            f"score {training['adaptation']['score']}, L = {training['bootstrap_steps']}, "
+            f"lambda = {training['bootstrap_weight']}, step sizes learned: {training['learned_step_sizes']}, "
+            f"seed {training['seed']}.",
+            f"- Machine: {provenance['device']}, {provenance['machine']}, torch {provenance['torch']}; "
+            f"{provenance['seconds'] / 60:.0f} minutes.",
+            "",
+            "Held-out patches, PSNR in dB (mean over patches, values in [0, 1]), against the same field from a random "
+            "initialization at its best step size:",
+            "",
+            "| steps | this initialization | random initialization |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,78 @@
+"""How near a decoded signal is to its original."""
+
+import math
+
+import numpy as np
+
+from inrcodec.signals.signal import Signal
+
+
+def mean_squared_error(original: Signal, decoded: Signal) -> float:
+    """Mean squared error in native units over all channels, without missing points.
+
+    Raises: ValueError if the signals' grids differ.
+    """
+    difference = _errors(original, decoded)
+    return float(np.mean(difference**2)) if difference.size else 0.0
+
+
+def psnr(original: Signal, decoded: Signal) -> float:
+    """Peak signal-to-noise ratio in dB; infinite if nothing differs.
+
+    The peak is the largest value of the type for integers (255 for 8 bits), the value range for floats.
+    """
+    dtype = original.values.dtype
+    low, high = original.value_range
+    peak = float(np.iinfo(dtype).max) if dtype.kind == "u" else high - low
+    error = mean_squared_error(original, decoded)
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+def snr(original: Signal, decoded: Signal) -> float:
+    """Signal-to-noise ratio in dB: power of the signal over the power of the error."""
+    power = float(np.mean(original.values.astype(np.float64) ** 2))
+    error = mean_squared_error(original, decoded)
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(power / error) if power else -math.inf
+
+
+def max_error(original: Signal, decoded: Signal) -> float:
+    """Largest absolute error in native units, without missing points."""
+    difference = _errors(original, decoded)
+    return float(np.abs(difference).max()) if difference.size else 0.0
+
+
+def ssim(original: Signal, decoded: Signal) -> float:
+    """Structural similarity (Wang et al. 2004: Gaussian window of 11 samples, sigma 1.5) of the last two axes.
+
+    The mean over frames or slices. Raises: ValueError if the grid has one axis or one is below 11 samples.
+    """
+    from skimage.metrics import structural_similarity
+
+    if len(original.shape) < 2 or min(original.shape[-2:]) < 11:
+        raise ValueError(f"SSIM needs two axes of at least 11 samples: {original.shape = }")
+    dtype = original.values.dtype
+    low, high = original.value_range
+    span = float(np.iinfo(dtype).max) if dtype.kind == "u" else high - low
+    planes = [signal.values.reshape(-1, *signal.values.shape[-3:]).astype(np.float64) for signal in (original, decoded)]
+    scores = [
+        structural_similarity(
+            a,
+            b,
+            data_range=span,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for a, b in zip(*planes, strict=True)
+    ]
+    return float(np.mean(scores))
+
+
+def _errors(original: Signal, decoded: Signal) -> np.ndarray:
+    if original.values.shape != decoded.values.shape:
+        raise ValueError(f"the grids differ: {original.values.shape = }, {decoded.values.shape = }")
+    difference = original.values.astype(np.float64) - decoded.values.astype(np.float64)
+    return difference if original.missing is None else difference[~original.missing]

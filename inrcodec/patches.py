@@ -1,0 +1,251 @@
+"""A signal of any size as overlapping patches, each the domain of one field; and back, without seams.
+
+A patch is a box of the sampling grid (or a region of the globe); the field sees it as [-1, 1]^d, whatever its size
+in samples, so one initialization serves signals of all sizes. Neighbouring patches overlap; where they do, the
+reconstruction is a weighted mean whose weights ramp from one patch to the next and sum to one.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from inrcodec.signals.signal import Axis, Signal
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """How an initialization wants signals cut.
+
+    shape: nominal samples of a patch along each axis that is not a "slice"; the patches of a signal get the sizes
+        nearest to it that cover the signal evenly.
+    overlap: samples shared by neighbouring patches, per axis.
+    extent: coordinates run over [-extent, extent] (GradNCP: 1, and 50 for audio).
+    normalize: every patch is shifted by its channel means and scaled to about unit contrast before it is fitted;
+        False shows the field the values in [0, 1] as they are, as the papers do.
+    sphere: the coordinates are points of the unit sphere (x, y, z), not of the grid.
+    """
+
+    shape: tuple[int, ...]
+    overlap: tuple[int, ...]
+    extent: float = 1.0
+    normalize: bool = True
+    sphere: bool = False
+
+    def __post_init__(self) -> None:
+        # Configurations come back from JSON with lists for tuples.
+        object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "overlap", tuple(self.overlap))
+        if len(self.shape) != len(self.overlap):
+            raise ValueError(f"shape and overlap need one number per axis: {self.shape = }, {self.overlap = }")
+        if any(not 0 <= overlap < size for size, overlap in zip(self.shape, self.overlap, strict=True)):
+            raise ValueError(f"overlap must be smaller than the patch: {self.shape = }, {self.overlap = }")
+
+    @property
+    def dimensions(self) -> int:
+        """d, the number of coordinates of a point."""
+        return 3 if self.sphere else len(self.shape)
+
+
+@dataclass(frozen=True)
+class _AxisPatches:
+    """The patches along one axis: `size` samples each, first sample of patch i at `starts[i]`.
+
+    On a periodic axis a patch may run past the end and goes on at the beginning.
+    """
+
+    axis: Axis
+    size: int
+    starts: tuple[int, ...]
+
+    def samples(self, patch: int) -> np.ndarray:
+        """Sample indices of a patch, [size]."""
+        return (self.starts[patch] + np.arange(self.size)) % self.axis.size
+
+    def local(self, patch: int, positions: np.ndarray) -> np.ndarray:
+        """Positions (in samples) to [-1, 1] over the patch; the ends are the outer edges of its end samples."""
+        return (positions - self.starts[patch] + 0.5) * (2 / self.size) - 1
+
+    def resampled(self, target: Axis) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For every patch: the samples of `target`, this axis at another resolution, that it covers.
+
+        Returns (indices int64 [m], positions float64 [m], weights float64 [m]); the weights of all patches sum to
+        one at every index.
+        """
+        positions = self.axis.positions(target)
+        overlap = self._overlap()
+        covered = []
+        for start in self.starts:
+            unwrapped = positions
+            if self.axis.kind == "periodic":
+                unwrapped = start - 0.5 + (positions - start + 0.5) % self.axis.size
+            local = unwrapped - (start - 0.5)
+            inside = np.flatnonzero((local >= 0) & (local <= self.size))
+            inside = inside[np.argsort(local[inside], kind="stable")]
+            local = local[inside]
+            ramp = np.minimum(local, self.size - local) / overlap if overlap else np.ones_like(local)
+            covered.append((inside, unwrapped[inside], np.clip(ramp, 1e-3, 1.0)))
+        total = np.zeros(target.size)
+        for inside, _, weights in covered:
+            total[inside] += weights
+        return [(inside, unwrapped, weights / total[inside]) for inside, unwrapped, weights in covered]
+
+    def _overlap(self) -> int:
+        gaps = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
+        if self.axis.kind == "periodic" and len(self.starts) > 1:
+            gaps.append(self.starts[0] + self.axis.size - self.starts[-1])
+        return max(0, self.size - max(gaps)) if gaps else 0
+
+
+def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
+    """Patches of one size, as near to `nominal` as covers the axis evenly."""
+    if axis.kind == "slice":
+        return _AxisPatches(axis, 1, tuple(range(axis.size)))
+    if axis.kind == "periodic" and axis.size > nominal:
+        count = max(2, round(axis.size / (nominal - overlap)))
+        size = min(axis.size, -(-axis.size // count) + overlap)
+        return _AxisPatches(axis, size, tuple(patch * axis.size // count for patch in range(count)))
+    count = max(1, round((axis.size - overlap) / (nominal - overlap)))
+    size = min(axis.size, -(-(axis.size + (count - 1) * overlap) // count))
+    last = axis.size - size
+    return _AxisPatches(axis, size, tuple(patch * last // max(count - 1, 1) for patch in range(count)))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The patches of one signal, numbered along the last axis first.
+
+    axes: the patches along each axis of the signal, slices included.
+    """
+
+    axes: tuple[_AxisPatches, ...]
+    config: PatchConfig
+
+    @classmethod
+    def cover(cls, axes: tuple[Axis, ...], config: PatchConfig) -> "Patches":
+        """The patches that cover a grid; encoder and decoder derive them from the same header.
+
+        Raises: ValueError if the grid's axes that are not slices are not as many as `config.shape`.
+        """
+        sizes = iter(zip(config.shape, config.overlap, strict=True))
+        regular = sum(axis.kind != "slice" for axis in axes)
+        if regular != len(config.shape):
+            raise ValueError(f"the grid has {regular} axes, the patches {len(config.shape)}")
+        return cls(
+            tuple(_cover(axis, 1, 0) if axis.kind == "slice" else _cover(axis, *next(sizes)) for axis in axes),
+            config,
+        )
+
+    @classmethod
+    def random(cls, axes: tuple[Axis, ...], config: PatchConfig, random: np.random.Generator) -> "Patches":
+        """One patch of nominal size anywhere on a grid at least as large."""
+        sizes = iter(config.shape)
+        chosen = []
+        for axis in axes:
+            size = 1 if axis.kind == "slice" else next(sizes)
+            choices = axis.size if axis.kind == "periodic" else axis.size - size + 1
+            chosen.append(_AxisPatches(axis, size, (int(random.integers(choices)),)))
+        return cls(tuple(chosen), config)
+
+    def __len__(self) -> int:
+        return math.prod(len(axis.starts) for axis in self.axes)
+
+    @property
+    def points(self) -> int:
+        """Samples of one patch."""
+        return math.prod(axis.size for axis in self.axes)
+
+    def _index(self, patch: int) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.unravel_index(patch, [len(axis.starts) for axis in self.axes]))
+
+    def values(self, signal: Signal, patch: int) -> np.ndarray:
+        """The signal's native values in a patch, [points, C]."""
+        box = np.ix_(*(axis.samples(i) for axis, i in zip(self.axes, self._index(patch), strict=True)))
+        return signal.values[box].reshape(-1, signal.channels)
+
+    def coordinates(self, patch: int) -> np.ndarray:
+        """Coordinates of a patch's own samples, [points, d] float32."""
+        return self._coordinates(patch, [axis.starts[i] + np.arange(axis.size) for axis, i in self._along(patch)])
+
+    def shares_coordinates(self) -> bool:
+        """Whether `coordinates` is the same for every patch (it is, but on the sphere)."""
+        return not self.config.sphere
+
+    def resampled(self, targets: tuple[Axis, ...]) -> Iterator["PatchSamples"]:
+        """For every patch in turn, the samples it covers of the same signal's grid at another resolution."""
+        along = [axis.resampled(target) for axis, target in zip(self.axes, targets, strict=True)]
+        for patch in range(len(self)):
+            parts = [axis[i] for axis, i in zip(along, self._index(patch), strict=True)]
+            yield PatchSamples(
+                indices=tuple(part[0] for part in parts),
+                coordinates=self._coordinates(patch, [part[1] for part in parts]),
+                weights=tuple(part[2] for part in parts),
+            )
+
+    def _along(self, patch: int) -> Iterator[tuple[_AxisPatches, int]]:
+        return zip(self.axes, self._index(patch), strict=True)
+
+    def _coordinates(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
+        """Coordinates at the product of per-axis `positions` (in samples): [points, d] float32."""
+        if self.config.sphere:
+            return (self.config.extent * self._sphere_coordinates(patch, positions)).astype(np.float32)
+        local = [
+            axis.local(i, along)
+            for (axis, i), along in zip(self._along(patch), positions, strict=True)
+            if axis.axis.kind != "slice"
+        ]
+        mesh = np.stack(np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
+        return (self.config.extent * mesh).astype(np.float32)
+
+    def _sphere_coordinates(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
+        """Points of the unit sphere, turned so that the patch's middle is (1, 0, 0), and scaled to fill [-1, 1].
+
+        A patch that is the whole globe gets the plain unit vectors; a small one gets nearly flat, undistorted
+        coordinates wherever it lies, at the poles too.
+        """
+        (latitude, i), (longitude, j) = list(self._along(patch))[-2:]
+        own_latitudes = latitude.axis.points_at(latitude.starts[i] + np.arange(latitude.size))
+        own_longitudes = longitude.axis.points_at(longitude.starts[j] + np.arange(longitude.size))
+        middle = (own_latitudes[0] + own_latitudes[-1]) / 2, (own_longitudes[0] + own_longitudes[-1]) / 2
+        if longitude.axis.kind == "periodic" and longitude.size == longitude.axis.size:
+            middle = (0.0, middle[1])
+        nearest = unit_vectors(own_latitudes, own_longitudes, middle)[:, 0].min()
+        radius = max(math.acos(float(np.clip(nearest, -1, 1))), 1e-6)
+        vectors = unit_vectors(latitude.axis.points_at(positions[-2]), longitude.axis.points_at(positions[-1]), middle)
+        vectors[:, 0] -= (1 + math.cos(radius)) / 2
+        return vectors / math.sin(min(radius, math.pi / 2))
+
+
+def unit_vectors(latitudes: np.ndarray, longitudes: np.ndarray, middle: tuple[float, float]) -> np.ndarray:
+    """Unit vectors [len(latitudes) * len(longitudes), 3] in the frame whose x axis points at `middle`.
+
+    latitudes, longitudes, middle (latitude, longitude): degrees. y points east and z north at `middle`.
+    """
+    lat = np.radians(latitudes)[:, None]
+    lon = np.radians(longitudes - middle[1])[None, :]
+    x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon
+    tilt = math.radians(middle[0])
+    turned = (x * math.cos(tilt) + z * math.sin(tilt), y, z * math.cos(tilt) - x * math.sin(tilt))
+    return np.stack(turned, axis=-1).reshape(-1, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchSamples:
+    """What one patch contributes to a resampled grid.
+
+    indices: per axis, the grid indices it covers; weights: per axis, its share there.
+    coordinates: [points, d] float32, in C order of the indices.
+    """
+
+    indices: tuple[np.ndarray, ...]
+    coordinates: np.ndarray
+    weights: tuple[np.ndarray, ...]
+
+    def accumulate(self, values: np.ndarray, onto: np.ndarray) -> None:
+        """Add the patch's weighted `values` [points, C] to `onto` [*shape, C]."""
+        shape = [len(index) for index in self.indices]
+        weighted = values.reshape(*shape, onto.shape[-1])
+        for axis, weights in enumerate(self.weights):
+            weighted = weighted * weights.reshape([-1 if i == axis else 1 for i in range(len(shape) + 1)])
+        onto[np.ix_(*self.indices)] += weighted
