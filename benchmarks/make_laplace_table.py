@@ -1,0 +1,103 @@
+"""Compute `inrcodec/coding/laplace_frequencies.npy`, the probability table of the entropy coder.
+
+Run once, when the format was designed: the table is part of the format, so a table with one other number
+belongs to another format version. Usage: `python benchmarks/make_laplace_table.py OUTPUT.npy`
+
+Row r belongs to a zero-mean Laplace density of scale b = 2^((r - 24) / 4) quantization steps. Its symbols are
+the integers -S..S, each with the mass of the density within half a step of it, and an escape with the mass of
+all the rest. The frequencies are the positive integers with sum 2^16 that give the shortest expected code;
+S is the smallest support within `TOLERANCE` of the best one.
+
+The array is [49, 2 + largest S] uint16: column 0 is the escape, column 1 the symbol 0, column 1 + k each of
+the symbols k and -k; zero beyond the row's support.
+"""
+
+import sys
+from decimal import Decimal, getcontext
+from math import log2
+from pathlib import Path
+
+import numpy as np
+
+ROWS, ZERO_ROW, TOTAL = 49, 24, 1 << 16
+LARGEST_SUPPORT = 511
+TOLERANCE = 1e-3  # bits per symbol, and share of the bits
+
+getcontext().prec = 60
+
+
+def laplace_masses(row: int) -> tuple[list[Decimal], list[Decimal]]:
+    """Mass of the bin of symbol k, and mass beyond the bins -k..k, for k = 0..LARGEST_SUPPORT."""
+    scale = Decimal(2) ** (Decimal(row - ZERO_ROW) / 4)
+    beyond = [(-(k + Decimal("0.5")) / scale).exp() for k in range(LARGEST_SUPPORT + 1)]
+    inside = [1 - beyond[0]] + [(beyond[k - 1] - beyond[k]) / 2 for k in range(1, LARGEST_SUPPORT + 1)]
+    return inside, beyond
+
+
+def apportion(masses: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The integers f >= 1 with sum(weights * f) = TOTAL that minimize -sum(weights * masses * log2(f)).
+
+    masses: [n] of one symbol each; weights: [n] number of symbols that share the frequency, 1 or 2; entry 0
+    has weight 1. The objective is separable and convex, so giving units to the largest gain is optimal; only
+    the last unit may not fit a pair, then it goes to entry 0.
+    """
+    frequencies = np.maximum(1, np.floor(masses * TOTAL * 0.98)).astype(np.int64)
+    left = TOTAL - int(weights @ frequencies)
+    if left < 0:
+        # The minimum of 1 takes more than 2 % of the total from the others: begin from the bottom.
+        frequencies[:] = 1
+        left = TOTAL - int(weights @ frequencies)
+    while left:
+        gains = np.where(weights <= left, masses * np.log1p(1 / frequencies), -1)
+        best = int(np.argmax(gains))
+        frequencies[best] += 1
+        left -= int(weights[best])
+    return frequencies
+
+
+def escape_bits(row: int) -> float:
+    """Expected bits of the sign and the exp-Golomb code of an escaped symbol."""
+    order = max(0, (row - ZERO_ROW) // 4)
+    scale = 2.0 ** ((row - ZERO_ROW) / 4)
+    excess = np.arange(int(60 * scale) + 1)
+    mass = np.exp(-excess / scale) * -np.expm1(-1 / scale)
+    digits = np.frexp((excess + (1 << order)).astype(np.float64))[1] - 1
+    return float(np.sum(mass * (2 + 2 * digits - order)))
+
+
+def make_row(row: int) -> tuple[np.ndarray, float, float]:
+    """Frequencies (escape, 0, 1, ..., S), their expected bits per symbol, and the entropy of the symbols."""
+    inside, beyond = laplace_masses(row)
+    nonzero = [float(mass) for mass in inside if mass > Decimal("1e-300")]
+    entropy = -sum(mass * log2(mass) * (2 if k else 1) for k, mass in enumerate(nonzero))
+
+    def build(support: int) -> tuple[np.ndarray, float]:
+        masses = np.array([float(beyond[support])] + [float(m) for m in inside[: support + 1]])
+        weights = np.array([1, 1] + [2] * support)
+        frequencies = apportion(masses[[1, 0, *range(2, support + 2)]], weights)
+        frequencies[[0, 1]] = frequencies[[1, 0]]
+        bits = -float(np.sum(weights * masses * np.log2(frequencies / TOTAL)))
+        return frequencies, bits + masses[0] * escape_bits(row)
+
+    candidates = [s for s in range(LARGEST_SUPPORT + 1) if s < 24 or s % 8 == 7]
+    lengths = {s: build(s)[1] for s in candidates}
+    best = min(lengths.values())
+    support = next(s for s in candidates if lengths[s] <= best + TOLERANCE * min(1, best))
+    return build(support)[0], lengths[support], entropy
+
+
+def main() -> None:
+    rows = []
+    print("row: support, frequency of the escape, expected bits per symbol, entropy")
+    for row in range(ROWS):
+        frequencies, bits, entropy = make_row(row)
+        rows.append(frequencies)
+        print(f"row {row:2}: {len(frequencies) - 2:3}, {frequencies[0]:3}, {bits:.5f}, {entropy:.5f}")
+    table = np.zeros((ROWS, max(map(len, rows))), np.uint16)
+    for row, frequencies in enumerate(rows):
+        table[row, : len(frequencies)] = frequencies
+    np.save(Path(sys.argv[1]), table)
+
+
+if __name__ == "__main__":
+    main()

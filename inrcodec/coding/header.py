@@ -1,0 +1,223 @@
+"""The header of a stream (one signal of an `.inr` file) to bytes and back; docs/FORMAT.md specifies it."""
+
+import zlib
+from dataclasses import dataclass, field
+from math import isfinite, prod
+from typing import Any
+
+import numpy as np
+
+from inrcodec.coding import plain
+from inrcodec.coding.axes import check_axis, compact, listed, number, pack_axis, unpack_axis
+from inrcodec.errors import CorruptFile, UsageError
+from inrcodec.signals.signal import Axis
+
+MODALITIES = ("image", "video", "audio", "climate")
+DTYPES = ("|u1", "<u2", "<u4", "|i1", "<i2", "<i4", "<f2", "<f4", "<f8")
+
+MAX_AXES = 8
+MAX_SAMPLES = 1 << 40
+MAX_CHANNELS = 1 << 12
+MAX_TENSORS = 1 << 12
+MAX_COUNT = 1 << 31
+MAX_HEADER_BYTES = 1 << 26
+
+_STORED, _DEFLATED = 0, 1
+_SPHERE, _MISSING = 1, 2
+_REQUIRED_FIELDS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class StreamHeader:
+    """What a decoder needs to know about one signal, besides its chunks.
+
+    modality: one of `MODALITIES`.
+    name: tells the signals of one file apart, "" for the main one.
+    initialization: [8] bytes, the identifier of the initialization.
+    dtype: NumPy's name of the native values' type, one of `DTYPES`.
+    axes: grid of the signal, slowest axis first, 1 to 8 axes; at most 2^40 samples.
+    channels: values per grid point, 1..4096.
+    value_range: the native values that become 0 and 1 for the field, finite, low < high.
+    steps: [tensors] index of the quantization step of each parameter tensor, -128..127.
+    shifts: [tensors] shift of the prior scale of each parameter tensor, -128..127.
+    patches_per_chunk: 1..2^31.
+    chunks: how many chunks follow, 0..2^31.
+    sphere: the last two axes are latitude and longitude, both with `points`.
+    has_missing: a mask of missing values follows the header.
+    attributes: plain values, as in `Signal`.
+    """
+
+    modality: str
+    initialization: bytes
+    dtype: str
+    axes: tuple[Axis, ...]
+    channels: int
+    value_range: tuple[float, float]
+    steps: tuple[int, ...]
+    shifts: tuple[int, ...]
+    patches_per_chunk: int
+    chunks: int
+    name: str = ""
+    sphere: bool = False
+    has_missing: bool = False
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+def pack_header(header: StreamHeader) -> bytes:
+    """The payload of a header section.
+
+    Raises: UsageError if a field is out of the range that the format allows.
+    """
+    try:
+        _check(header)
+        content = plain.dumps(_to_fields(header))
+    except ValueError as error:
+        raise UsageError(f"cannot store the header of signal {header.name!r}: {error}") from error
+    if len(content) > MAX_HEADER_BYTES:
+        size = len(content)
+        raise UsageError(f"the header of signal {header.name!r} has {size} bytes: shorten its attributes")
+    deflated = zlib.compress(content, 9)
+    if len(deflated) < len(content):
+        return bytes([_DEFLATED]) + deflated
+    return bytes([_STORED]) + content
+
+
+def unpack_header(payload: bytes) -> StreamHeader:
+    """The header that `pack_header` was given.
+
+    Raises: CorruptFile if `payload` is not what `pack_header` returns for any header.
+    """
+    try:
+        header = _from_fields(plain.loads(_inflated(payload)))
+        _check(header)
+    except ValueError as error:
+        raise CorruptFile(f"a stream header has {error}: obtain the file again") from error
+    return header
+
+
+def _inflated(payload: bytes) -> bytes:
+    if payload[:1] == bytes([_STORED]):
+        return payload[1:]
+    if payload[:1] != bytes([_DEFLATED]):
+        raise ValueError(f"the compression {payload[:1]!r}")
+    try:
+        return plain.inflate(payload[1:], MAX_HEADER_BYTES)
+    except ValueError as error:
+        raise ValueError(f"malformed content ({error})") from error
+
+
+def _to_fields(header: StreamHeader) -> list[Any]:
+    """The header as CBOR fields by position; the optional ones at the end are left out where default."""
+    optional: list[tuple[Any, Any]] = [
+        (_signed_bytes(header.shifts) if any(header.shifts) else None, None),
+        (_packed_range(header), None),
+        (header.name, ""),
+        (_SPHERE * header.sphere + _MISSING * header.has_missing, 0),
+        (header.attributes, {}),
+    ]
+    while optional and optional[-1][0] == optional[-1][1]:
+        optional.pop()
+    return [
+        MODALITIES.index(header.modality),
+        header.initialization,
+        DTYPES.index(header.dtype),
+        [pack_axis(axis) for axis in header.axes],
+        header.channels,
+        header.patches_per_chunk,
+        header.chunks,
+        _signed_bytes(header.steps),
+        *(value for value, _ in optional),
+    ]
+
+
+def _from_fields(fields: Any) -> StreamHeader:
+    """Raises ValueError where a field cannot be understood; `_check` does the ranges."""
+    defaults: list[Any] = [None, None, "", 0, {}]
+    if type(fields) is not list or not 0 <= len(fields) - _REQUIRED_FIELDS <= len(defaults):
+        raise ValueError(f"no list of {_REQUIRED_FIELDS} to {_REQUIRED_FIELDS + len(defaults)} fields")
+    required, optional = fields[:_REQUIRED_FIELDS], fields[_REQUIRED_FIELDS:]
+    modality, initialization, dtype, axes, channels, patches_per_chunk, chunks, steps = required
+    shifts, value_range, name, flags, attributes = optional + defaults[len(optional) :]
+    dtype = listed(DTYPES, dtype, "dtype")
+    if type(flags) is not int or not 0 <= flags <= (_SPHERE | _MISSING):
+        raise ValueError(f"{flags = !r:.80}")
+    steps = _signed_integers(steps)
+    return StreamHeader(
+        modality=listed(MODALITIES, modality, "modality"),
+        initialization=initialization,
+        dtype=dtype,
+        axes=tuple(unpack_axis(axis) for axis in axes) if type(axes) is list else (),
+        channels=channels,
+        value_range=_default_range(dtype) if value_range is None else _unpacked_range(value_range),
+        steps=steps,
+        shifts=(0,) * len(steps) if shifts is None else _signed_integers(shifts),
+        patches_per_chunk=patches_per_chunk,
+        chunks=chunks,
+        name=name,
+        sphere=bool(flags & _SPHERE),
+        has_missing=bool(flags & _MISSING),
+        attributes=attributes,
+    )
+
+
+def _signed_bytes(values: tuple[int, ...]) -> bytes:
+    return bytes(value & 0xFF for value in values)
+
+
+def _signed_integers(content: Any) -> tuple[int, ...]:
+    if type(content) is not bytes:
+        raise ValueError(f"{content!r:.80} where small integers belong")
+    return tuple((byte ^ 0x80) - 0x80 for byte in content)
+
+
+def _default_range(dtype: str) -> tuple[float, float]:
+    if np.dtype(dtype).kind != "u":
+        raise ValueError(f"no value range, which only unsigned integers may leave out ({dtype = })")
+    return 0.0, float(np.iinfo(dtype).max)
+
+
+def _packed_range(header: StreamHeader) -> list[int | float] | None:
+    if np.dtype(header.dtype).kind == "u" and header.value_range == _default_range(header.dtype):
+        return None
+    return [compact(float(value)) for value in header.value_range]
+
+
+def _unpacked_range(values: Any) -> tuple[float, float]:
+    if type(values) is not list or len(values) != 2:
+        raise ValueError(f"value range {values!r:.80}")
+    return number(values[0]), number(values[1])
+
+
+def _check(header: StreamHeader) -> None:
+    """Raises ValueError for a field out of its range. Types are exact: what is stored is what comes back."""
+
+    def require(good: bool, what: str, value: Any) -> None:
+        if not good:
+            raise ValueError(f"{what} {value!r:.80}")
+
+    def integer(value: Any, low: int, high: int, what: str) -> None:
+        require(type(value) is int and low <= value <= high, f"{what} ({low} to {high} allowed)", value)
+
+    require(header.modality in MODALITIES, "modality", header.modality)
+    require(type(header.name) is str, "name", header.name)
+    identifier = header.initialization
+    require(type(identifier) is bytes and len(identifier) == 8, "initialization identifier", identifier)
+    require(header.dtype in DTYPES, "dtype", header.dtype)
+    require(type(header.axes) is tuple, "axes", header.axes)
+    require(1 <= len(header.axes) <= MAX_AXES, f"number of axes (1 to {MAX_AXES} allowed)", len(header.axes))
+    for axis in header.axes:
+        check_axis(axis)
+    shape = [axis.size for axis in header.axes]
+    require(prod(shape) <= MAX_SAMPLES, f"shape (at most {MAX_SAMPLES} samples allowed)", shape)
+    integer(header.channels, 1, MAX_CHANNELS, "number of channels")
+    low, high = header.value_range
+    require(isfinite(low) and isfinite(high) and low < high, "value range", header.value_range)
+    require(len(header.steps) <= MAX_TENSORS, "number of quantization steps", len(header.steps))
+    require(len(header.shifts) == len(header.steps), "number of prior shifts", len(header.shifts))
+    for value in (*header.steps, *header.shifts):
+        integer(value, -128, 127, "quantization step or prior shift")
+    integer(header.patches_per_chunk, 1, MAX_COUNT, "number of patches per chunk")
+    integer(header.chunks, 0, MAX_COUNT, "number of chunks")
+    grid = len(shape) >= 2 and all(axis.points is not None for axis in header.axes[-2:])
+    require(grid or not header.sphere, "sphere without the points of two last axes, shape", shape)
+    require(type(header.attributes) is dict, "attributes", header.attributes)
