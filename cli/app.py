@@ -1,0 +1,90 @@
+"""The `inrcodec` program: its subcommands, and how failures become one line and an exit code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+import typer.main
+
+from inrcodec import __version__
+from inrcodec.cli import console
+from inrcodec.cli.decode import decode
+from inrcodec.cli.encode import encode
+from inrcodec.cli.info import info
+from inrcodec.cli.inits import inits
+from inrcodec.cli.meta_train import meta_train
+from inrcodec.errors import InrcodecError, UsageError
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+# Typer comes with click or carries a copy of its own, depending on the version; its public exception is
+# derived from the base class of all usage errors in both.
+_CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+app.command("encode")(encode)
+app.command("decode")(decode)
+app.command("info")(info)
+app.command("inits")(inits)
+app.command("meta-train")(meta_train)
+
+
+@dataclass
+class _Session:
+    """What the options of the program itself say."""
+
+    debug: bool = False
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.data(f"inrcodec {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def program(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Compress images, video, sound and climate fields into neural fields; rebuild them at any resolution."""
+    context.obj.debug = debug
+    if context.invoked_subcommand is None:
+        console.data(context.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; `argv` without its name, None for the process's own arguments.
+
+    Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+    """
+    session = _Session()
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(
+            None if argv is None else list(argv), prog_name="inrcodec", standalone_mode=False, obj=session
+        )
+    except typer.Abort:
+        return INTERRUPTED
+    except _CLICK_ERROR as error:
+        hint = f" (see '{error.ctx.command_path} --help')" if getattr(error, "ctx", None) else ""
+        console.error(error.format_message() + hint)
+        return int(error.exit_code)
+    except Exception as error:
+        if session.debug:
+            raise
+        console.error(_message(error))
+        return USAGE if isinstance(error, UsageError) else FAILURE
+    return code if isinstance(code, int) else 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, InrcodecError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}): ask for a smaller resolution or encode smaller pieces"
+    return f"unexpected {type(error).__name__} ({error}): --debug before the command shows where"

@@ -1,0 +1,102 @@
+"""What the commands show: data on standard output, everything else on standard error."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+REPORT_SECONDS = 60.0
+"""Time between the lines of a long run's progress where standard error is a log and not a terminal."""
+
+
+def data(text: str) -> None:
+    """Print to standard output what the command was asked for."""
+    # Names of files need not be valid text.
+    typer.echo(text.encode(errors="backslashreplace").decode())
+
+
+def json_data(content: dict[str, Any] | list[Any]) -> None:
+    """Print one line of JSON to standard output."""
+    typer.echo(json.dumps(content, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """Print a line for the user to standard error."""
+    typer.echo(text.encode(errors="backslashreplace").decode(), err=True)
+
+
+def error(message: str) -> None:
+    """Print a failure, in one line whatever the message is."""
+    say(f"inrcodec: error: {' '.join(message.split())}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: bool = False) -> None:
+    """Print a table, as wide as it needs to be where nobody looks at it in a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=to_stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 1 << 12
+    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        shown.add_row(*(cell.encode(errors="backslashreplace").decode() for cell in row))
+    console.print(shown)
+
+
+class ProgressLine:
+    """A live line on standard error where that is a terminal: stage, bar, details, time left; else nothing.
+
+    quiet: never show anything. reports: where standard error is no terminal, print a line now and then.
+    """
+
+    def __init__(self, *, quiet: bool, reports: bool = False) -> None:
+        self._live = not quiet and sys.stderr.isatty()
+        self._reports = not quiet and not self._live and reports
+        self._progress: Progress | None = None
+        self._stage = ""
+        self._began = self._reported = time.monotonic()
+
+    def __enter__(self) -> "ProgressLine":
+        if self._live:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}", markup=False),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def update(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
+        """Show that `done` of `total` of a stage is done; None where nobody knows how much there is to do."""
+        if self._progress is not None:
+            if stage != self._stage:
+                # A task of its own: Rich cannot take back a total once it has one, nor the speed.
+                for task in self._progress.task_ids:
+                    self._progress.remove_task(task)
+                self._task = self._progress.add_task(stage, total=total, detail=detail)
+                self._stage = stage
+            self._progress.update(self._task, completed=done, detail=detail)
+        elif self._reports and total and time.monotonic() - self._reported > REPORT_SECONDS:
+            self._reported = time.monotonic()
+            say(f"{stage} {done:g} of {total:g}, {detail}, {self._reported - self._began:.0f} s")

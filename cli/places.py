@@ -1,0 +1,93 @@
+"""Where commands read and write: derived names, folders, standard input and output."""
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from inrcodec.errors import InrcodecError, UsageError
+
+STANDARD = Path("-")
+"""Standard input or output."""
+
+
+def extension(format: str | None) -> str | None:
+    """The extension that --format means, ".png" for "png". Raises: UsageError if it cannot be one."""
+    if format is None:
+        return None
+    name = format.removeprefix(".").lower()
+    if not re.fullmatch(r"[a-z0-9]{1,16}", name):
+        raise UsageError(f"--format is {format!r}, give the extension of a file, as png or wav")
+    return f".{name}"
+
+
+def is_folder(output: str) -> bool:
+    """Whether -o means a folder: it is one, or is written as one."""
+    return output.endswith(("/", "\\")) or Path(output).is_dir()
+
+
+def output_path(output: str | None, source: Path, name: str) -> Path:
+    """The file to write for `source`: what -o says, in the folder it says, or beside the source.
+
+    name: of the file where -o does not name it.
+    Raises: UsageError if the file would be written over the source, or, its name not being given, over
+        another; or if its folder does not exist.
+    """
+    if source == STANDARD and (output is None or is_folder(output)):
+        raise UsageError("say with -o which file to write from standard input, - is standard output")
+    if output is None:
+        path = source.parent / name
+        if path.exists():
+            raise UsageError(f"{path} is there already: say where to write with -o")
+        return path
+    path = Path(output) / name if is_folder(output) else Path(output)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UsageError(f"{path} would be written over itself: give -o another name")
+    if is_folder(output):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
+    return path
+
+
+@contextmanager
+def spooled_input(suffix: str) -> Iterator[Path]:
+    """Standard input as a temporary file, since readers want to seek; errors name it as standard input."""
+    with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
+        path = Path(folder) / f"input{suffix}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(binary(sys.stdin), file)
+        try:
+            yield path
+        except InrcodecError as error:
+            raise type(error)(str(error).replace(str(path), "standard input")) from error
+
+
+@contextmanager
+def spooled_output(suffix: str) -> Iterator[Path]:
+    """A temporary file whose content goes to standard output at the end, if all went well."""
+    check_standard_output()
+    with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
+        path = Path(folder) / f"output{suffix}"
+        try:
+            yield path
+        except InrcodecError as error:
+            raise type(error)(str(error).replace(str(path), "standard output")) from error
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, binary(sys.stdout))
+        sys.stdout.flush()
+
+
+def check_standard_output() -> None:
+    """Raises: UsageError if standard output is a terminal, which binary data would upset."""
+    if sys.stdout.isatty():
+        raise UsageError("standard output is a terminal, which cannot show binary data: redirect it or give -o FILE")
+
+
+def binary(stream: object) -> BinaryIO:
+    """The byte stream below a text stream."""
+    return cast(BinaryIO, getattr(stream, "buffer", stream))

@@ -1,0 +1,141 @@
+"""The settings of `inrcodec meta-train`: what its options may be, and a preset with some of them changed."""
+
+import math
+import re
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, get_args
+
+from inrcodec.errors import UsageError
+
+if TYPE_CHECKING:
+    from inrcodec.meta.presets import Preset
+    from inrcodec.patches import PatchConfig
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers from `low`, or above it, to `high`."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+
+_POSITIVE = Range(0, above=True)
+RANGES = {
+    "inner_steps": Range(1),
+    "gamma": Range(0, 1, above=True),
+    "bootstrap_steps": Range(0),
+    "bootstrap_weight": Range(0),
+    "bootstrap_step_ratio": _POSITIVE,
+    "inner_step_size": _POSITIVE,
+    "outer_step_size": _POSITIVE,
+    "step_size_rate": _POSITIVE,
+    "batch": Range(1),
+    "outer_steps": Range(1),
+    "clip": _POSITIVE,
+    "seed": Range(0, 2**63 - 1),
+    "width": Range(1),
+    "depth": Range(2),
+    "threads": Range(1),
+}
+"""What the options with numbers may be."""
+
+
+# Option -> what it sets.
+_ADAPTATION = {"inner_steps": "steps", "gamma": "gamma", "score": "score"}
+_FIELD = {"width": "width", "depth": "depth"}
+_TRAINING = {
+    "bootstrap_steps": "bootstrap_steps",
+    "bootstrap_weight": "bootstrap_weight",
+    "bootstrap_step_ratio": "bootstrap_step_ratio",
+    "inner_step_size": "inner_step_size",
+    "step_sizes": "learned_step_sizes",
+    "step_size_rate": "step_size_rate",
+    "outer_steps": "outer_steps",
+    "outer_step_size": "outer_step_size",
+    "schedule": "schedule",
+    "batch": "batch",
+    "clip": "clip",
+    "seed": "seed",
+}
+SETTINGS = frozenset({*_ADAPTATION, *_FIELD, *_TRAINING, "patch"})
+"""Options that change a preset."""
+
+
+def configure(modality: str, field: str, scale: str, changes: dict[str, Any]) -> "Preset":
+    """A preset with some settings changed.
+
+    changes: by the names of `SETTINGS`; the patch as "32x32".
+    Raises: UsageError if one is out of its range, or the field has no such setting.
+    """
+    from inrcodec.meta.presets import Preset, Scale, preset
+
+    _check_choice("preset", scale, get_args(Scale))
+    for name in RANGES.keys() & changes.keys():
+        check_range(name, changes[name])
+    for name, choices in _choices().items():
+        if name in changes:
+            _check_choice(name, changes[name], choices)
+    chosen = preset(modality, field, "paper" if scale == "paper" else "codec")
+    missing = _part(_FIELD, changes).keys() - {each.name for each in fields(chosen.model)}
+    if missing:
+        raise UsageError(f"the field {field!r} has no --{sorted(missing)[0]}: leave it out")
+    adaptation = replace(chosen.training.adaptation, **_part(_ADAPTATION, changes))
+    return Preset(
+        model=replace(chosen.model, **_part(_FIELD, changes)),
+        patches=_patches(chosen.patches, changes.get("patch")),
+        training=replace(chosen.training, adaptation=adaptation, **_part(_TRAINING, changes)),
+    )
+
+
+def check_range(name: str, value: float) -> None:
+    """Raises: UsageError if an option of `RANGES` is out of its range."""
+    allowed = RANGES[name]
+    fits = allowed.low < value if allowed.above else allowed.low <= value
+    if not (fits and value <= allowed.high and math.isfinite(value)):
+        lower = f"{'above' if allowed.above else 'from'} {allowed.low:g}"
+        upper = f" to {allowed.high:g}" if allowed.high < math.inf else ""
+        raise UsageError(f"{_option(name)} is {value}, give a number {lower}{upper}")
+
+
+def _choices() -> dict[str, tuple[str, ...]]:
+    from inrcodec.meta.adaptation import StepSizeKind
+    from inrcodec.meta.context import ScoreName
+    from inrcodec.meta.training import TrainingConfig
+
+    schedule = next(each.type for each in fields(TrainingConfig) if each.name == "schedule")
+    return {
+        "score": get_args(ScoreName),
+        "step_sizes": get_args(StepSizeKind),
+        "schedule": get_args(schedule),
+    }
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _part(names: dict[str, str], changes: dict[str, Any]) -> dict[str, Any]:
+    return {attribute: changes[option] for option, attribute in names.items() if option in changes}
+
+
+def _patches(patches: "PatchConfig", text: str | None) -> "PatchConfig":
+    return patches if text is None else replace(patches, shape=_parse_patch(text, patches))
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{_option(name)} is {value!r}, give one of {', '.join(choices)}")
+
+
+def _parse_patch(text: str, patches: "PatchConfig") -> tuple[int, ...]:
+    sizes = text.lower().split("x")
+    axes, smallest = len(patches.shape), max(patches.overlap) + 1
+    if len(sizes) != axes or not all(re.fullmatch("[0-9]{1,9}", size) for size in sizes):
+        example = "x".join(map(str, patches.shape))
+        raise UsageError(f"--patch is {text!r}, give {axes} numbers of samples as {example}")
+    shape = tuple(map(int, sizes))
+    if min(shape) < smallest:
+        raise UsageError(f"--patch is {text!r}, give at least {smallest} samples along each axis")
+    return shape

@@ -1,0 +1,255 @@
+"""From signals to the bytes of an `.inr` file.
+
+The pipeline is `encode_signal`: cut the signal into context sets, adapt the fields from the shared initialization,
+choose the quantization, code the change of the parameters.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inrcodec import metrics
+from inrcodec.coding.chunk import PatchDeltas, pack_chunk
+from inrcodec.coding.container import Container, Stream, pack_missing, write_container
+from inrcodec.coding.header import StreamHeader
+from inrcodec.coding.quantization import Quantizer, flatten
+from inrcodec.coding.rate_distortion import BATCH_POINTS, choose_quantizer
+from inrcodec.decoder import Resolution, decode_stream, pick_device
+from inrcodec.errors import UsageError
+from inrcodec.meta.adaptation import Rescaling, adapt
+from inrcodec.meta.data import PatchContexts, patch_contexts
+from inrcodec.meta.initialization import Initialization
+from inrcodec.models import Parameters
+from inrcodec.patches import Patches
+from inrcodec.signals.signal import Signal
+from inrcodec.targets import Target, search
+
+CHUNK_POINTS = 1 << 20
+"""Samples of a chunk, about: what must be decoded to see any of its points."""
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What a user can ask of the encoder.
+
+    quality: 1..100, sets the trade-off of rate against distortion; ignored where a target is given.
+    steps: K_test, adaptation steps on the full context.
+    bits_per_sample: size of the file to aim for, in bits per sample of the signal.
+    psnr: reconstruction to aim for, in dB, at the lowest rate.
+    rescaling: how the full-context gradient is rescaled.
+    device: "auto", "cpu" or "cuda[:n]".
+    """
+
+    quality: float = 40.0
+    steps: int = 64
+    bits_per_sample: float | None = None
+    psnr: float | None = None
+    rescaling: Rescaling = "exact"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality is {self.quality}, give 1 (smallest) to 100 (best)")
+        if self.steps < 0:
+            raise UsageError(f"{self.steps} adaptation steps: give 0 or more")
+        if self.bits_per_sample is not None and self.psnr is not None:
+            raise UsageError("a rate and a PSNR cannot both be targets: give one of them")
+        for name, target in (("bits per sample", self.bits_per_sample), ("PSNR", self.psnr)):
+            if target is not None and not 0 < target < math.inf:
+                raise UsageError(f"the target of {target} {name} is not a positive number")
+
+    @property
+    def trade_off(self) -> float:
+        """lambda of D + lambda R, in squared error of values in [0, 1] per bit per sample."""
+        return trade_off_of_quality(self.quality)
+
+
+def trade_off_of_quality(quality: float) -> float:
+    """Qualities 1 to 100 to lambda, five decades apart, evenly in its logarithm."""
+    return 10 ** (-1 - 5 * quality / 100)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the encoding of a signal is.
+
+    stage: "adapt", or "search" for a target.
+    step: adaptation steps done of `steps` (all batches of patches together), or trials of nobody knows how many.
+    psnr: in dB, of the patches not yet quantized or of the trial; rate: of the trial, in bits per sample.
+    """
+
+    stage: str
+    step: int
+    steps: int | None
+    psnr: float | None
+    rate: float | None = None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSignal:
+    """A coded signal and what its decoder will make of it.
+
+    rate: bits per sample of a file with this signal alone; psnr: of `decoded`, in dB.
+    """
+
+    stream: Stream
+    decoded: Signal
+    rate: float
+    psnr: float
+
+
+def encode(
+    signals: Sequence[Signal],
+    initializations: Sequence[Initialization],
+    options: EncodeOptions | None = None,
+    *,
+    embed: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> tuple[bytes, list[Signal]]:
+    """Compress signals, each from its own initialization, into one `.inr` file.
+
+    embed: carry the initializations in the file, so that it decodes wherever this version of the format does.
+    Returns the file's content and the signals as the decoder will return them.
+    Raises: UsageError if an initialization does not fit its signal or a target is out of reach.
+    """
+    options = options or EncodeOptions()
+    encoded = [
+        encode_signal(signal, initialization, options, on_progress)
+        for signal, initialization in zip(signals, initializations, strict=True)
+    ]
+    carried = {initialization.identifier: initialization.to_bytes() for initialization in initializations}
+    container = Container(
+        streams=tuple(part.stream for part in encoded),
+        initializations=tuple(carried.values()) if embed else (),
+    )
+    return write_container(container), [part.decoded for part in encoded]
+
+
+def encode_signal(
+    signal: Signal,
+    initialization: Initialization,
+    options: EncodeOptions,
+    on_progress: ProgressCallback | None = None,
+) -> EncodedSignal:
+    """Compress one signal into the change of its fields' parameters."""
+    check_fit(signal, initialization)
+    device = pick_device(options.device)
+    patches = Patches.cover(signal.axes, initialization.patches)
+    contexts = patch_contexts(signal, patches, initialization.model.out_features)
+    deltas = adapt_patches(contexts, initialization, options, device, on_progress)
+
+    def choose(trade_off: float, start: Quantizer | None = None) -> Quantizer:
+        return choose_quantizer(deltas, contexts, initialization, trade_off=trade_off, device=device, start=start)
+
+    def code(quantizer: Quantizer) -> EncodedSignal:
+        stream = pack_stream(signal, patches, deltas, contexts, quantizer, initialization)
+        decoded = decode_stream(stream, initialization, resolution=Resolution(), device=device)
+        rate = 8 * len(write_container(Container((stream,)))) / signal.samples
+        return EncodedSignal(stream, decoded, rate, metrics.psnr(signal, decoded))
+
+    def report(trial: int, result: EncodedSignal) -> None:
+        if on_progress is not None:
+            on_progress(Progress("search", trial, None, result.psnr, result.rate))
+
+    target = Target(options.bits_per_sample, options.psnr)
+    if target == Target():
+        return code(choose(options.trade_off))
+    return search(target, choose, code, report)
+
+
+def check_fit(signal: Signal, initialization: Initialization) -> None:
+    """Raises: UsageError if a signal cannot be shown to an initialization's field."""
+    regular = sum(axis.kind != "slice" for axis in signal.axes)
+    wanted = len(initialization.patches.shape)
+    if regular != wanted or (initialization.patches.sphere and not signal.sphere):
+        where = " on the sphere" if initialization.patches.sphere else ""
+        raise UsageError(
+            f"the initialization is for {initialization.modality} ({wanted} axes{where}), "
+            f"the signal is {signal.modality} ({regular} axes): choose another with --init"
+        )
+
+
+def adapt_patches(
+    contexts: PatchContexts,
+    initialization: Initialization,
+    options: EncodeOptions,
+    device: torch.device,
+    on_progress: ProgressCallback | None = None,
+) -> np.ndarray:
+    """Test-time adaptation of the fields of all patches; their deltas theta_K - theta_0, float32 [P, n].
+
+    Patches are adapted as many at once as memory allows; a patch's result does not depend on the others.
+    """
+    theta_0 = _to(initialization.theta_0, device)
+    step_sizes = _to(initialization.log_step_sizes, device)
+    batches = contexts.batches(BATCH_POINTS)
+    deltas = []
+    for number, part in enumerate(batches):
+        batch = contexts[part]
+
+        def report(step: int, _: Parameters, losses: torch.Tensor, number: int = number) -> None:
+            if on_progress is not None:
+                scales = contexts[batches[number]].normalization.scales
+                error = float((losses.detach().cpu().numpy() * scales**2).mean())
+                done = number * options.steps + step
+                on_progress(Progress("adapt", done, len(batches) * options.steps, _decibels(error)))
+
+        theta = adapt(
+            initialization.model,
+            theta_0,
+            step_sizes,
+            batch.context(device),
+            initialization.adaptation,
+            steps=options.steps,
+            rescaling=options.rescaling,
+            on_step=report,
+        )
+        deltas.append(flatten(theta, initialization))
+    return np.concatenate(deltas)
+
+
+def pack_stream(
+    signal: Signal,
+    patches: Patches,
+    deltas: np.ndarray,
+    contexts: PatchContexts,
+    quantizer: Quantizer,
+    initialization: Initialization,
+) -> Stream:
+    """Quantize and code the deltas, chunk by chunk, and describe the signal in the header."""
+    per_chunk = max(1, CHUNK_POINTS // patches.points)
+    parts = [slice(start, start + per_chunk) for start in range(0, len(patches), per_chunk)]
+    chunks = tuple(
+        pack_chunk(PatchDeltas(contexts.normalization[part], deltas[part]), quantizer, initialization) for part in parts
+    )
+    header = StreamHeader(
+        modality=signal.modality,
+        name=signal.name,
+        initialization=initialization.identifier,
+        dtype=signal.values.dtype.newbyteorder("<").str,
+        axes=signal.axes,
+        channels=signal.channels,
+        value_range=signal.value_range,
+        sphere=signal.sphere,
+        steps=quantizer.steps,
+        shifts=quantizer.shifts,
+        patches_per_chunk=per_chunk,
+        chunks=len(chunks),
+        has_missing=signal.missing is not None,
+        attributes=signal.attributes,
+    )
+    return Stream(header, chunks, None if signal.missing is None else pack_missing(signal.missing))
+
+
+def _to(parameters: Parameters, device: torch.device) -> Parameters:
+    return {name: value.to(device) for name, value in parameters.items()}
+
+
+def _decibels(error: float) -> float:
+    return math.inf if error <= 0 else -10 * math.log10(error)

@@ -1,0 +1,159 @@
+"""Files to `.inr` files and back: what the command line does for each of its arguments."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inrcodec import metrics
+from inrcodec.decoder import Resolution, decode, pick_device
+from inrcodec.encoder import EncodeOptions, ProgressCallback, encode
+from inrcodec.errors import ContainerError, SignalError, UsageError
+from inrcodec.initializations import default_initialization
+from inrcodec.meta.initialization import Initialization
+from inrcodec.signals import default_extension, read, write, write_whole
+from inrcodec.signals.signal import Signal
+
+SUFFIX = ".inr"
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What encoding a file gave, measured on the file and on what its decoder returns.
+
+    A sample is a pixel, a video pixel, an audio sample of one channel, or a grid point. `bytes` is the size of the
+    file, `samples` and the measures are of the main signal; `signals` has those of every signal in the file.
+    ratio: bytes of the uncompressed values of all signals over `bytes`.
+    """
+
+    input: str
+    output: str
+    modality: str
+    field: str
+    initialization: str
+    bytes: int
+    samples: int
+    bits_per_sample: float
+    ratio: float
+    steps: int
+    seconds: float
+    device: str
+    signals: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; measures that are infinite (a lossless result) become None."""
+        main = {key: value for key, value in self.signals[0].items() if key not in ("name", "modality", "samples")}
+        return {**vars(self), "signals": list(self.signals), **main}
+
+
+def encode_file(
+    path: Path,
+    output: Path,
+    options: EncodeOptions | None = None,
+    *,
+    initialization: Initialization | None = None,
+    field: str | None = None,
+    modality: str | None = None,
+    embed: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> EncodeReport:
+    """Encode a file; the output appears whole or not at all.
+
+    initialization: for the signals of its modality, instead of the installed one. field: choose the installed
+    initialization by its field. modality: read the file as this, whatever its name.
+    Raises: SignalError, UsageError, UnknownInitialization.
+    """
+    options = options or EncodeOptions()
+    began = time.perf_counter()
+    signals = read(path, modality)
+    chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
+    data, decoded = encode(signals, chosen, options, embed=embed, on_progress=on_progress)
+    write_whole(output, lambda temporary: temporary.write_bytes(data))
+    samples = sum(signal.samples for signal in signals if signal.modality == signals[0].modality)
+    if signals[0].modality in ("image", "video"):
+        samples = signals[0].samples
+    return EncodeReport(
+        input=str(path),
+        output=str(output),
+        modality=signals[0].modality,
+        field=chosen[0].model.name,
+        initialization=chosen[0].identifier.hex(),
+        bytes=len(data),
+        samples=samples,
+        bits_per_sample=8 * len(data) / samples,
+        ratio=sum(signal.values.nbytes for signal in signals) / len(data),
+        steps=options.steps,
+        seconds=time.perf_counter() - began,
+        device=str(pick_device(options.device)),
+        signals=tuple(measures(signal, rebuilt, len(data)) for signal, rebuilt in zip(signals, decoded, strict=True)),
+    )
+
+
+def measures(original: Signal, decoded: Signal, size: int) -> dict[str, Any]:
+    """Name, samples and fidelity of one decoded signal; `size` is that of the whole file, in bytes."""
+    result: dict[str, Any] = {
+        "name": original.name,
+        "modality": original.modality,
+        "samples": original.samples,
+        "psnr_db": _finite(metrics.psnr(original, decoded)),
+    }
+    if original.modality == "audio":
+        result["snr_db"] = _finite(metrics.snr(original, decoded))
+        time_axis = original.axes[-1]
+        if time_axis.rate is not None:
+            result["kbps"] = 8 * size / 1000 / float(time_axis.size / time_axis.rate)
+    if original.modality == "climate":
+        result["rmse"] = math.sqrt(metrics.mean_squared_error(original, decoded))
+        result["max_error"] = metrics.max_error(original, decoded)
+    return result
+
+
+def decode_file(
+    path: Path,
+    output: Path | None = None,
+    *,
+    resolution: Resolution | None = None,
+    initializations: Sequence[Initialization] = (),
+    device: str = "auto",
+    on_progress: Callable[[float], None] | None = None,
+) -> Path:
+    """Decode an `.inr` file; returns where the result is.
+
+    output: its extension chooses the format; None is beside the input, in the modality's own format, where nothing
+        may stand in the way.
+    Raises: ContainerError, UnknownInitialization, UsageError, SignalError.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SignalError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        signals = decode(
+            data,
+            resolution=resolution,
+            initializations=initializations,
+            device=device,
+            on_progress=on_progress,
+        )
+    except ContainerError as error:
+        raise type(error)(f"{path}: {error}") from error
+    if output is None:
+        output = path.with_suffix(default_extension(signals[0].modality))
+        if output.exists():
+            raise UsageError(f"{output} is there already: say where to write with -o")
+    write(signals, output)
+    return output
+
+
+def _initialization(signal: Signal, main: str, given: Initialization | None, field: str | None) -> Initialization:
+    if given is not None and signal.modality == given.modality:
+        return given
+    if given is not None and signal.modality == main:
+        raise UsageError(f"the initialization is for {given.modality}, the signal is {signal.modality}")
+    return default_initialization(signal.modality, field if signal.modality == main else None)
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None

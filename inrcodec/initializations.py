@@ -1,0 +1,84 @@
+"""Which initializations there are, which one a modality uses, and which one an identifier means."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from inrcodec.errors import InitializationError, UnknownInitialization
+from inrcodec.meta.initialization import IDENTIFIER_BYTES, SUFFIX, Initialization
+
+DEFAULTS: dict[str, str] = {
+    "image": "image-siren",
+    "video": "video-siren",
+    "audio": "audio-siren",
+    "climate": "climate-siren",
+}
+"""Name of the installed initialization that encodes a modality when none is asked for."""
+
+PATH_VARIABLE = "INRCODEC_INITIALIZATIONS"
+"""Environment variable with further folders of initializations, separated as in PATH."""
+
+
+def installed() -> Iterator[Path]:
+    """Files of all installed initializations: the published ones, then those of `PATH_VARIABLE`'s folders."""
+    import inrcodec.assets
+
+    folders = [Path(next(iter(inrcodec.assets.__path__))) / "initializations"]
+    folders += [Path(folder) for folder in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if folder]
+    for folder in folders:
+        yield from sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def named_initialization(name: str) -> Initialization:
+    """The initialization of a file, or of an installed name or identifier (16 hexadecimal digits).
+
+    Raises: UnknownInitialization, InitializationError.
+    """
+    if Path(name).suffix or os.sep in name:
+        return Initialization.load(Path(name))
+    for path in installed():
+        if path.stem == name:
+            return Initialization.load(path)
+    if re.fullmatch(f"[0-9a-fA-F]{{{2 * IDENTIFIER_BYTES}}}", name):
+        return find_initialization(bytes.fromhex(name))
+    names = ", ".join(path.stem for path in installed())
+    raise UnknownInitialization(f"no initialization is called {name!r}; installed are: {names}")
+
+
+def default_initialization(modality: str, field: str | None = None) -> Initialization:
+    """The installed initialization for a modality, of a certain field if one is asked for.
+
+    Raises: UnknownInitialization.
+    """
+    if field is None:
+        return named_initialization(DEFAULTS[modality])
+    for path in installed():
+        initialization = Initialization.load(path)
+        if (initialization.modality, initialization.model.name) == (modality, field):
+            return initialization
+    raise UnknownInitialization(
+        f"no {field!r} initialization for {modality} is installed: make one with 'inrcodec meta-train "
+        f"--modality {modality} --field {field}' and give it with --init"
+    )
+
+
+def find_initialization(identifier: bytes, known: Iterable[Initialization] = ()) -> Initialization:
+    """The initialization with an identifier, first among `known`, then among the installed.
+
+    Raises: UnknownInitialization.
+    """
+    for initialization in known:
+        if initialization.identifier == identifier:
+            return initialization
+    for path in installed():
+        try:
+            initialization = Initialization.load(path)
+        except InitializationError:
+            continue  # a damaged neighbour must not keep other files from being decoded; `inits` reports it
+        if initialization.identifier == identifier:
+            return initialization
+    raise UnknownInitialization(
+        f"the file needs the initialization {identifier.hex()}, which is not installed: give its file with --init, "
+        f"or put it into a folder named in {PATH_VARIABLE}"
+    )

@@ -1,0 +1,109 @@
+"""The search for a file of a certain size, or a reconstruction of a certain PSNR."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from inrcodec.coding.quantization import Quantizer
+from inrcodec.errors import UsageError
+
+RATE_TOLERANCE = 0.01
+"""How far below a target rate is near enough, as a share of it."""
+
+PSNR_TOLERANCE = 0.02
+"""How far above a target PSNR is near enough, in dB."""
+
+LAMBDAS = (1e-9, 10.0)
+"""Trade-offs between which the search goes on, from best to smallest."""
+
+BISECTIONS = 10
+
+
+@dataclass(frozen=True)
+class Target:
+    """Bits per sample not to be exceeded, or else a PSNR in dB to be reached."""
+
+    rate: float | None = None
+    psnr: float | None = None
+
+    def met(self, result: "Coded") -> bool:
+        if self.rate is not None:
+            return result.rate <= self.rate
+        return self.psnr is None or result.psnr >= self.psnr
+
+    def near(self, result: "Coded") -> bool:
+        """Whether a result that meets the target hardly does."""
+        if self.rate is not None:
+            return result.rate >= self.rate * (1 - RATE_TOLERANCE)
+        return self.psnr is None or result.psnr <= self.psnr + PSNR_TOLERANCE
+
+
+class Coded(Protocol):
+    """A coded signal: bits per sample of its file, PSNR in dB of what its decoder returns."""
+
+    @property
+    def rate(self) -> float: ...
+    @property
+    def psnr(self) -> float: ...
+
+
+Result = TypeVar("Result", bound=Coded)
+
+
+def search(
+    target: Target,
+    choose: Callable[[float, Quantizer | None], Quantizer],
+    code: Callable[[Quantizer], Result],
+    on_trial: Callable[[int, Result], None],
+) -> Result:
+    """The result nearest to the target among those that meet it.
+
+    Bisection over log lambda first. The results of neighbouring lambdas lie apart; single steps of single tensors
+    then fill the gap.
+
+    choose: the quantizer for a trade-off, from a start. on_trial: called with the number of every trial.
+    Raises: UsageError if nothing meets the target.
+    """
+    low, high = (math.log(trade_off) for trade_off in LAMBDAS)
+    quantizer: Quantizer | None = None
+    tried: list[Result] = []
+    best: tuple[Quantizer, Result] | None = None
+
+    def attempt(candidate: Quantizer) -> Result:
+        result = code(candidate)
+        tried.append(result)
+        on_trial(len(tried), result)
+        return result
+
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        quantizer = choose(math.exp(middle), quantizer)
+        result = attempt(quantizer)
+        met = target.met(result)
+        if met:
+            best = quantizer, result
+            if target.near(result):
+                return result
+        # A rate asks for the smallest lambda that meets it, a PSNR for the largest.
+        if met == (target.rate is not None):
+            high = middle
+        else:
+            low = middle
+    if best is None:
+        raise UsageError(
+            f"the target is out of reach of this initialization: its smallest file has "
+            f"{min(result.rate for result in tried):.3f} bits per sample, its best reconstruction "
+            f"{max(result.psnr for result in tried):.2f} dB; use more --steps, another --init or another target"
+        )
+    direction = -1 if target.rate is not None else 1
+    for tensor in range(len(best[0].steps)):
+        steps = list(best[0].steps)
+        steps[tensor] += direction
+        candidate = replace(best[0], steps=tuple(steps))
+        result = attempt(candidate)
+        if target.met(result):
+            best = candidate, result
+            if target.near(result):
+                break
+    return best[1]
