@@ -1,0 +1,177 @@
+"""What the benchmarks leave behind: tables, JSON, a description of the machine; and what they stop with."""
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrcodec import metrics
+from inrcodec.errors import InrcodecError, UnknownInitialization, UsageError
+from inrcodec.initializations import default_initialization, named_initialization
+from inrcodec.meta.initialization import Initialization
+from inrcodec.signals import MODALITIES, write_whole
+from inrcodec.signals.signal import Signal
+
+Initializations = list[tuple[str, Initialization]]
+"""Initializations of one modality, with the names they are shown under."""
+
+PSNR_PEAK = {
+    "image": "largest value of the type (255 for 8 bits), RGB",
+    "video": "255, RGB",
+    "audio": "2, full scale from -1 to 1, as in the papers; silence scores high, see the SNR",
+    "climate": "value range of the variable in the file",
+}
+
+
+def measure(original: Signal, decoded: Signal) -> dict[str, float]:
+    """Fidelity in native units: "mse" (peak 1), "psnr_db", and what the modality has besides.
+
+    "mse" is relative to the squared peak of `PSNR_PEAK`, so that it can be averaged over signals.
+    """
+    if original.missing is not None:
+        # What a codec puts into gaps does not matter.
+        decoded = replace(decoded, values=np.where(original.missing[..., None], original.values, decoded.values))
+    error = metrics.mean_squared_error(original, decoded)
+    relative = error / _peak(original) ** 2
+    result = {"mse": relative, "psnr_db": decibels(relative)}
+    if original.modality == "audio":
+        result["snr_db"] = metrics.snr(original, decoded)
+    elif min(original.shape[-2:]) >= 11:
+        result["ssim"] = metrics.ssim(original, decoded)
+    if original.modality == "climate":
+        result["rmse"] = math.sqrt(error)
+        result["max_error"] = metrics.max_error(original, decoded)
+    return result
+
+
+def decibels(relative_error: float) -> float:
+    """PSNR of a mean squared error at peak 1."""
+    return math.inf if relative_error == 0 else -10 * math.log10(relative_error)
+
+
+def _peak(signal: Signal) -> float:
+    if signal.modality == "audio":
+        return 2.0
+    if signal.values.dtype.kind == "u":
+        return float(np.iinfo(signal.values.dtype).max)
+    low, high = signal.value_range
+    return high - low
+
+
+def initializations(names: list[str], modalities: list[str] | None) -> dict[str, Initializations]:
+    """For every modality asked for, its initializations with the names they are shown under.
+
+    Without `names`, the installed default of each modality; without `modalities`, all that have one.
+    Raises: UsageError, UnknownInitialization, InitializationError.
+    """
+    chosen: dict[str, Initializations] = {}
+    for name in names:
+        initialization = named_initialization(name)
+        chosen.setdefault(initialization.modality, []).append((Path(name).stem, initialization))
+    if names:
+        strange = [modality for modality in modalities or chosen if modality not in chosen]
+        if strange:
+            raise UsageError(f"none of --init is for {', '.join(strange)}: give one, or another --modality")
+        return {modality: chosen[modality] for modality in modalities or chosen}
+    for modality in modalities or MODALITIES:
+        try:
+            initialization = default_initialization(modality)
+        except UnknownInitialization as error:
+            if modalities:
+                raise
+            say(f"{modality} is skipped: {error}")
+        else:
+            chosen[modality] = [(f"{modality}-{initialization.model.name}", initialization)]
+    if not chosen:
+        raise UsageError("no initialization is installed: make one with 'inrcodec meta-train', give it with --init")
+    return chosen
+
+
+def describe(name: str, initialization: Initialization) -> dict[str, Any]:
+    """What a reader must know of an initialization: its size does not count into that of the files."""
+    return {
+        "name": name,
+        "identifier": initialization.identifier.hex(),
+        "field": str(initialization.model),
+        "patches": str(initialization.patches),
+        "bytes": len(initialization.to_bytes()),
+        "provenance": initialization.provenance,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where the times were taken."""
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    return {
+        "system": platform.platform(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("inrcodec", "torch", "numpy", "pillow", "av", "soundfile")},
+    }
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Numbers that are infinite or no numbers become null."""
+    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    write_whole(path, lambda temporary: temporary.write_text(text + "\n"))
+    say(f"wrote {path}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A table's cell."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A table's cell for what has units."""
+    return f"{value:.{digits}g}"
+
+
+def say(text: str) -> None:
+    """A line for who waits; the tables go to standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark; what goes wrong with its input is one line and exit code 1."""
+    try:
+        main()
+    except InrcodecError as error:
+        say(f"error: {error}")
+        sys.exit(1)
+
+
+def output_folder(path: Path) -> Path:
+    """Raises: UsageError if the folder cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror}: give another --output") from error
+    return path

@@ -1,0 +1,95 @@
+"""What NetCDF and its tools do to float32 arrays. Missing points are NaN, and cost what they cost."""
+
+import struct
+import zlib
+
+import numpy as np
+from rivals import Rival
+
+from inrcodec.signals.signal import Signal
+
+
+def _with_gaps(signal: Signal) -> np.ndarray:
+    values = signal.values.astype(np.float32)
+    if signal.missing is not None:
+        values[signal.missing] = np.nan
+    return values
+
+
+def shuffle_deflate(values: np.ndarray) -> bytes:
+    """All first bytes, then all second bytes, ..., deflated as well as zlib can."""
+    planes = np.frombuffer(values.tobytes(), np.uint8).reshape(-1, values.itemsize).T
+    return zlib.compress(planes.tobytes(), 9)
+
+
+def _inflate_unshuffle(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    itemsize = np.dtype(dtype).itemsize
+    planes = np.frombuffer(zlib.decompress(data), np.uint8).reshape(itemsize, -1)
+    return np.frombuffer(planes.T.tobytes(), dtype).reshape(shape)
+
+
+def round_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """float32 values with `bits` (0..23) of their 23 mantissa bits, rounded to nearest, ties to even.
+
+    NaN stays.
+    """
+    dropped = 23 - bits
+    if dropped == 0:
+        return values
+    integers = values.view(np.uint32)
+    half = np.uint32((1 << (dropped - 1)) - 1)
+    tie = (integers >> np.uint32(dropped)) & np.uint32(1)
+    mask = np.uint32((0xFFFFFFFF >> dropped) << dropped)
+    rounded = ((integers + half + tie) & mask).view(np.float32)
+    return np.where(np.isnan(values), values, rounded)
+
+
+def _encode_rounded(signal: Signal, bits: int) -> bytes:
+    return shuffle_deflate(round_bits(_with_gaps(signal), bits))
+
+
+def _decode_floats(data: bytes, signal: Signal) -> np.ndarray:
+    return _inflate_unshuffle(data, "<f4", signal.values.shape)
+
+
+_PACKED = "<Bdd"
+"""Bits, offset, scale."""
+
+
+def _encode_packed(signal: Signal, bits: int) -> bytes:
+    """Bits, offset and scale, then integers of 8 or 16 bits with 2**bits - 1 levels.
+
+    The last code is a missing point.
+    """
+    values = _with_gaps(signal).astype(np.float64)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    gap = (1 << bits) - 1
+    scale = (high - low) / (gap - 1) or 1.0
+    codes = np.where(np.isnan(values), gap, np.rint((values - low) / scale))
+    return struct.pack(_PACKED, bits, low, scale) + shuffle_deflate(codes.astype("<u2" if bits > 8 else "u1"))
+
+
+def _decode_packed(data: bytes, signal: Signal) -> np.ndarray:
+    bits, low, scale = struct.unpack_from(_PACKED, data)
+    codes = _inflate_unshuffle(data[struct.calcsize(_PACKED) :], "<u2" if bits > 8 else "u1", signal.values.shape)
+    values: np.ndarray = (low + codes.astype(np.float64) * scale).astype(np.float32)
+    values[codes == (1 << bits) - 1] = np.nan
+    return values
+
+
+def _climate_obstacle(signal: Signal) -> str | None:
+    return "all points are missing" if signal.missing is not None and signal.missing.all() else None
+
+
+RIVALS = (
+    Rival("deflate", "mantissa bits", (23,), _encode_rounded, _decode_floats, _climate_obstacle),
+    Rival(
+        "bit rounding",
+        "mantissa bits",
+        (3, 4, 5, 6, 8, 10, 12, 14, 16),
+        _encode_rounded,
+        _decode_floats,
+        _climate_obstacle,
+    ),
+    Rival("packing", "bits", (4, 6, 8, 10, 12, 14, 16), _encode_packed, _decode_packed, _climate_obstacle),
+)
