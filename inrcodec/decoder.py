@@ -17,8 +17,11 @@ from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.initializations import find_initialization
 from inrcodec.meta.data import signal_channels
 from inrcodec.meta.initialization import Initialization
-from inrcodec.patches import Patches, PatchSamples
+from inrcodec.patches import Patches, PatchSamples, patch_count
 from inrcodec.signals.signal import Axis, Signal
+
+MAX_CHUNK_POINTS = 1 << 26
+"""Samples of a chunk that a decoder accepts; a small file must not make it allocate without bound."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +211,13 @@ def _patch_count(header: StreamHeader, initialization: Initialization) -> int:
             f"the signal {header.name!r} has {header.channels} channels, its initialization "
             f"{initialization.model.out_features}"
         )
-    if initialization.patches.sphere and not header.sphere:
-        raise CorruptFile(f"the signal {header.name!r} is not on the sphere, its initialization is")
-    return len(Patches.cover(header.axes, initialization.patches))
+    patches, points = patch_count(header.axes, initialization.patches)
+    if min(patches, header.patches_per_chunk) * points > MAX_CHUNK_POINTS:
+        raise CorruptFile(
+            f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {points} samples, "
+            f"more than {MAX_CHUNK_POINTS} samples"
+        )
+    return patches
 
 
 def _chunks(stream: Stream, initialization: Initialization, patches: int) -> Iterator[PatchDeltas]:

@@ -167,10 +167,9 @@ def check_fit(signal: Signal, initialization: Initialization) -> None:
     """Raises: UsageError if a signal cannot be shown to an initialization's field."""
     regular = sum(axis.kind != "slice" for axis in signal.axes)
     wanted = len(initialization.patches.shape)
-    if regular != wanted or (initialization.patches.sphere and not signal.sphere):
-        where = " on the sphere" if initialization.patches.sphere else ""
+    if regular != wanted:
         raise UsageError(
-            f"the initialization is for {initialization.modality} ({wanted} axes{where}), "
+            f"the initialization is for {initialization.modality} ({wanted} axes), "
             f"the signal is {signal.modality} ({regular} axes): choose another with --init"
         )
 

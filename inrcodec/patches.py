@@ -39,6 +39,8 @@ class PatchConfig:
         object.__setattr__(self, "overlap", tuple(self.overlap))
         if len(self.shape) != len(self.overlap):
             raise ValueError(f"shape and overlap need one number per axis: {self.shape = }, {self.overlap = }")
+        if not all(type(number) is int for number in (*self.shape, *self.overlap)):
+            raise ValueError(f"patch sizes must be integers: {self.shape = }, {self.overlap = }")
         if any(not 0 <= overlap < size for size, overlap in zip(self.shape, self.overlap, strict=True)):
             raise ValueError(f"overlap must be smaller than the patch: {self.shape = }, {self.overlap = }")
 
@@ -98,18 +100,39 @@ class _AxisPatches:
         return max(0, self.size - max(gaps)) if gaps else 0
 
 
-def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
-    """Patches of one size, as near to `nominal` as covers the axis evenly."""
+def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:
+    """How many patches of how many samples cover an axis evenly, as near to `nominal` as can be."""
     if axis.kind == "slice":
-        return _AxisPatches(axis, 1, tuple(range(axis.size)))
+        return axis.size, 1
     if axis.kind == "periodic" and axis.size > nominal:
         count = max(2, round(axis.size / (nominal - overlap)))
-        size = min(axis.size, -(-axis.size // count) + overlap)
-        return _AxisPatches(axis, size, tuple(patch * axis.size // count for patch in range(count)))
+        return count, min(axis.size, -(-axis.size // count) + overlap)
     count = max(1, round((axis.size - overlap) / (nominal - overlap)))
-    size = min(axis.size, -(-(axis.size + (count - 1) * overlap) // count))
+    return count, min(axis.size, -(-(axis.size + (count - 1) * overlap) // count))
+
+
+def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
+    """The patches along an axis."""
+    count, size = _layout(axis, nominal, overlap)
+    if axis.kind == "periodic" and count > 1:
+        return _AxisPatches(axis, size, tuple(patch * axis.size // count for patch in range(count)))
     last = axis.size - size
     return _AxisPatches(axis, size, tuple(patch * last // max(count - 1, 1) for patch in range(count)))
+
+
+def _along_axes(axes: tuple[Axis, ...], config: PatchConfig) -> list[tuple[Axis, int, int]]:
+    """Every axis with its nominal patch size and overlap."""
+    regular = sum(axis.kind != "slice" for axis in axes)
+    if regular != len(config.shape):
+        raise ValueError(f"the grid has {regular} axes, the patches {len(config.shape)}")
+    sizes = iter(zip(config.shape, config.overlap, strict=True))
+    return [(axis, 1, 0) if axis.kind == "slice" else (axis, *next(sizes)) for axis in axes]
+
+
+def patch_count(axes: tuple[Axis, ...], config: PatchConfig) -> tuple[int, int]:
+    """How many patches cover a grid, and how many samples each has; costs nothing, however large the grid."""
+    layouts = [_layout(*along) for along in _along_axes(axes, config)]
+    return math.prod(count for count, _ in layouts), math.prod(size for _, size in layouts)
 
 
 @dataclass(frozen=True)
@@ -128,14 +151,7 @@ class Patches:
 
         Raises: ValueError if the grid's axes that are not slices are not as many as `config.shape`.
         """
-        sizes = iter(zip(config.shape, config.overlap, strict=True))
-        regular = sum(axis.kind != "slice" for axis in axes)
-        if regular != len(config.shape):
-            raise ValueError(f"the grid has {regular} axes, the patches {len(config.shape)}")
-        return cls(
-            tuple(_cover(axis, 1, 0) if axis.kind == "slice" else _cover(axis, *next(sizes)) for axis in axes),
-            config,
-        )
+        return cls(tuple(_cover(*along) for along in _along_axes(axes, config)), config)
 
     @classmethod
     def random(cls, axes: tuple[Axis, ...], config: PatchConfig, random: np.random.Generator) -> "Patches":
@@ -169,8 +185,13 @@ class Patches:
         return self._coordinates(patch, [axis.starts[i] + np.arange(axis.size) for axis, i in self._along(patch)])
 
     def shares_coordinates(self) -> bool:
-        """Whether `coordinates` is the same for every patch (it is, but on the sphere)."""
-        return not self.config.sphere
+        """Whether `coordinates` is the same for every patch (it is, but on the globe)."""
+        return not self.on_globe
+
+    @property
+    def on_globe(self) -> bool:
+        """Whether the field is for the sphere and the grid has latitudes and longitudes."""
+        return self.config.sphere and all(axis.axis.points is not None for axis in self.axes[-2:])
 
     def resampled(self, targets: tuple[Axis, ...]) -> Iterator["PatchSamples"]:
         """For every patch in turn, the samples it covers of the same signal's grid at another resolution."""
@@ -188,7 +209,7 @@ class Patches:
 
     def _coordinates(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
         """Coordinates at the product of per-axis `positions` (in samples): [points, d] float32."""
-        if self.config.sphere:
+        if self.on_globe:
             return (self.config.extent * self._sphere_coordinates(patch, positions)).astype(np.float32)
         local = [
             axis.local(i, along)
@@ -196,6 +217,10 @@ class Patches:
             if axis.axis.kind != "slice"
         ]
         mesh = np.stack(np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
+        if self.config.sphere:
+            # A map without angles is shown as a small, hence flat patch of the globe: x = 0, y east, z north.
+            rows, columns = mesh.T / math.sqrt(2)
+            mesh = np.stack([np.zeros_like(rows), columns, -rows], axis=-1)
         return (self.config.extent * mesh).astype(np.float32)
 
     def _sphere_coordinates(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:

@@ -67,14 +67,14 @@ def search(
     """
     low, high = (math.log(trade_off) for trade_off in LAMBDAS)
     quantizer: Quantizer | None = None
-    tried: list[Result] = []
+    tried: dict[Quantizer, Result] = {}
     best: tuple[Quantizer, Result] | None = None
 
     def attempt(candidate: Quantizer) -> Result:
-        result = code(candidate)
-        tried.append(result)
-        on_trial(len(tried), result)
-        return result
+        if candidate not in tried:
+            tried[candidate] = code(candidate)
+            on_trial(len(tried), tried[candidate])
+        return tried[candidate]
 
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -93,8 +93,8 @@ def search(
     if best is None:
         raise UsageError(
             f"the target is out of reach of this initialization: its smallest file has "
-            f"{min(result.rate for result in tried):.3f} bits per sample, its best reconstruction "
-            f"{max(result.psnr for result in tried):.2f} dB; use more --steps, another --init or another target"
+            f"{min(result.rate for result in tried.values()):.3f} bits per sample, its best reconstruction "
+            f"{max(result.psnr for result in tried.values()):.2f} dB; use more --steps or another --init or target"
         )
     direction = -1 if target.rate is not None else 1
     for tensor in range(len(best[0].steps)):

@@ -21,7 +21,7 @@ PATCH_SHIFTS = range(-16, 9, 2)
 """Candidates for the shift of a patch's prior."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Quantizer:
     """How the deltas of one stream become symbols.
 

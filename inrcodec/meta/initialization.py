@@ -119,7 +119,7 @@ class Initialization:
         """
         try:
             tensors = safetensors.torch.load(data)
-            document = json.loads(_metadata(data)[METADATA_KEY])
+            document = json.loads(_metadata(data)[METADATA_KEY], parse_constant=_not_a_number)
             if document["format"] != FORMAT:
                 raise InitializationError(
                     f"initialization format {document['format']!r} is not {FORMAT}: update inrcodec"
@@ -149,6 +149,10 @@ class Initialization:
 
 def _json(document: dict[str, Any]) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def _not_a_number(constant: str) -> float:
+    raise ValueError(f"{constant} in the configuration")
 
 
 def _metadata(data: bytes) -> dict[str, str]:

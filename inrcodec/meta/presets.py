@@ -23,8 +23,8 @@ class Preset:
 
 CODEC_PATCHES = {
     "image": PatchConfig((32, 32), (2, 2)),
-    "video": PatchConfig((8, 32, 32), (1, 2, 2)),
-    "audio": PatchConfig((512,), (16,), extent=4.0),
+    "video": PatchConfig((8, 24, 24), (1, 2, 2)),
+    "audio": PatchConfig((256,), (16,), extent=2.0),
     "climate": PatchConfig((32, 32), (2, 2), sphere=True),
 }
 

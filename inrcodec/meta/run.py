@@ -19,6 +19,7 @@ from inrcodec.coding.rate_distortion import choose_quantizer
 from inrcodec.encoder import EncodeOptions, adapt_patches, trade_off_of_quality
 from inrcodec.errors import InrcodecError, UsageError
 from inrcodec.meta.adaptation import SHARED, signal_losses
+from inrcodec.meta.card import model_card
 from inrcodec.meta.data import PatchContexts, PatchSampler
 from inrcodec.meta.initialization import CodingPrior, Initialization
 from inrcodec.meta.presets import Preset
@@ -101,27 +102,13 @@ def meta_train(
     Raises: UsageError if the settings differ from those of the checkpoint, or training diverges.
     """
     device = device or torch.device("cpu")
-    torch.set_flush_denormal(True)  # denormal numbers make training many times slower
     config = preset.training
     sampler = PatchSampler(data.training, preset.patches, preset.model.out_features, config.seed)
     held_out = PatchSampler(data.held_out, preset.patches, preset.model.out_features, seed=1)
     trainer = MetaTrainer(preset.model, config, device)
     checkpoint = output.with_name(output.name + ".checkpoint")
     seconds = _resume(trainer, preset, checkpoint) if resume else 0.0
-    began = saved = time.monotonic()
-    running: float | None = None
-    while trainer.step < config.outer_steps:
-        loss = trainer.train_step(sampler.batch(trainer.step, config.batch).context(device))
-        error = float(loss.reconstruction)
-        running = error if running is None else 0.99 * running + 0.01 * error
-        if on_progress is not None:
-            psnr = -10 * math.log10(max(running, 1e-30))
-            on_progress(TrainingProgress(trainer.step, config.outer_steps, psnr, float(loss.bootstrap)))
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            saved = time.monotonic()
-            _save(trainer, preset, checkpoint, seconds + saved - began)
-    seconds += time.monotonic() - began
-    _save(trainer, preset, checkpoint, seconds)
+    seconds = _train(trainer, preset, sampler, checkpoint, seconds, device, on_progress)
     provenance = {
         "data": source,
         "files": data.files,
@@ -140,6 +127,38 @@ def meta_train(
     card = output.with_name(output.stem + ".md")
     write_whole(card, lambda path: path.write_text(model_card(output.stem, initialization)))
     return initialization
+
+
+def _train(
+    trainer: MetaTrainer,
+    preset: Preset,
+    sampler: PatchSampler,
+    checkpoint: Path,
+    seconds: float,
+    device: torch.device,
+    on_progress: Callable[[TrainingProgress], None] | None,
+) -> float:
+    """All outer steps that are left, with checkpoints; returns the seconds trained in all."""
+    config = preset.training
+    began = saved = time.monotonic()
+    running: float | None = None
+    torch.set_flush_denormal(True)  # denormal numbers make training many times slower
+    try:
+        while trainer.step < config.outer_steps:
+            loss = trainer.train_step(sampler.batch(trainer.step, config.batch).context(device))
+            error = float(loss.reconstruction)
+            running = error if running is None else 0.99 * running + 0.01 * error
+            if on_progress is not None:
+                psnr = -10 * math.log10(max(running, 1e-30))
+                on_progress(TrainingProgress(trainer.step, config.outer_steps, psnr, float(loss.bootstrap)))
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                saved = time.monotonic()
+                _save(trainer, preset, checkpoint, seconds + saved - began)
+    finally:
+        torch.set_flush_denormal(False)
+    seconds += time.monotonic() - began
+    _save(trainer, preset, checkpoint, seconds)
+    return seconds
 
 
 def finish(
@@ -259,41 +278,3 @@ def _resume(trainer: MetaTrainer, preset: Preset, checkpoint: Path) -> float:
         raise UsageError(f"cannot resume with other settings: {'; '.join(changed)}")
     trainer.load_state(tensors)
     return float(document["seconds"])
-
-
-def model_card(name: str, initialization: Initialization) -> str:
-    """What a user should know of an initialization, as Markdown."""
-    provenance = initialization.provenance
-    training = provenance["training"]
-    model = {"name": initialization.model.name, **asdict(initialization.model)}
-    rows = [
-        f"| {steps} | {psnr:.2f} | {provenance['evaluation']['random'][steps]:.2f} |"
-        for steps, psnr in provenance["evaluation"]["initialization"].items()
-    ]
-    return "\n".join(
-        [
-            f"# {name}",
-            "",
-            f"Initialization for {initialization.modality}, identifier `{initialization.identifier.hex()}`.",
-            "",
-            f"- Field: {', '.join(f'{key} {value}' for key, value in model.items())}; "
-            f"{initialization.delta_size} parameters coded per patch.",
-            f"- Patches: {', '.join(f'{key} {value}' for key, value in asdict(initialization.patches).items())}.",
-            f"- Data: {provenance['data']} ({provenance['files']} files).",
-            f"- Meta-training: {training['outer_steps']} outer steps of {training['batch']} signals, "
-            f"K = {training['adaptation']['steps']}, gamma = {training['adaptation']['gamma']}, "
-            f"score {training['adaptation']['score']}, L = {training['bootstrap_steps']}, "
-            f"lambda = {training['bootstrap_weight']}, step sizes learned: {training['learned_step_sizes']}, "
-            f"seed {training['seed']}.",
-            f"- Machine: {provenance['device']}, {provenance['machine']}, torch {provenance['torch']}; "
-            f"{provenance['seconds'] / 60:.0f} minutes.",
-            "",
-            "Held-out patches, PSNR in dB (mean over patches, values in [0, 1]), against the same field from a random "
-            "initialization at its best step size:",
-            "",
-            "| steps | this initialization | random initialization |",
-            "|---|---|---|",
-            *rows,
-            "",
-        ]
-    )

@@ -1,0 +1,95 @@
+"""Make the golden files that are not there yet; those that are, are never written again.
+
+    python tests/golden/make.py
+
+For every modality and field: an `.inr` file, the values it decodes to (`.npy`), and in `symbols.json` the hash of its
+symbols. Fields without a published initialization get a small random one, embedded in the file.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from symbols import symbols_digest
+
+import inrcodec
+from inrcodec.encoder import EncodeOptions
+from inrcodec.meta.adaptation import AdaptationConfig, initial_step_sizes
+from inrcodec.meta.initialization import CodingPrior, Initialization
+from inrcodec.meta.presets import preset
+from inrcodec.signals.signal import Axis, Signal
+
+HERE = Path(__file__).parent
+SAMPLES = HERE.parent.parent / "assets" / "samples"
+
+
+def cropped(signal: Signal, *sizes: int) -> Signal:
+    """The first samples along every axis."""
+    values = signal.values[tuple(slice(size) for size in sizes)]
+    axes = tuple(_shorter(axis, size) for axis, size in zip(signal.axes, values.shape[:-1], strict=True))
+    return replace(signal, values=values, axes=axes, attributes={})
+
+
+def _shorter(axis: Axis, size: int) -> Axis:
+    kind = "node" if axis.kind == "periodic" and size < axis.size else axis.kind
+    return replace(axis, size=size, kind=kind, points=None if axis.points is None else axis.points[:size])
+
+
+def random_initialization(modality: str, field: str) -> Initialization:
+    """A field as it is before meta-training, made small."""
+    usual = preset(modality, field)
+    small = {"width": 8, "depth": 3, "frequencies": 8} if field == "ffn" else {"stem": 8, "channels": (4, 4, 4, 4)}
+    model = replace(usual.model, **small)
+    theta_0 = model.initialize(torch.Generator().manual_seed(0))
+    adapted = {name: value for name, value in theta_0.items() if name not in model.constants}
+    scales = {name: torch.full(value.shape, -24, dtype=torch.int16) for name, value in adapted.items()}
+    return Initialization(
+        modality=modality,
+        model=model,
+        patches=usual.patches,
+        adaptation=AdaptationConfig(steps=2),
+        theta_0=theta_0,
+        log_step_sizes=initial_step_sizes(adapted, kind="none", alpha=0.1, steps=2),
+        prior=CodingPrior(scales, (-28,) * len(adapted)),
+    )
+
+
+def signals() -> dict[str, Signal]:
+    first = {
+        "image": inrcodec.read(SAMPLES / "photo.png")[0],
+        "video": inrcodec.read(SAMPLES / "clip.mp4")[0],
+        "audio": inrcodec.read(SAMPLES / "speech.flac")[0],
+        "climate": inrcodec.read(SAMPLES / "t2m.nc")[0],
+    }
+    sizes = {"image": (40, 50), "video": (5, 26, 30), "audio": (1, 1600), "climate": (1, 40, 70)}
+    return {modality: cropped(signal, *sizes[modality]) for modality, signal in first.items()}
+
+
+def main() -> None:
+    known = json.loads((HERE / "symbols.json").read_text()) if (HERE / "symbols.json").exists() else {}
+    for modality, signal in signals().items():
+        for field in ("siren", "ffn", "nerv") if modality == "video" else ("siren", "ffn"):
+            path = HERE / f"v1-{modality}-{field}.inr"
+            if path.exists():
+                continue
+            published = field == "siren"
+            initialization = (
+                inrcodec.default_initialization(modality) if published else random_initialization(modality, field)
+            )
+            options = EncodeOptions(steps=8, device="cpu")
+            data, decoded = inrcodec.encode([signal], [initialization], options, embed=not published)
+            path.write_bytes(data)
+            np.save(path.with_suffix(".npy"), decoded[0].values)
+            known[path.name] = symbols_digest(data)
+            print(path.name, len(data))
+    (HERE / "symbols.json").write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The published initializations on the sample signals: what the README promises, end to end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import inrcodec
+import inrcodec.assets
+from inrcodec.encoder import EncodeOptions
+from inrcodec.initializations import DEFAULTS, installed
+from inrcodec.meta.initialization import Initialization
+from inrcodec.metrics import psnr, snr
+
+ASSETS = Path(next(iter(inrcodec.assets.__path__)))
+SAMPLES = ASSETS / "samples"
+
+
+def test_every_modality_has_its_default():
+    names = {path.stem for path in installed()}
+    assert set(DEFAULTS.values()) <= names
+    for modality, name in DEFAULTS.items():
+        assert inrcodec.named_initialization(name).modality == modality
+
+
+@pytest.mark.parametrize("path", sorted((ASSETS / "initializations").glob("*.safetensors")), ids=lambda path: path.stem)
+def test_published_initializations_are_what_their_cards_say(path):
+    initialization = Initialization.load(path)
+    card = path.with_suffix(".md").read_text()
+    assert initialization.identifier.hex() in card
+    evaluation = initialization.provenance["evaluation"]
+    for steps, reached in evaluation["initialization"].items():
+        assert f"| {steps} | {reached:.2f} |" in card
+        assert reached > evaluation["random"][steps]
+
+
+def test_a_photo(tmp_path):
+    report = inrcodec.encode_file(SAMPLES / "photo.png", tmp_path / "photo.inr", EncodeOptions(steps=24))
+    assert (tmp_path / "photo.inr").stat().st_size == report.bytes < 30_000
+    assert report.signals[0]["psnr_db"] > 22
+    inrcodec.decode_file(tmp_path / "photo.inr", tmp_path / "photo.png")
+    written = inrcodec.read(tmp_path / "photo.png")[0]
+    original = inrcodec.read(SAMPLES / "photo.png")[0]
+    assert psnr(original, written) == pytest.approx(report.signals[0]["psnr_db"], abs=0.01)
+    json.dumps(report.to_json())
+
+
+def test_a_clip_with_sound(tmp_path):
+    picture, sound = inrcodec.read(SAMPLES / "clip.mp4")
+    picture = replace(
+        picture, values=picture.values[:9, :72, :96], axes=tuple(map(_cut, picture.axes, (9, 72, 96), strict=False))
+    )
+    inrcodec.write([picture, sound], tmp_path / "clip.mkv")
+    report = inrcodec.encode_file(tmp_path / "clip.mkv", tmp_path / "clip.inr", EncodeOptions(steps=16, quality=50))
+    assert [signal["modality"] for signal in report.signals] == ["video", "audio"]
+    assert report.signals[0]["psnr_db"] > 20
+    inrcodec.decode_file(
+        tmp_path / "clip.inr",
+        tmp_path / "slow.mp4",
+        resolution=inrcodec.Resolution(size=(36, 48), frame_rate=48, sample_rate=16000),
+    )
+    slow, slow_sound = inrcodec.read(tmp_path / "slow.mp4")
+    assert slow.values.shape == (18, 36, 48, 3) and slow.axes[0].rate == 48
+    assert slow_sound.axes[1].rate == 16000
+
+
+def test_speech(tmp_path):
+    original = inrcodec.read(SAMPLES / "speech.flac")[0]
+    report = inrcodec.encode_file(SAMPLES / "speech.flac", tmp_path / "s.inr", EncodeOptions(steps=32, quality=70))
+    assert report.modality == "audio" and report.signals[0]["kbps"] < 256
+    inrcodec.decode_file(tmp_path / "s.inr", tmp_path / "s.wav")
+    written = inrcodec.read(tmp_path / "s.wav")[0]
+    assert written.values.shape == original.values.shape
+    assert snr(original, written) > 3
+
+
+def test_a_climate_field(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    report = inrcodec.encode_file(SAMPLES / "t2m.nc", tmp_path / "t2m.inr", EncodeOptions(steps=24))
+    assert report.signals[0]["rmse"] < 3
+    assert report.ratio > 20
+    inrcodec.decode_file(tmp_path / "t2m.inr", tmp_path / "t2m.nc")
+    with xarray.open_dataset(SAMPLES / "t2m.nc") as original, xarray.open_dataset(tmp_path / "t2m.nc") as decoded:
+        assert set(decoded.coords) == set(original.coords) and decoded.attrs == original.attrs
+        for name in original.coords:
+            np.testing.assert_array_equal(decoded[name], original[name])
+        (variable,) = original.data_vars
+        assert decoded[variable].attrs == original[variable].attrs
+        error = np.abs(decoded[variable].values - original[variable].values).max()
+        assert error == pytest.approx(report.signals[0]["max_error"], abs=0.02)
+
+
+def _cut(axis: inrcodec.Axis, size: int) -> inrcodec.Axis:
+    return replace(axis, size=size)
