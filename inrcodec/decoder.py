@@ -20,8 +20,8 @@ from inrcodec.meta.initialization import Initialization
 from inrcodec.patches import Patches, PatchSamples, patch_count
 from inrcodec.signals.signal import Axis, Signal
 
-MAX_CHUNK_POINTS = 1 << 26
-"""Samples of a chunk that a decoder accepts; a small file must not make it allocate without bound."""
+MAX_CHUNK_SIZE = 1 << 26
+"""Samples and parameters of a chunk that a decoder accepts: a small file must not make it allocate without bound."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def decimate(values: np.ndarray, dimension: int, factor: int, kind: str) -> np.n
     if kind == "start":
         from scipy.signal import resample_poly
 
-        return resample_poly(values, 1, factor, axis=dimension).astype(values.dtype)
+        return resample_poly(values, 1, factor, axis=dimension, padtype="edge").astype(values.dtype)
     shape = (*values.shape[:dimension], -1, factor, *values.shape[dimension + 1 :])
     return values.reshape(shape).mean(axis=dimension + 1)
 
@@ -171,9 +171,12 @@ def decimate(values: np.ndarray, dimension: int, factor: int, kind: str) -> np.n
 def pick_device(device: str | torch.device) -> torch.device:
     """ "auto" is the first GPU where there is one. Raises: UsageError if the device cannot be used."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
+        if chosen.type == "cuda":
+            # Convolutions at 10 bits of mantissa would decode to visibly other values than on a CPU.
+            torch.backends.cudnn.allow_tf32 = False
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -212,10 +215,11 @@ def _patch_count(header: StreamHeader, initialization: Initialization) -> int:
             f"{initialization.model.out_features}"
         )
     patches, points = patch_count(header.axes, initialization.patches)
-    if min(patches, header.patches_per_chunk) * points > MAX_CHUNK_POINTS:
+    size = points + initialization.delta_size
+    if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
         raise CorruptFile(
-            f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {points} samples, "
-            f"more than {MAX_CHUNK_POINTS} samples"
+            f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} samples and "
+            f"parameters, more than {MAX_CHUNK_SIZE} in all"
         )
     return patches
 
@@ -259,8 +263,12 @@ def _evaluate(
     for row, patch in zip(coordinates, asked, strict=True):
         row[: len(patch.coordinates)] = patch.coordinates
     parameters = unflatten(patches.deltas, initialization, device)
+    shown = np.empty((len(asked), longest, initialization.model.out_features), np.float32)
+    block = max(1, BATCH_POINTS // len(asked))
     with torch.no_grad():
-        shown = initialization.model(parameters, torch.from_numpy(coordinates).to(device)).cpu().numpy()
+        for start in range(0, longest, block):
+            part = torch.from_numpy(coordinates[:, start : start + block]).to(device)
+            shown[:, start : start + block] = initialization.model(parameters, part).cpu().numpy()
     values = patches.normalization.invert(shown)
     return [row[: len(patch.coordinates)] for row, patch in zip(values, asked, strict=True)]
 

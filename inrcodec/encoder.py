@@ -1,12 +1,13 @@
 """From signals to the bytes of an `.inr` file.
 
-The pipeline is `encode_signal`: cut the signal into context sets, adapt the fields from the shared initialization,
-choose the quantization, code the change of the parameters.
+The pipeline: cut the signal into context sets, adapt the fields from the shared initialization (`adapt_signal`), choose
+the quantization and code the change of the parameters (`encode`).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from inrcodec.signals.signal import Signal
 from inrcodec.targets import Target, search
 
 CHUNK_POINTS = 1 << 20
-"""Samples of a chunk, about: what must be decoded to see any of its points."""
+"""Samples and parameters of a chunk, about: what must be decoded to see any of its points."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ class EncodeOptions:
                 raise UsageError(f"the target of {target} {name} is not a positive number")
 
     @property
+    def target(self) -> Target | None:
+        """What to aim for instead of a quality."""
+        if self.bits_per_sample is None and self.psnr is None:
+            return None
+        return Target(self.bits_per_sample, self.psnr)
+
+    @property
     def trade_off(self) -> float:
         """lambda of D + lambda R, in squared error of values in [0, 1] per bit per sample."""
         return trade_off_of_quality(self.quality)
@@ -92,16 +100,65 @@ ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedSignal:
-    """A coded signal and what its decoder will make of it.
+class AdaptedSignal:
+    """A signal and the fields of its patches: what is left is to choose the quantization and to code.
 
-    rate: bits per sample of a file with this signal alone; psnr: of `decoded`, in dB.
+    deltas: change of the parameters of every patch, float32 [P, n].
     """
 
-    stream: Stream
-    decoded: Signal
-    rate: float
-    psnr: float
+    signal: Signal
+    initialization: Initialization
+    patches: Patches
+    contexts: PatchContexts
+    deltas: np.ndarray
+    device: torch.device
+
+    def choose(self, trade_off: float, start: Quantizer | None) -> Quantizer:
+        """The quantization for a trade-off of rate against distortion."""
+        return choose_quantizer(
+            self.deltas, self.contexts, self.initialization, trade_off=trade_off, device=self.device, start=start
+        )
+
+    def code(self, quantizer: Quantizer) -> Stream:
+        """The coded signal."""
+        return pack_stream(self.signal, self.patches, self.deltas, self.contexts, quantizer, self.initialization)
+
+
+class EncodedFile:
+    """The file that some quantizers of some signals give.
+
+    data: its content; rate: its bits per sample.
+    """
+
+    def __init__(self, parts: Sequence[AdaptedSignal], quantizers: Sequence[Quantizer], embed: bool) -> None:
+        self.parts = parts
+        self.streams = tuple(part.code(quantizer) for part, quantizer in zip(parts, quantizers, strict=True))
+        carried = {part.initialization.identifier: part.initialization for part in parts} if embed else {}
+        embedded = tuple(initialization.to_bytes() for initialization in carried.values())
+        self.data = write_container(Container(self.streams, embedded))
+        self.rate = 8 * len(self.data) / counted_samples([part.signal for part in parts])
+
+    @cached_property
+    def decoded(self) -> list[Signal]:
+        """The signals as a decoder returns them."""
+        return [
+            decode_stream(stream, part.initialization, resolution=Resolution(), device=part.device)
+            for part, stream in zip(self.parts, self.streams, strict=True)
+        ]
+
+    @property
+    def psnr(self) -> float:
+        """Of the main signal, in dB."""
+        return metrics.psnr(self.parts[0].signal, self.decoded[0])
+
+
+def counted_samples(signals: Sequence[Signal]) -> int:
+    """What the bits of a file are divided by: the pixels of a picture or video, whatever goes with it; the samples of
+    all sound channels or climate variables."""
+    main = signals[0]
+    if main.modality in ("image", "video"):
+        return main.samples
+    return sum(signal.samples for signal in signals if signal.modality == main.modality)
 
 
 def encode(
@@ -114,53 +171,48 @@ def encode(
 ) -> tuple[bytes, list[Signal]]:
     """Compress signals, each from its own initialization, into one `.inr` file.
 
+    A target rate is that of the whole file, a target PSNR that of the first signal; all signals share one trade-off.
+
     embed: carry the initializations in the file, so that it decodes wherever this version of the format does.
     Returns the file's content and the signals as the decoder will return them.
     Raises: UsageError if an initialization does not fit its signal or a target is out of reach.
     """
     options = options or EncodeOptions()
-    encoded = [
-        encode_signal(signal, initialization, options, on_progress)
+    parts = [
+        adapt_signal(signal, initialization, options, on_progress)
         for signal, initialization in zip(signals, initializations, strict=True)
     ]
-    carried = {initialization.identifier: initialization.to_bytes() for initialization in initializations}
-    container = Container(
-        streams=tuple(part.stream for part in encoded),
-        initializations=tuple(carried.values()) if embed else (),
-    )
-    return write_container(container), [part.decoded for part in encoded]
+
+    def choose(trade_off: float, start: tuple[Quantizer, ...] | None = None) -> tuple[Quantizer, ...]:
+        starts = start or (None,) * len(parts)
+        return tuple(part.choose(trade_off, before) for part, before in zip(parts, starts, strict=True))
+
+    def code(quantizers: tuple[Quantizer, ...]) -> EncodedFile:
+        return EncodedFile(parts, quantizers, embed)
+
+    def report(trial: int, file: EncodedFile) -> None:
+        if on_progress is not None:
+            psnr = None if options.psnr is None else file.psnr
+            on_progress(Progress("search", trial, None, psnr, file.rate))
+
+    target = options.target
+    file = code(choose(options.trade_off)) if target is None else search(target, choose, code, report)
+    return file.data, file.decoded
 
 
-def encode_signal(
+def adapt_signal(
     signal: Signal,
     initialization: Initialization,
     options: EncodeOptions,
     on_progress: ProgressCallback | None = None,
-) -> EncodedSignal:
-    """Compress one signal into the change of its fields' parameters."""
+) -> AdaptedSignal:
+    """Cut a signal into context sets and adapt a field to each of them."""
     check_fit(signal, initialization)
     device = pick_device(options.device)
     patches = Patches.cover(signal.axes, initialization.patches)
     contexts = patch_contexts(signal, patches, initialization.model.out_features)
     deltas = adapt_patches(contexts, initialization, options, device, on_progress)
-
-    def choose(trade_off: float, start: Quantizer | None = None) -> Quantizer:
-        return choose_quantizer(deltas, contexts, initialization, trade_off=trade_off, device=device, start=start)
-
-    def code(quantizer: Quantizer) -> EncodedSignal:
-        stream = pack_stream(signal, patches, deltas, contexts, quantizer, initialization)
-        decoded = decode_stream(stream, initialization, resolution=Resolution(), device=device)
-        rate = 8 * len(write_container(Container((stream,)))) / signal.samples
-        return EncodedSignal(stream, decoded, rate, metrics.psnr(signal, decoded))
-
-    def report(trial: int, result: EncodedSignal) -> None:
-        if on_progress is not None:
-            on_progress(Progress("search", trial, None, result.psnr, result.rate))
-
-    target = Target(options.bits_per_sample, options.psnr)
-    if target == Target():
-        return code(choose(options.trade_off))
-    return search(target, choose, code, report)
+    return AdaptedSignal(signal, initialization, patches, contexts, deltas, device)
 
 
 def check_fit(signal: Signal, initialization: Initialization) -> None:
@@ -192,7 +244,11 @@ def adapt_patches(
     for number, part in enumerate(batches):
         batch = contexts[part]
 
-        def report(step: int, _: Parameters, losses: torch.Tensor, number: int = number) -> None:
+        seen: dict[int, np.ndarray] = {}
+
+        def watch(step: int, _: Parameters, losses: torch.Tensor, number: int = number, seen: dict = seen) -> None:
+            if step in (0, options.steps):
+                seen[step] = losses.detach().cpu().numpy()
             if on_progress is not None:
                 scales = contexts[batches[number]].normalization.scales
                 error = float((losses.detach().cpu().numpy() * scales**2).mean())
@@ -207,9 +263,12 @@ def adapt_patches(
             initialization.adaptation,
             steps=options.steps,
             rescaling=options.rescaling,
-            on_step=report,
+            on_step=watch,
         )
-        deltas.append(flatten(theta, initialization))
+        delta = flatten(theta, initialization)
+        # Beyond the horizon a few steps of a rare patch diverge; theta_0 is then the better field.
+        delta[~(seen[options.steps] <= seen[0])] = 0
+        deltas.append(delta)
     return np.concatenate(deltas)
 
 
@@ -222,7 +281,7 @@ def pack_stream(
     initialization: Initialization,
 ) -> Stream:
     """Quantize and code the deltas, chunk by chunk, and describe the signal in the header."""
-    per_chunk = max(1, CHUNK_POINTS // patches.points)
+    per_chunk = max(1, CHUNK_POINTS // (patches.points + initialization.delta_size))
     parts = [slice(start, start + per_chunk) for start in range(0, len(patches), per_chunk)]
     chunks = tuple(
         pack_chunk(PatchDeltas(contexts.normalization[part], deltas[part]), quantizer, initialization) for part in parts

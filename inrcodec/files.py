@@ -9,8 +9,8 @@ from typing import Any
 
 from inrcodec import metrics
 from inrcodec.decoder import Resolution, decode, pick_device
-from inrcodec.encoder import EncodeOptions, ProgressCallback, encode
-from inrcodec.errors import ContainerError, SignalError, UsageError
+from inrcodec.encoder import EncodeOptions, ProgressCallback, counted_samples, encode
+from inrcodec.errors import ContainerError, InitializationError, SignalError, UsageError
 from inrcodec.initializations import default_initialization
 from inrcodec.meta.initialization import Initialization
 from inrcodec.signals import default_extension, read, write, write_whole
@@ -71,9 +71,7 @@ def encode_file(
     chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
     data, decoded = encode(signals, chosen, options, embed=embed, on_progress=on_progress)
     write_whole(output, lambda temporary: temporary.write_bytes(data))
-    samples = sum(signal.samples for signal in signals if signal.modality == signals[0].modality)
-    if signals[0].modality in ("image", "video"):
-        samples = signals[0].samples
+    samples = counted_samples(signals)
     return EncodeReport(
         input=str(path),
         output=str(output),
@@ -137,7 +135,7 @@ def decode_file(
             device=device,
             on_progress=on_progress,
         )
-    except ContainerError as error:
+    except (ContainerError, InitializationError) as error:
         raise type(error)(f"{path}: {error}") from error
     if output is None:
         output = path.with_suffix(default_extension(signals[0].modality))

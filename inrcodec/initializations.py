@@ -1,5 +1,6 @@
 """Which initializations there are, which one a modality uses, and which one an identifier means."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -51,16 +52,24 @@ def default_initialization(modality: str, field: str | None = None) -> Initializ
 
     Raises: UnknownInitialization.
     """
+    if modality not in DEFAULTS:
+        raise UnknownInitialization(f"no modality is called {modality!r}: choose from {', '.join(DEFAULTS)}")
     if field is None:
         return named_initialization(DEFAULTS[modality])
-    for path in installed():
-        initialization = Initialization.load(path)
+    for initialization in _loadable():
         if (initialization.modality, initialization.model.name) == (modality, field):
             return initialization
     raise UnknownInitialization(
         f"no {field!r} initialization for {modality} is installed: make one with 'inrcodec meta-train "
         f"--modality {modality} --field {field}' and give it with --init"
     )
+
+
+def _loadable() -> Iterator[Initialization]:
+    """All installed initializations but damaged ones, which must not keep others from being used."""
+    for path in installed():
+        with contextlib.suppress(InitializationError):
+            yield Initialization.load(path)
 
 
 def find_initialization(identifier: bytes, known: Iterable[Initialization] = ()) -> Initialization:
@@ -71,11 +80,7 @@ def find_initialization(identifier: bytes, known: Iterable[Initialization] = ())
     for initialization in known:
         if initialization.identifier == identifier:
             return initialization
-    for path in installed():
-        try:
-            initialization = Initialization.load(path)
-        except InitializationError:
-            continue  # a damaged neighbour must not keep other files from being decoded; `inits` reports it
+    for initialization in _loadable():
         if initialization.identifier == identifier:
             return initialization
     raise UnknownInitialization(

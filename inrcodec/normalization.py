@@ -31,16 +31,19 @@ class Normalization:
         return cls(np.zeros(patches, np.int64), np.full((patches, channels), MEAN_STEPS // 2, np.int64))
 
     @classmethod
-    def measure(cls, values: np.ndarray) -> "Normalization":
-        """Shift and scale that bring patches [P, N, C] to mean 1/2 and a standard deviation of about 1/4."""
+    def measure(cls, values: np.ndarray, finest: int = MIN_EXPONENT) -> "Normalization":
+        """Shift and scale that bring patches [P, N, C] to mean 1/2 and a standard deviation of about 1/4.
+
+        finest: smallest exponent; a flat patch need not be coded more finely than its type is.
+        """
         values = values.astype(np.float64)
         deviation = np.sqrt(values.var(axis=1).mean(axis=-1))
         exponents = np.rint(np.log2(np.maximum(4 * deviation, 2.0 ** (MIN_EXPONENT - 1))))
-        exponents = exponents.clip(MIN_EXPONENT, MAX_EXPONENT).astype(np.int64)
+        exponents = exponents.clip(finest, MAX_EXPONENT).astype(np.int64)
         means = np.rint(values.mean(axis=1) / _unit(exponents)).astype(np.int64)
         return cls(exponents, means)
 
-    def __getitem__(self, patches: slice) -> "Normalization":
+    def __getitem__(self, patches: slice | list[int]) -> "Normalization":
         return Normalization(self.exponents[patches], self.means[patches])
 
     @property

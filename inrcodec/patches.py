@@ -39,6 +39,8 @@ class PatchConfig:
         object.__setattr__(self, "overlap", tuple(self.overlap))
         if len(self.shape) != len(self.overlap):
             raise ValueError(f"shape and overlap need one number per axis: {self.shape = }, {self.overlap = }")
+        if not (isinstance(self.extent, int | float) and 0 < self.extent < math.inf):
+            raise ValueError(f"coordinates cannot run to {self.extent = }")
         if not all(type(number) is int for number in (*self.shape, *self.overlap)):
             raise ValueError(f"patch sizes must be integers: {self.shape = }, {self.overlap = }")
         if any(not 0 <= overlap < size for size, overlap in zip(self.shape, self.overlap, strict=True)):

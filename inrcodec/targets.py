@@ -22,7 +22,7 @@ BISECTIONS = 10
 
 @dataclass(frozen=True)
 class Target:
-    """Bits per sample not to be exceeded, or else a PSNR in dB to be reached."""
+    """Bits per sample not to be exceeded, or else a PSNR in dB to be reached; one of them is given."""
 
     rate: float | None = None
     psnr: float | None = None
@@ -30,13 +30,18 @@ class Target:
     def met(self, result: "Coded") -> bool:
         if self.rate is not None:
             return result.rate <= self.rate
-        return self.psnr is None or result.psnr >= self.psnr
+        return result.psnr >= self._psnr
 
     def near(self, result: "Coded") -> bool:
         """Whether a result that meets the target hardly does."""
         if self.rate is not None:
             return result.rate >= self.rate * (1 - RATE_TOLERANCE)
-        return self.psnr is None or result.psnr <= self.psnr + PSNR_TOLERANCE
+        return result.psnr <= self._psnr + PSNR_TOLERANCE
+
+    @property
+    def _psnr(self) -> float:
+        assert self.psnr is not None  # one of the two is given
+        return self.psnr
 
 
 class Coded(Protocol):
@@ -50,11 +55,14 @@ class Coded(Protocol):
 
 Result = TypeVar("Result", bound=Coded)
 
+Quantizers = tuple[Quantizer, ...]
+"""One for every signal of a file."""
+
 
 def search(
     target: Target,
-    choose: Callable[[float, Quantizer | None], Quantizer],
-    code: Callable[[Quantizer], Result],
+    choose: Callable[[float, Quantizers | None], Quantizers],
+    code: Callable[[Quantizers], Result],
     on_trial: Callable[[int, Result], None],
 ) -> Result:
     """The result nearest to the target among those that meet it.
@@ -62,15 +70,15 @@ def search(
     Bisection over log lambda first. The results of neighbouring lambdas lie apart; single steps of single tensors
     then fill the gap.
 
-    choose: the quantizer for a trade-off, from a start. on_trial: called with the number of every trial.
+    choose: the quantizers for a trade-off, from a start. on_trial: called with the number of every trial.
     Raises: UsageError if nothing meets the target.
     """
     low, high = (math.log(trade_off) for trade_off in LAMBDAS)
-    quantizer: Quantizer | None = None
-    tried: dict[Quantizer, Result] = {}
-    best: tuple[Quantizer, Result] | None = None
+    quantizers: Quantizers | None = None
+    tried: dict[Quantizers, Result] = {}
+    best: tuple[Quantizers, Result] | None = None
 
-    def attempt(candidate: Quantizer) -> Result:
+    def attempt(candidate: Quantizers) -> Result:
         if candidate not in tried:
             tried[candidate] = code(candidate)
             on_trial(len(tried), tried[candidate])
@@ -78,11 +86,11 @@ def search(
 
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        quantizer = choose(math.exp(middle), quantizer)
-        result = attempt(quantizer)
+        quantizers = choose(math.exp(middle), quantizers)
+        result = attempt(quantizers)
         met = target.met(result)
         if met:
-            best = quantizer, result
+            best = quantizers, result
             if target.near(result):
                 return result
         # A rate asks for the smallest lambda that meets it, a PSNR for the largest.
@@ -97,13 +105,15 @@ def search(
             f"{max(result.psnr for result in tried.values()):.2f} dB; use more --steps or another --init or target"
         )
     direction = -1 if target.rate is not None else 1
-    for tensor in range(len(best[0].steps)):
-        steps = list(best[0].steps)
+    places = [(number, tensor) for number, part in enumerate(best[0]) for tensor in range(len(part.steps))]
+    for number, tensor in places:
+        parts = list(best[0])
+        steps = list(parts[number].steps)
         steps[tensor] += direction
-        candidate = replace(best[0], steps=tuple(steps))
-        result = attempt(candidate)
+        parts[number] = replace(parts[number], steps=tuple(steps))
+        result = attempt(tuple(parts))
         if target.met(result):
-            best = candidate, result
+            best = tuple(parts), result
             if target.near(result):
                 break
     return best[1]

@@ -7,13 +7,16 @@ adaptation can differentiate through parameters that are themselves results of g
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 Parameters = dict[str, Tensor]
+
+MAX_SIZE = 1 << 12
+"""Largest width, depth, frequency or other number in a field's configuration."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,18 @@ class Field(ABC):
     name: ClassVar[str]
     constants: ClassVar[frozenset[str]] = frozenset()
     """Parameters that belong to the initialization but are the same for every signal (no batch dimension)."""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for sizes that no field has; configurations come from files of strangers too."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            numbers = list(value) if isinstance(value, list | tuple) else [value]
+            if isinstance(value, list | tuple):  # as it comes back from JSON
+                object.__setattr__(self, each.name, tuple(value))
+            whole = each.type is not float
+            for number in numbers:
+                if type(number) not in ((int,) if whole else (int, float)) or not 0 < number <= MAX_SIZE:
+                    raise ValueError(f"the field {self.name} cannot have {each.name} = {value!r:.80}")
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from inrcodec.models.field import Field, Parameters, batched_linear, uniform
 
+MAX_FRAME = 1 << 11
+"""Largest side of a frame of features."""
+
 
 @dataclass(frozen=True)
 class NeRV(Field):
@@ -37,11 +40,14 @@ class NeRV(Field):
     name: ClassVar[str] = "nerv"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.in_features != 3:
             raise ValueError(f"NeRV needs coordinates (time, y, x): {self.in_features = }")
-        # Configurations come back from JSON with lists for tuples.
-        object.__setattr__(self, "base", tuple(self.base))
-        object.__setattr__(self, "channels", tuple(self.channels))
+        if len(self.base) != 2 or not self.channels:
+            raise ValueError(f"NeRV needs a base of two sizes, and channels: {self.base = }, {self.channels = }")
+        frame = max(self.base) * self.upscale ** (len(self.channels) - 1)
+        if frame > MAX_FRAME or len(self.channels) > 16 or self.octaves > 32:
+            raise ValueError(f"NeRV's frame of {frame} samples is larger than {MAX_FRAME}, or it has too many layers")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         weights: dict[str, tuple[int, ...]] = {

@@ -60,18 +60,12 @@ def ranked(field: Field, theta: Parameters, x: Tensor, y: Tensor, score: str) ->
         loss = error_of(field, own, x[n : n + 1], y[n : n + 1]).square().sum()
         slopes = torch.autograd.grad(loss, [own["head.weight"], own["head.bias"]])
         keys.append(
-            float(
-                (
-                    loss if score == "error" else torch.cat([slope.flatten() for slope in slopes]).norm()
-                ).detach()
-            )
+            float((loss if score == "error" else torch.cat([slope.flatten() for slope in slopes]).norm()).detach())
         )
     return sorted(range(len(x)), key=lambda n: -keys[n])
 
 
-def naive_gradient(
-    field: Field, theta: Parameters, x: Tensor, y: Tensor, *, graph: bool = False
-) -> Parameters:
+def naive_gradient(field: Field, theta: Parameters, x: Tensor, y: Tensor, *, graph: bool = False) -> Parameters:
     names = [name for name in theta if name not in field.constants]
     slopes = torch.autograd.grad(mse(field, theta, x, y), [theta[name] for name in names], create_graph=graph)
     return dict(zip(names, slopes, strict=True))
@@ -161,9 +155,7 @@ def signals_of(context: Context) -> Iterator[tuple[Tensor, Tensor]]:
 def assert_same(field: Field, batched: Parameters, signals: list[Parameters], **tolerance: float) -> None:
     assert set(batched) == set(field.shapes())
     for name, value in batched.items():
-        expected = (
-            signals[0][name] if name in field.constants else torch.stack([theta[name] for theta in signals])
-        )
+        expected = signals[0][name] if name in field.constants else torch.stack([theta[name] for theta in signals])
         torch.testing.assert_close(value, expected, **tolerance)
 
 
@@ -196,8 +188,7 @@ def test_training_adaptation_and_its_meta_gradient(field: Field, score: str, sha
     theta_k = adapt_for_training(field, theta_0, sizes, context, config)
     assert_same(field, theta_k, expected)
     separate = [
-        {name: value if name in field.constants else value[b] for name, value in theta_k.items()}
-        for b in range(2)
+        {name: value if name in field.constants else value[b] for name, value in theta_k.items()} for b in range(2)
     ]
     gradient = torch.autograd.grad(readout(field, separate, signals), learned)
     for value, reference in zip(gradient, expected_gradient, strict=True):
@@ -257,9 +248,7 @@ def test_random_pruning_in_training_follows_the_generator() -> None:
 def test_test_time_adaptation(field: Field, rescaling: str) -> None:
     theta_0, sizes = start(field)
     context, config = context_of(field), AdaptationConfig(steps=3, gamma=0.25)
-    expected = [
-        naive_test_time(field, theta_0, sizes, x, y, config, 6, rescaling) for x, y in signals_of(context)
-    ]
+    expected = [naive_test_time(field, theta_0, sizes, x, y, config, 6, rescaling) for x, y in signals_of(context)]
     assert_same(field, adapt(field, theta_0, sizes, context, config, steps=6, rescaling=rescaling), expected)
 
 
@@ -275,9 +264,7 @@ def test_exact_rescaling_takes_steps_as_long_as_the_pruned_gradient() -> None:
         context,
         config,
         steps=5,
-        on_step=lambda step, theta, losses: path.append(
-            {name: value.clone() for name, value in theta.items()}
-        ),
+        on_step=lambda step, theta, losses: path.append({name: value.clone() for name, value in theta.items()}),
     )
     for before, after in pairwise(path):
         for b, (x, y) in enumerate(signals_of(context)):
@@ -306,9 +293,7 @@ def test_a_perfect_fit_stays(rescaling: str) -> None:
     theta_0, sizes = start(SIREN)
     x = context_of(SIREN, 1).coordinates
     y = SIREN(_with_batch(SIREN, theta_0), x).detach()
-    theta = adapt(
-        SIREN, theta_0, sizes, Context(x, y), AdaptationConfig(gamma=0.5), steps=2, rescaling=rescaling
-    )
+    theta = adapt(SIREN, theta_0, sizes, Context(x, y), AdaptationConfig(gamma=0.5), steps=2, rescaling=rescaling)
     for name, value in theta.items():
         torch.testing.assert_close(value[0], theta_0[name].detach())
 
@@ -327,9 +312,7 @@ def test_on_step_sees_every_step_and_the_end(steps: int) -> None:
     theta_0, sizes = start(SIREN)
     context, config = context_of(SIREN), AdaptationConfig(gamma=0.5)
     calls: list[tuple[int, Parameters, Tensor]] = []
-    theta = adapt(
-        SIREN, theta_0, sizes, context, config, steps=steps, on_step=lambda *call: calls.append(call)
-    )
+    theta = adapt(SIREN, theta_0, sizes, context, config, steps=steps, on_step=lambda *call: calls.append(call))
     assert [step for step, _, _ in calls] == list(range(steps + 1))
     assert all(torch.equal(calls[-1][1][name], theta[name]) for name in theta)
     for step, parameters, losses in calls:
@@ -358,9 +341,7 @@ def test_adaptation_leaves_no_graph_and_its_inputs_alone() -> None:
 def test_adaptation_fits() -> None:
     theta_0 = SIREN.initialize(torch.Generator().manual_seed(0))
     coordinates = torch.cartesian_prod(torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8))[None]
-    context = Context(
-        coordinates, 0.5 + 0.4 * torch.sin(coordinates.sum(-1, keepdim=True) * 2).repeat(2, 1, 3)
-    )
+    context = Context(coordinates, 0.5 + 0.4 * torch.sin(coordinates.sum(-1, keepdim=True) * 2).repeat(2, 1, 3))
     losses: list[float] = []
     adapt(
         SIREN,
@@ -401,9 +382,7 @@ def test_initial_step_sizes(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["tensor", "tensor-step", "element"])
 def test_initial_step_sizes_own_their_memory(kind: str) -> None:
-    sizes = initial_step_sizes(
-        {"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}, kind=kind, alpha=1.0, steps=2
-    )
+    sizes = initial_step_sizes({"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}, kind=kind, alpha=1.0, steps=2)
     sizes["a"][0, 0, 0] = 5
     assert float(sizes["a"].sum()) == 5
     assert float(sizes["b"].sum()) == 0

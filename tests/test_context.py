@@ -31,9 +31,7 @@ def one_thread() -> Iterator[None]:
 def parameters_of(field: Field, signals: int) -> Parameters:
     thetas = [field.initialize(torch.Generator().manual_seed(seed)) for seed in range(signals)]
     return {
-        name: (
-            thetas[0][name] if name in field.constants else torch.stack([theta[name] for theta in thetas])
-        ).double()
+        name: (thetas[0][name] if name in field.constants else torch.stack([theta[name] for theta in thetas])).double()
         for name in field.shapes()
     }
 
@@ -50,10 +48,7 @@ def per_sample_gradient_norms(field: Field, parameters: Parameters, context: Con
     signals, points = context.values.shape[:2]
     norms = torch.zeros(signals, points, dtype=torch.float64)
     for b in range(signals):
-        own = {
-            n: (v if n in field.constants else v[b : b + 1]).clone().requires_grad_()
-            for n, v in parameters.items()
-        }
+        own = {n: (v if n in field.constants else v[b : b + 1]).clone().requires_grad_() for n, v in parameters.items()}
         x = context.coordinates[b if len(context.coordinates) > 1 else 0]
         for n in range(points):
             loss = (context.values[b, n] - field(own, x[None, n : n + 1])).square().sum()
@@ -75,12 +70,8 @@ def test_score_is_the_norm_of_the_readout_gradient(field: Field, shared: bool) -
 def test_error_score_is_the_norm_of_the_error(field: Field) -> None:
     parameters, context = parameters_of(field, 2), context_of(field, 2, 9)
     error = context.values - field(parameters, context.coordinates)
-    expected = torch.tensor(
-        [[float(sum(e**2 for e in point)) ** 0.5 for point in signal] for signal in error]
-    )
-    torch.testing.assert_close(
-        error_score(field, parameters, context), expected.double(), rtol=1e-6, atol=1e-6
-    )
+    expected = torch.tensor([[float(sum(e**2 for e in point)) ** 0.5 for point in signal] for signal in error])
+    torch.testing.assert_close(error_score(field, parameters, context), expected.double(), rtol=1e-6, atol=1e-6)
 
 
 def chosen(context: Context, pruned: Context) -> list[list[int]]:
@@ -146,9 +137,7 @@ def test_random_pruning_follows_the_generator() -> None:
 
     def pruned(seed: int) -> list[list[int]]:
         generator = torch.Generator().manual_seed(seed)
-        return chosen(
-            context, prune(SIREN, parameters, context, score="random", gamma=0.5, generator=generator)
-        )
+        return chosen(context, prune(SIREN, parameters, context, score="random", gamma=0.5, generator=generator))
 
     assert pruned(1) == pruned(1)
     assert pruned(1) != pruned(2)
@@ -160,9 +149,7 @@ def test_random_pruning_is_uniform() -> None:
     generator = torch.Generator().manual_seed(0)
     counts = [0] * 10
     for _ in range(600):
-        for n in chosen(
-            context, prune(SIREN, parameters, context, score="random", gamma=0.3, generator=generator)
-        )[0]:
+        for n in chosen(context, prune(SIREN, parameters, context, score="random", gamma=0.3, generator=generator))[0]:
             counts[n] += 1
     # 180 expected of each, standard deviation 11.
     assert all(130 < count < 230 for count in counts)

@@ -119,9 +119,7 @@ def test_ssim_needs_room_for_its_window(shape: tuple[int, ...]) -> None:
 
 
 def sound(values: np.ndarray) -> Signal:
-    return Signal(
-        "audio", values.astype(np.float32)[None, :, None], (Axis(1, "slice"), Axis(len(values))), (-1.0, 1.0)
-    )
+    return Signal("audio", values.astype(np.float32)[None, :, None], (Axis(1, "slice"), Axis(len(values))), (-1.0, 1.0))
 
 
 def test_snr() -> None:
@@ -132,9 +130,7 @@ def test_snr() -> None:
     assert metrics.snr(sound(tone / 10), sound((tone + noise) / 10)) == pytest.approx(40, abs=1e-3)
     # The papers' convention: the peak of values in [-1, 1] is 2.
     power = np.mean(noise**2)
-    assert metrics.psnr(sound(tone), sound(tone + noise)) == pytest.approx(
-        10 * math.log10(4 / power), abs=1e-3
-    )
+    assert metrics.psnr(sound(tone), sound(tone + noise)) == pytest.approx(10 * math.log10(4 / power), abs=1e-3)
 
 
 def test_snr_of_silence() -> None:

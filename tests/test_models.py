@@ -77,10 +77,7 @@ def ffn_value(field: FourierFeatureNetwork, theta: Parameters, x: Tensor) -> Ten
 def test_siren_is_a_sine_network() -> None:
     parameters, coordinates = batch(SIREN, 3), points(SIREN, 3)
     expected = torch.stack(
-        [
-            torch.stack([siren_value(SIREN, one(SIREN, parameters, i), x) for x in coordinates[i]])
-            for i in range(3)
-        ]
+        [torch.stack([siren_value(SIREN, one(SIREN, parameters, i), x) for x in coordinates[i]]) for i in range(3)]
     )
     torch.testing.assert_close(SIREN(parameters, coordinates), expected)
 
@@ -98,11 +95,7 @@ def test_ffn_is_a_relu_network_over_sinusoids() -> None:
 
 def nerv_frame(field: NeRV, theta: Parameters, time: float) -> Tensor:
     """The frame of one signal at one time by a network of plain layers, [height, width, C]."""
-    waves = [
-        trigonometry(math.pi * 2**i * time)
-        for trigonometry in (math.sin, math.cos)
-        for i in range(field.octaves)
-    ]
+    waves = [trigonometry(math.pi * 2**i * time) for trigonometry in (math.sin, math.cos) for i in range(field.octaves)]
     hidden = torch.tensor(waves, dtype=torch.float64)
     for layer in ("stem0", "stem1"):
         hidden = F.gelu(F.linear(hidden, theta[f"{layer}.weight"], theta[f"{layer}.bias"]))
@@ -118,19 +111,14 @@ def cell_centres(count: int) -> Tensor:
     return (torch.arange(count, dtype=torch.float64) + 0.5) * 2 / count - 1
 
 
-@pytest.mark.parametrize(
-    "field", [NERV, NeRV(3, 1, octaves=3, stem=4, base=(3, 2), channels=(3, 2), upscale=3)]
-)
+@pytest.mark.parametrize("field", [NERV, NeRV(3, 1, octaves=3, stem=4, base=(3, 2), channels=(3, 2), upscale=3)])
 def test_nerv_at_its_own_resolution_is_a_convolutional_network(field: NeRV) -> None:
     parameters, times = batch(field, 2), [-0.75, -0.1, 0.6]
     factor = field.upscale ** (len(field.channels) - 1)
     rows, columns = (cell_centres(size * factor) for size in field.base)
     grid = torch.cartesian_prod(torch.tensor(times, dtype=torch.float64), rows, columns)
     expected = torch.stack(
-        [
-            torch.stack([nerv_frame(field, one(field, parameters, i), time) for time in times])
-            for i in range(2)
-        ]
+        [torch.stack([nerv_frame(field, one(field, parameters, i), time) for time in times]) for i in range(2)]
     )
     values = field(parameters, grid[None]).reshape(expected.shape)
     # The frequencies of the encoding are float32.
@@ -169,9 +157,7 @@ def test_a_batch_is_its_signals_one_by_one(field: Field) -> None:
     together = field(parameters, coordinates)
     assert together.shape == (3, 11, field.out_features)
     for i in range(3):
-        alone = {
-            name: value if name in field.constants else value[i : i + 1] for name, value in parameters.items()
-        }
+        alone = {name: value if name in field.constants else value[i : i + 1] for name, value in parameters.items()}
         torch.testing.assert_close(field(alone, coordinates[i : i + 1])[0], together[i])
 
 
@@ -194,9 +180,7 @@ def test_points_do_not_depend_on_their_company(field: Field) -> None:
 def test_values_are_a_linear_readout_of_the_features(field: Field) -> None:
     parameters, coordinates = batch(field, 2), points(field, 2)
     features = field.features(parameters, coordinates)
-    readout = (
-        torch.einsum("bcf,bnf->bnc", parameters["head.weight"], features) + parameters["head.bias"][:, None]
-    )
+    readout = torch.einsum("bcf,bnf->bnc", parameters["head.weight"], features) + parameters["head.bias"][:, None]
     torch.testing.assert_close(field.preactivation(parameters, features), readout)
     torch.testing.assert_close(field(parameters, coordinates), field.activation(readout))
 

@@ -50,9 +50,7 @@ def test_patches_are_shown_at_about_a_quarter_around_the_middle(
 ) -> None:
     noise = np.random.default_rng(seed).normal(size=(3, 200, channels))
     noise = (noise - noise.mean(1, keepdims=True)) / noise.std(1, keepdims=True)
-    shown = (
-        Normalization.measure(middle + contrast * noise).apply(middle + contrast * noise).astype(np.float64)
-    )
+    shown = Normalization.measure(middle + contrast * noise).apply(middle + contrast * noise).astype(np.float64)
     # A power of two misses the quarter by half an octave at most, a sixteenth the mean by a thirty-second.
     assert (np.abs(np.log2(shown.std(axis=1) / 0.25)) <= 0.5 + 1e-3).all()
     assert (np.abs(shown.mean(axis=1) - 0.5) <= 1 / 32 + 1e-3).all()
@@ -88,9 +86,7 @@ def test_patches_are_normalized_by_themselves() -> None:
         part = together[patch : patch + 1]
         assert alone.exponents.tolist() == part.exponents.tolist()
         assert alone.means.tolist() == part.means.tolist()
-        np.testing.assert_array_equal(
-            part.apply(values[patch : patch + 1]), together.apply(values)[patch : patch + 1]
-        )
+        np.testing.assert_array_equal(part.apply(values[patch : patch + 1]), together.apply(values)[patch : patch + 1])
 
 
 def test_none_changes_nothing() -> None:

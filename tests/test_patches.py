@@ -45,9 +45,7 @@ def signal_of(axes: tuple[Axis, ...], channels: int = 2, *, sphere: bool = False
 
 @settings(deadline=None, max_examples=100)
 @given(axes_and_configs(), st.data())
-def test_weights_sum_to_one_everywhere(
-    grid: tuple[tuple[Axis, ...], PatchConfig], data: st.DataObject
-) -> None:
+def test_weights_sum_to_one_everywhere(grid: tuple[tuple[Axis, ...], PatchConfig], data: st.DataObject) -> None:
     axes, config = grid
     targets = tuple(target_of(axis, data.draw(st.integers(1, 60))) for axis in axes)
     total = np.zeros([axis.size for axis in targets] + [1])
@@ -175,9 +173,7 @@ def test_a_field_that_knows_its_place_is_rebuilt_at_any_resolution(
             places.append(axis.starts[i] - 0.5 + (local + 1) * axis.size / 2)
             column += 1
         samples.accumulate((np.stack(places, -1) @ slopes)[:, None], rebuilt)
-    mesh = np.meshgrid(
-        *(axis.positions(target) for axis, target in zip(axes, targets, strict=True)), indexing="ij"
-    )
+    mesh = np.meshgrid(*(axis.positions(target) for axis, target in zip(axes, targets, strict=True)), indexing="ij")
     np.testing.assert_allclose(rebuilt[..., 0], np.stack(mesh, -1) @ slopes, atol=1e-4)
 
 
@@ -290,9 +286,7 @@ def test_the_whole_globe_is_the_unit_sphere(extent: float, north_first: bool) ->
     np.testing.assert_allclose(coordinates[..., 2], plain[..., 2], atol=1e-6)
     # Turned about the vertical by the same angle everywhere.
     angle = math.atan2(coordinates[6, 0, 1], coordinates[6, 0, 0])
-    turn = np.array(
-        [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]]
-    )
+    turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
     np.testing.assert_allclose(coordinates, plain @ turn.T, atol=1e-6)
 
 
@@ -317,9 +311,7 @@ def test_small_patches_are_undistorted_wherever_they_lie(top: float, left: float
     random = _StartsAt(round((90 - top) * 4), round(left * 4))
     patches = Patches.random(axes, PatchConfig((32, 32), (2, 2), sphere=True), random)  # type: ignore[arg-type]
     coordinates = patches.coordinates(0).reshape(32, 32, 3).astype(np.float64)
-    places = np.stack(
-        np.meshgrid(top - 0.25 * np.arange(32), left + 0.25 * np.arange(32), indexing="ij"), axis=-1
-    )
+    places = np.stack(np.meshgrid(top - 0.25 * np.arange(32), left + 0.25 * np.arange(32), indexing="ij"), axis=-1)
     assert np.abs(coordinates).max() <= 1
     assert np.linalg.norm(coordinates, axis=-1).max() == pytest.approx(1, abs=0.01)
 
@@ -394,9 +386,7 @@ def test_patches_of_the_globe_are_turned_and_scaled_pieces_of_it(
     targets = axes[0].resampled(rows), axes[1].resampled(columns)
     assert targets[0].points is not None and targets[1].points is not None
     for samples in Patches.cover(*grid).resampled(targets):
-        latitudes, longitudes = (
-            axis.points[index] for axis, index in zip(targets, samples.indices, strict=True)
-        )
+        latitudes, longitudes = (axis.points[index] for axis, index in zip(targets, samples.indices, strict=True))
         plain = np.array([on_sphere(lat, lon) for lat in latitudes for lon in longitudes]).reshape(-1, 3)
         seen = samples.coordinates.astype(np.float64)
         if len(plain) < 2:

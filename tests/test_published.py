@@ -49,9 +49,9 @@ def test_a_photo(tmp_path):
 
 def test_a_clip_with_sound(tmp_path):
     picture, sound = inrcodec.read(SAMPLES / "clip.mp4")
-    picture = replace(
-        picture, values=picture.values[:9, :72, :96], axes=tuple(map(_cut, picture.axes, (9, 72, 96), strict=False))
-    )
+    sizes = (9, 72, 96)
+    axes = tuple(replace(axis, size=size) for axis, size in zip(picture.axes, sizes, strict=True))
+    picture = replace(picture, values=picture.values[tuple(slice(size) for size in sizes)], axes=axes)
     inrcodec.write([picture, sound], tmp_path / "clip.mkv")
     report = inrcodec.encode_file(tmp_path / "clip.mkv", tmp_path / "clip.inr", EncodeOptions(steps=16, quality=50))
     assert [signal["modality"] for signal in report.signals] == ["video", "audio"]
@@ -90,7 +90,3 @@ def test_a_climate_field(tmp_path):
         assert decoded[variable].attrs == original[variable].attrs
         error = np.abs(decoded[variable].values - original[variable].values).max()
         assert error == pytest.approx(report.signals[0]["max_error"], abs=0.02)
-
-
-def _cut(axis: inrcodec.Axis, size: int) -> inrcodec.Axis:
-    return replace(axis, size=size)

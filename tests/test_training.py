@@ -78,9 +78,7 @@ def naive_outer_loss(
         theta = dict(theta_0)
         for _ in range(config.adaptation.steps):
             slopes = torch.autograd.grad(mse(theta, b), [theta[name] for name in names], create_graph=True)
-            theta |= {
-                name: theta[name] - log_alpha.exp() * slope for name, slope in zip(names, slopes, strict=True)
-            }
+            theta |= {name: theta[name] - log_alpha.exp() * slope for name, slope in zip(names, slopes, strict=True)}
         target = {name: value.detach() for name, value in theta.items()}
         for _ in range(config.bootstrap_steps):
             target = {name: value.detach().requires_grad_() for name, value in target.items()}
@@ -133,9 +131,7 @@ def test_without_bootstrap_the_loss_is_the_reconstruction(without: dict[str, Any
 def test_bootstrap_target_has_learned_more_and_no_graph() -> None:
     config = TrainingConfig(bootstrap_steps=5, bootstrap_step_ratio=2.0)
     theta_0 = SIREN.initialize(torch.Generator().manual_seed(1))
-    theta_k = {
-        name: value.expand(2, *value.shape).clone().requires_grad_() for name, value in theta_0.items()
-    }
+    theta_k = {name: value.expand(2, *value.shape).clone().requires_grad_() for name, value in theta_0.items()}
     sizes, context = {SHARED: torch.tensor([1e-3]).log().requires_grad_()}, context_of(SIREN)
     target = bootstrap_target(SIREN, theta_k, sizes, context, config)
     assert not any(value.requires_grad for value in target.values())
@@ -148,9 +144,7 @@ def test_bootstrap_steps_are_as_large_as_the_last_of_adaptation() -> None:
     theta_k = {name: value.expand(2, *value.shape) for name, value in theta_0.items()}
 
     def target(*log_step_sizes: float) -> Parameters:
-        return bootstrap_target(
-            SIREN, theta_k, {SHARED: torch.tensor(log_step_sizes)}, context_of(SIREN), config
-        )
+        return bootstrap_target(SIREN, theta_k, {SHARED: torch.tensor(log_step_sizes)}, context_of(SIREN), config)
 
     assert all(torch.equal(value, target(-3.0)[name]) for name, value in target(-5.0, -4.0, -3.0).items())
 
@@ -191,9 +185,7 @@ def train(trainer: MetaTrainer, until: int) -> None:
 @pytest.mark.parametrize("score", ["grad-norm", "random"])
 @pytest.mark.parametrize("learned", ["none", "scalar", "tensor-step", "element"])
 def test_a_resumed_trainer_is_bit_identical(learned: str, score: str) -> None:
-    config = tiny_config(
-        learned_step_sizes=learned, adaptation=AdaptationConfig(steps=2, gamma=0.5, score=score)
-    )
+    config = tiny_config(learned_step_sizes=learned, adaptation=AdaptationConfig(steps=2, gamma=0.5, score=score))
     uncut = MetaTrainer(SIREN, config, CPU)
     train(uncut, 8)
 
@@ -328,9 +320,7 @@ def test_meta_training_improves_images_not_seen(images: list[Signal]) -> None:
     def psnr() -> float:
         theta_0 = {name: value.detach() for name, value in trainer.theta_0.items()}
         sizes = {name: value.detach() for name, value in trainer.log_step_sizes.items()}
-        theta = adapt(
-            trainer.model, theta_0, sizes, held_out, config.adaptation, steps=config.adaptation.steps
-        )
+        theta = adapt(trainer.model, theta_0, sizes, held_out, config.adaptation, steps=config.adaptation.steps)
         return float(-10 * signal_losses(trainer.model, theta, held_out).log10().mean())
 
     before = psnr()
@@ -418,9 +408,7 @@ class Cut:
             raise KeyboardInterrupt
 
 
-def test_a_cut_run_resumes_to_the_same_initialization(
-    quick: None, data: TrainingData, tmp_path: Path
-) -> None:
+def test_a_cut_run_resumes_to_the_same_initialization(quick: None, data: TrainingData, tmp_path: Path) -> None:
     seen: list[TrainingProgress] = []
     whole = meta_train(
         "image", tiny_preset(), data, tmp_path / "a.safetensors", source="samples", on_progress=seen.append
@@ -431,26 +419,18 @@ def test_a_cut_run_resumes_to_the_same_initialization(
     cut = tmp_path / "b.safetensors"
     for resume, after in ((False, 3), (True, 6)):
         with pytest.raises(KeyboardInterrupt):
-            meta_train(
-                "image", tiny_preset(), data, cut, source="samples", resume=resume, on_progress=Cut(after)
-            )
+            meta_train("image", tiny_preset(), data, cut, source="samples", resume=resume, on_progress=Cut(after))
         assert not cut.exists()
     seen.clear()
-    resumed = meta_train(
-        "image", tiny_preset(), data, cut, source="samples", resume=True, on_progress=seen.append
-    )
+    resumed = meta_train("image", tiny_preset(), data, cut, source="samples", resume=True, on_progress=seen.append)
     assert seen[0].step > 3
     assert all(torch.equal(whole.theta_0[name], resumed.theta_0[name]) for name in whole.theta_0)
-    assert all(
-        torch.equal(whole.log_step_sizes[name], value) for name, value in resumed.log_step_sizes.items()
-    )
+    assert all(torch.equal(whole.log_step_sizes[name], value) for name, value in resumed.log_step_sizes.items())
     assert resumed.identifier == whole.identifier
     assert Initialization.load(cut).identifier == whole.identifier
 
 
-def test_a_run_writes_what_it_returns_and_says_what_it_did(
-    quick: None, data: TrainingData, tmp_path: Path
-) -> None:
+def test_a_run_writes_what_it_returns_and_says_what_it_did(quick: None, data: TrainingData, tmp_path: Path) -> None:
     output = tmp_path / "tiny.safetensors"
     trained = meta_train("image", tiny_preset(), data, output, source="three samples")
     stored = Initialization.load(output)
@@ -480,9 +460,7 @@ def test_the_coding_prior_is_the_size_of_typical_deltas(
     monkeypatch.setattr(run, "PRIOR_PATCHES", 24)
     trained = meta_train("image", tiny_preset(), data, tmp_path / "a.safetensors", source="samples")
     contexts = PatchSampler(data.training, trained.patches, 3, seed=9).batch(0, 48).context(CPU)
-    theta = adapt(
-        trained.model, trained.theta_0, trained.log_step_sizes, contexts, trained.adaptation, steps=64
-    )
+    theta = adapt(trained.model, trained.theta_0, trained.log_step_sizes, contexts, trained.adaptation, steps=64)
     for name in trained.adapted:
         typical = (theta[name] - trained.theta_0[name]).abs().mean(0).log2() * 4
         assert float((typical - trained.prior.scales[name]).mean().abs()) < 4  # an octave
@@ -494,9 +472,7 @@ def test_the_coding_prior_is_the_size_of_typical_deltas(
         (lambda p: replace(p, training=replace(p.training, seed=1)), "training.seed was 0, is 1"),
         (lambda p: replace(p, training=replace(p.training, outer_steps=9)), "outer_steps was 8, is 9"),
         (
-            lambda p: replace(
-                p, training=replace(p.training, adaptation=AdaptationConfig(steps=3, gamma=0.5))
-            ),
+            lambda p: replace(p, training=replace(p.training, adaptation=AdaptationConfig(steps=3, gamma=0.5))),
             "training.adaptation",
         ),
         (lambda p: replace(p, patches=PatchConfig((9, 8), (1, 1))), "patches.shape"),
@@ -527,9 +503,7 @@ def test_resuming_with_other_settings_is_refused(
         struct.pack("<Q", 2) + b"[]",
         safetensors.torch.save({"step": torch.tensor([1])}, metadata={"inrcodec": json.dumps({"format": 1})}),
         safetensors.torch.save({"step": torch.tensor([1])}, metadata={"inrcodec": "[]"}),
-        safetensors.torch.save(
-            {"step": torch.tensor([1])}, metadata={"inrcodec": '{"settings": {}, "seconds": 0}'}
-        ),
+        safetensors.torch.save({"step": torch.tensor([1])}, metadata={"inrcodec": '{"settings": {}, "seconds": 0}'}),
     ],
 )
 def test_resuming_from_what_is_no_checkpoint_is_refused(
@@ -542,9 +516,7 @@ def test_resuming_from_what_is_no_checkpoint_is_refused(
         meta_train("image", tiny_preset(), data, output, source="samples", resume=True)
 
 
-def test_a_run_leaves_the_floating_point_mode_as_it_was(
-    quick: None, data: TrainingData, tmp_path: Path
-) -> None:
+def test_a_run_leaves_the_floating_point_mode_as_it_was(quick: None, data: TrainingData, tmp_path: Path) -> None:
     torch.set_flush_denormal(False)
     meta_train("image", tiny_preset(outer_steps=1), data, tmp_path / "a.safetensors", source="samples")
     assert float(torch.tensor([1e-40]) * 1) > 0

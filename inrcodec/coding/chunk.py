@@ -26,7 +26,7 @@ from inrcodec.normalization import MAX_EXPONENT, MEAN_STEPS, MIN_EXPONENT, Norma
 EXPONENT_ROW = entropy.ZERO_ROW
 SHIFT_ROW = entropy.ZERO_ROW + QUARTERS
 MAX_SHIFT = 64
-MAX_MEAN = 1 << 40
+MAX_MEAN = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)

@@ -218,6 +218,6 @@ def _check(header: StreamHeader) -> None:
         integer(value, -128, 127, "quantization step or prior shift")
     integer(header.patches_per_chunk, 1, MAX_COUNT, "number of patches per chunk")
     integer(header.chunks, 0, MAX_COUNT, "number of chunks")
-    grid = len(shape) >= 2 and all(axis.points is not None for axis in header.axes[-2:])
+    grid = len(shape) >= 2 and all(axis.points is not None and axis.kind != "slice" for axis in header.axes[-2:])
     require(grid or not header.sphere, "sphere without the points of two last axes, shape", shape)
     require(type(header.attributes) is dict, "attributes", header.attributes)

@@ -70,7 +70,7 @@ def quantize(deltas: np.ndarray, step_indices: np.ndarray, dead_zone: float = 0.
         gain more rate than they lose distortion.
     """
     magnitude = np.floor(np.abs(deltas) * np.exp2(-step_indices / QUARTERS) + (0.5 - dead_zone))
-    return (np.sign(deltas) * magnitude).astype(np.int64)
+    return (np.sign(deltas) * magnitude.clip(max=entropy.SYMBOL_LIMIT - 1)).astype(np.int64)
 
 
 def dequantize(symbols: np.ndarray, step_indices: np.ndarray) -> np.ndarray:

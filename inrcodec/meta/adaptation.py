@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from inrcodec.meta.context import Context, ScoreName, prune
+from inrcodec.meta.context import SCORES, Context, ScoreName, prune
 from inrcodec.models import Field, Parameters
 
 Rescaling = Literal["exact", "loss-ratio", "none"]
@@ -29,6 +29,15 @@ class AdaptationConfig:
     steps: int = 16
     gamma: float = 0.25
     score: ScoreName = "grad-norm"
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for settings out of range; they come from files of strangers too."""
+        if type(self.steps) is not int or not 1 <= self.steps <= 1 << 16:
+            raise ValueError(f"the number of adaptation steps is {self.steps!r}")
+        if not (isinstance(self.gamma, int | float) and 0 < self.gamma <= 1):
+            raise ValueError(f"the share of the context is {self.gamma!r}, not in (0, 1]")
+        if self.score not in SCORES:
+            raise ValueError(f"no score is called {self.score!r}")
 
 
 def initial_step_sizes(parameters: Parameters, *, kind: StepSizeKind, alpha: float, steps: int) -> Parameters:

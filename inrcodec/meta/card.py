@@ -12,7 +12,7 @@ def model_card(name: str, initialization: Initialization) -> str:
     model = {"name": initialization.model.name, **asdict(initialization.model)}
     rows = [
         f"| {steps} | {psnr:.2f} | {provenance['evaluation']['random'][steps]:.2f} |"
-        for steps, psnr in provenance["evaluation"]["initialization"].items()
+        for steps, psnr in sorted(provenance["evaluation"]["initialization"].items(), key=lambda row: int(row[0]))
     ]
     return "\n".join(
         [

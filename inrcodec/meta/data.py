@@ -12,6 +12,9 @@ from inrcodec.normalization import Normalization
 from inrcodec.patches import PatchConfig, Patches
 from inrcodec.signals.signal import Signal
 
+FLOAT_BITS = 16
+"""Precision that is kept of flat patches of floating-point signals."""
+
 
 def unit_values(signal: Signal, values: np.ndarray) -> np.ndarray:
     """Native values to the [0, 1] the field is shown, float64."""
@@ -46,9 +49,8 @@ class PatchContexts:
 
     def __getitem__(self, patches: slice | list[int]) -> "PatchContexts":
         shared = len(self.coordinates) == 1
-        normalization = Normalization(self.normalization.exponents[patches], self.normalization.means[patches])
         coordinates = self.coordinates if shared else self.coordinates[patches]
-        return PatchContexts(normalization, self.values[patches], coordinates)
+        return PatchContexts(self.normalization[patches], self.values[patches], coordinates)
 
     def context(self, device: torch.device) -> Context:
         return Context(torch.from_numpy(self.coordinates).to(device), torch.from_numpy(self.values).to(device))
@@ -72,10 +74,12 @@ def patch_contexts(signal: Signal, patches: Patches, channels: int) -> PatchCont
     values = np.empty((len(patches), patches.points, channels), np.float32)
     exponents = np.zeros(len(patches), np.int64)
     means = np.zeros((len(patches), channels), np.int64)
+    bits = 8 * signal.values.dtype.itemsize if signal.values.dtype.kind in "iu" else FLOAT_BITS
+    finest = -min(bits, FLOAT_BITS)
     # Patch by patch: a video as 64-bit floats would not fit into memory.
     for patch in range(len(patches)):
         shown = field_channels(unit_values(signal, patches.values(signal, patch)), channels)[None]
-        normalization = Normalization.measure(shown)
+        normalization = Normalization.measure(shown, finest)
         if not patches.config.normalize:
             normalization = Normalization.none(1, channels)
         values[patch] = normalization.apply(shown)[0]

@@ -6,7 +6,7 @@ On disk an initialization is a safetensors file whose metadata holds one JSON do
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from inrcodec.errors import InitializationError
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
 from inrcodec.models import FIELDS, Field, Parameters
 from inrcodec.patches import PatchConfig
+from inrcodec.signals import MODALITIES
 
 FORMAT = 1
 METADATA_KEY = "inrcodec"
@@ -91,9 +92,9 @@ class Initialization:
         return {
             "format": FORMAT,
             "modality": self.modality,
-            "field": {"name": self.model.name, **asdict(self.model)},
-            "patches": asdict(self.patches),
-            "adaptation": asdict(self.adaptation),
+            "field": {"name": self.model.name, **_not_default(self.model)},
+            "patches": _not_default(self.patches),
+            "adaptation": _not_default(self.adaptation),
             "steps": self.prior.steps,
         }
 
@@ -126,12 +127,18 @@ class Initialization:
                 )
             options = dict(document["field"])
             model = FIELDS[options.pop("name")](**options)
+            patches = PatchConfig(**document["patches"])
+            if model.in_features != patches.dimensions or document["modality"] not in MODALITIES:
+                raise ValueError(
+                    f"a field of {model.in_features} coordinates for {document['modality']!r} patches of "
+                    f"{patches.dimensions} dimensions"
+                )
             shapes = model.shapes()
             adapted = {name: shape for name, shape in shapes.items() if name not in model.constants}
             return cls(
                 modality=str(document["modality"]),
                 model=model,
-                patches=PatchConfig(**document["patches"]),
+                patches=patches,
                 adaptation=AdaptationConfig(**document["adaptation"]),
                 theta_0={
                     name: _tensor(tensors, f"theta_0/{name}", torch.float32, shape) for name, shape in shapes.items()
@@ -143,8 +150,21 @@ class Initialization:
                 ),
                 provenance=document["provenance"],
             )
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InitializationError(f"not an inrcodec initialization: {error!r}") from error
+
+
+def _not_default(configuration: Any) -> dict[str, Any]:
+    """What a configuration says beyond its defaults.
+
+    So a setting that is added later, with a default that changes nothing, changes no identifier. A default itself
+    must never change.
+    """
+    return {
+        each.name: getattr(configuration, each.name)
+        for each in fields(configuration)
+        if each.default is MISSING or getattr(configuration, each.name) != each.default
+    }
 
 
 def _json(document: dict[str, Any]) -> str:
@@ -185,6 +205,6 @@ def _step_sizes(tensors: dict[str, Tensor], adapted: dict[str, tuple[int, ...]])
 
 
 def _steps(steps: Any, count: int) -> tuple[int, ...]:
-    if len(steps) != count or not all(isinstance(step, int) for step in steps):
+    if len(steps) != count or not all(type(step) is int and -128 <= step <= 127 for step in steps):
         raise ValueError(f"expected {count} quantization steps, found {steps!r}")
     return tuple(steps)

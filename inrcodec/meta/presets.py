@@ -32,7 +32,7 @@ PAPER_PATCHES = {
     "image": PatchConfig((178, 178), (0, 0), normalize=False),
     "video": PatchConfig((16, 128, 128), (0, 0, 0), normalize=False),
     "audio": PatchConfig((16_000,), (0,), extent=50.0, normalize=False),
-    "climate": PatchConfig((46, 90), (0, 0), normalize=False, sphere=True),
+    "climate": PatchConfig((181, 360), (0, 0), normalize=False, sphere=True),
 }
 
 OUTPUTS = {"image": 3, "video": 3, "audio": 1, "climate": 1}

@@ -15,7 +15,7 @@ import torch
 
 from inrcodec import __version__
 from inrcodec.coding.quantization import unflatten
-from inrcodec.coding.rate_distortion import choose_quantizer
+from inrcodec.coding.rate_distortion import STEP_LIMIT, choose_quantizer
 from inrcodec.encoder import EncodeOptions, adapt_patches, trade_off_of_quality
 from inrcodec.errors import InrcodecError, UsageError
 from inrcodec.meta.adaptation import SHARED, signal_losses
@@ -61,7 +61,8 @@ def load_data(folder: Path, modality: str, validation: Path | None = None) -> Tr
     """
     files = find_files(folder, modality)
     held_out = find_files(validation, modality) if validation else files[::10]
-    training = files if validation else [path for path in files if path not in held_out]
+    apart = {path.resolve() for path in held_out}
+    training = [path for path in files if path.resolve() not in apart]
     if not training or not held_out:
         raise UsageError(
             f"{folder} has {len(files)} readable files of {modality}: at least two are needed, one of them held out"
@@ -108,6 +109,7 @@ def meta_train(
     trainer = MetaTrainer(preset.model, config, device)
     checkpoint = output.with_name(output.name + ".checkpoint")
     seconds = _resume(trainer, preset, checkpoint) if resume else 0.0
+    _save(trainer, preset, checkpoint, seconds)  # so that a run cut in its first minute can be resumed too
     seconds = _train(trainer, preset, sampler, checkpoint, seconds, device, on_progress)
     provenance = {
         "data": source,
@@ -192,7 +194,7 @@ def finish(
     scales = np.rint(4 * np.log2(np.abs(deltas).mean(axis=0).clip(1e-12))).astype(np.int16)
     parts = torch.from_numpy(scales).split([theta_0[name].numel() for name in adapted])
     named = {name: part.reshape(theta_0[name].shape).clone() for name, part in zip(adapted, parts, strict=True)}
-    start = tuple(round(float(scale.float().mean())) for scale in named.values())
+    start = tuple(max(-STEP_LIMIT, min(STEP_LIMIT, round(float(scale.float().mean())))) for scale in named.values())
     initialization = replace(initialization, prior=CodingPrior(named, start))
     quantizer = choose_quantizer(
         deltas,
@@ -262,19 +264,19 @@ def _resume(trainer: MetaTrainer, preset: Preset, checkpoint: Path) -> float:
         content = checkpoint.read_bytes()
         length = int.from_bytes(content[:8], "little")
         document = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["inrcodec"])
+        saved, seconds = document["settings"], float(document["seconds"])
+        changed = [
+            f"{group}.{key} was {saved[group].get(key)}, is {value}"
+            for group, values in _settings(preset).items()
+            for key, value in values.items()
+            if saved[group].get(key) != value
+        ]
         tensors = safetensors.torch.load(content)
     except OSError as error:
         raise UsageError(f"cannot resume from {checkpoint}: {error.strerror}") from error
-    except (ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise UsageError(f"cannot resume: {checkpoint} is not a checkpoint ({error!r})") from error
-    current, saved = _settings(preset), document["settings"]
-    changed = [
-        f"{group}.{key} was {saved[group].get(key)}, is {value}"
-        for group, values in current.items()
-        for key, value in values.items()
-        if saved[group].get(key) != value
-    ]
     if changed:
         raise UsageError(f"cannot resume with other settings: {'; '.join(changed)}")
     trainer.load_state(tensors)
-    return float(document["seconds"])
+    return seconds

@@ -133,10 +133,13 @@ class MetaTrainer:
         self.config = config
         self.step = 0
         self.diverged = 0
-        self.theta_0 = {name: value.to(device).requires_grad_() for name, value in theta_0.items()}
+        self.theta_0 = {
+            name: value.to(device).requires_grad_(name not in model.constants) for name, value in theta_0.items()
+        }
         learn_sizes = config.learned_step_sizes != "none"
         self.log_step_sizes = {name: value.to(device).requires_grad_(learn_sizes) for name, value in sizes.items()}
-        groups = [{"params": list(self.theta_0.values()), "lr": config.outer_step_size}]
+        learned = [value for value in self.theta_0.values() if value.requires_grad]
+        groups = [{"params": learned, "lr": config.outer_step_size}]
         if learn_sizes:
             groups.append({"params": list(self.log_step_sizes.values()), "lr": config.step_size_rate})
         self.optimizer = torch.optim.Adam(groups)
@@ -154,7 +157,7 @@ class MetaTrainer:
             factor = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(progress, 1.0)))))
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + self.step) % 2**63)
         loss = outer_loss(self.model, self.theta_0, self.log_step_sizes, context, self.config, generator)
         learned = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.optimizer.zero_grad()

@@ -66,6 +66,9 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
     Whatever interrupts it, no temporary file stays and what was at `path` before is unharmed.
     Raises: SignalError if the folder cannot be written to.
     """
+    path = path.resolve()  # a link is followed, not replaced
+    if path.exists() and not path.is_file():
+        raise SignalError(f"cannot write {path}: it is there and no file; give another name, or - for standard output")
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
