@@ -30,7 +30,8 @@ def psnr(original: Signal, decoded: Signal) -> float:
 
 def snr(original: Signal, decoded: Signal) -> float:
     """Signal-to-noise ratio in dB: power of the signal over the power of the error."""
-    power = float(np.mean(original.values.astype(np.float64) ** 2))
+    values = original.values if original.missing is None else original.values[~original.missing]
+    power = float(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
     error = mean_squared_error(original, decoded)
     if error == 0:
         return math.inf
@@ -50,6 +51,8 @@ def ssim(original: Signal, decoded: Signal) -> float:
     """
     from skimage.metrics import structural_similarity
 
+    if original.values.shape != decoded.values.shape:
+        raise ValueError(f"the grids differ: {original.values.shape = }, {decoded.values.shape = }")
     if len(original.shape) < 2 or min(original.shape[-2:]) < 11:
         raise ValueError(f"SSIM needs two axes of at least 11 samples: {original.shape = }")
     dtype = original.values.dtype

@@ -37,6 +37,8 @@ class PatchConfig:
         # Configurations come back from JSON with lists for tuples.
         object.__setattr__(self, "shape", tuple(self.shape))
         object.__setattr__(self, "overlap", tuple(self.overlap))
+        if type(self.normalize) is not bool or type(self.sphere) is not bool:
+            raise ValueError(f"neither true nor false: {self.normalize = }, {self.sphere = }")
         if len(self.shape) != len(self.overlap):
             raise ValueError(f"shape and overlap need one number per axis: {self.shape = }, {self.overlap = }")
         if not (isinstance(self.extent, int | float) and 0 < self.extent < math.inf):
@@ -228,17 +230,21 @@ class Patches:
     def _sphere_coordinates(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
         """Points of the unit sphere, turned so that the patch's middle is (1, 0, 0), and scaled to fill [-1, 1].
 
-        A patch that is the whole globe gets the plain unit vectors; a small one gets nearly flat, undistorted
-        coordinates wherever it lies, at the poles too.
+        A patch that is the whole globe gets plain unit vectors, turned in longitude; a small one gets nearly flat,
+        undistorted coordinates wherever it lies, at the poles too.
         """
         (latitude, i), (longitude, j) = list(self._along(patch))[-2:]
         own_latitudes = latitude.axis.points_at(latitude.starts[i] + np.arange(latitude.size))
         own_longitudes = longitude.axis.points_at(longitude.starts[j] + np.arange(longitude.size))
         middle = (own_latitudes[0] + own_latitudes[-1]) / 2, (own_longitudes[0] + own_longitudes[-1]) / 2
-        if longitude.axis.kind == "periodic" and longitude.size == longitude.axis.size:
-            middle = (0.0, middle[1])
+        around = longitude.axis.kind == "periodic" and longitude.size == longitude.axis.size
+        if around:
+            # All around the globe: about the axis, seen from the equator if it is as far north as south, else the pole.
+            middle = (0.0 if abs(middle[0]) < 0.5 else math.copysign(90.0, middle[0]), middle[1])
         nearest = unit_vectors(own_latitudes, own_longitudes, middle)[:, 0].min()
         radius = max(math.acos(float(np.clip(nearest, -1, 1))), 1e-6)
+        if around and middle[0] == 0:
+            radius = math.pi
         vectors = unit_vectors(latitude.axis.points_at(positions[-2]), longitude.axis.points_at(positions[-1]), middle)
         vectors[:, 0] -= (1 + math.cos(radius)) / 2
         return vectors / math.sin(min(radius, math.pi / 2))

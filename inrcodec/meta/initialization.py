@@ -26,6 +26,7 @@ METADATA_KEY = "inrcodec"
 SUFFIX = ".safetensors"
 IDENTIFIER_BYTES = 8
 MAX_PARAMETERS = 1 << 26
+MAX_STEPS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ class Initialization:
                     {name: _tensor(tensors, f"scales/{name}", torch.int16, shape) for name, shape in adapted.items()},
                     _steps(document["steps"], len(adapted)),
                 ),
-                provenance=document["provenance"],
+                provenance=_mapping(document["provenance"]),
             )
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InitializationError(f"not an inrcodec initialization: {error!r}") from error
@@ -198,10 +199,18 @@ def _step_sizes(tensors: dict[str, Tensor], adapted: dict[str, tuple[int, ...]])
     sizes = {}
     for name, shape in adapted.items():
         tensor = tensors[f"step_sizes/{name}"]
+        if tensor.dim() == 0 or not 1 <= len(tensor) <= MAX_STEPS:
+            raise ValueError(f"step_sizes/{name} has the shape {tuple(tensor.shape)}")
         per_element, per_tensor = (len(tensor), *shape), (len(tensor), *[1] * len(shape))
         expected = per_element if tuple(tensor.shape) == per_element else per_tensor
         sizes[name] = _tensor(tensors, f"step_sizes/{name}", torch.float32, expected)
     return sizes
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {value!r:.80}")
+    return value
 
 
 def _steps(steps: Any, count: int) -> tuple[int, ...]:
