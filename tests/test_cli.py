@@ -396,14 +396,14 @@ def test_start_is_light() -> None:
         "    assert main(argv) == 0\n"
         "    assert not {'torch', 'numpy', 'av', 'rich.progress'} & set(sys.modules), argv"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_info_needs_no_torch(folder: Path, tiny_image_file: bytes) -> None:
     (folder / "photo.inr").write_bytes(tiny_image_file)
     script = "import sys; from inrcodec.cli import main\nmain(['info', 'photo.inr']); sys.exit('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
 
 

@@ -166,7 +166,7 @@ def headers(draw: st.DrawFn) -> StreamHeader:
         axes=tuple(grid),
         channels=draw(st.integers(1, 4096)),
         value_range=draw(st.sampled_from([(low, high), (0.0, 255.0), (0.0, 65535.0), (-0.0, 1.0)])),
-        sphere=len(grid) > 1 and all(axis.points is not None for axis in grid[-2:]),
+        sphere=len(grid) > 1 and all(axis.points is not None and axis.kind != "slice" for axis in grid[-2:]),
         steps=tuple(steps),
         shifts=draw(st.sampled_from([tuple(shifts), (0,) * len(steps)])),
         patches_per_chunk=draw(st.integers(1, 2**31)),
