@@ -17,6 +17,19 @@ from inrcodec.metrics import psnr, snr
 ASSETS = Path(next(iter(inrcodec.assets.__path__)))
 SAMPLES = ASSETS / "samples"
 
+IDENTIFIERS = {
+    "audio-siren": "f6e528413fd869d0",
+    "climate-siren": "3e6d63a22cd8066e",
+    "image-siren": "d20ec4c5d60f5262",
+    "video-siren": "dc832af46431b418",
+}
+"""Files name initializations by these; a published one is never changed or removed."""
+
+
+def test_published_identifiers_never_change():
+    published = (ASSETS / "initializations").glob("*.safetensors")
+    assert {path.stem: Initialization.load(path).identifier.hex() for path in published} == IDENTIFIERS
+
 
 def test_every_modality_has_its_default():
     names = {path.stem for path in installed()}
