@@ -246,7 +246,9 @@ def adapt_patches(
 
         seen: dict[int, np.ndarray] = {}
 
-        def watch(step: int, _: Parameters, losses: torch.Tensor, number: int = number, seen: dict = seen) -> None:
+        def watch(
+            step: int, _: Parameters, losses: torch.Tensor, number: int = number, seen: dict[int, np.ndarray] = seen
+        ) -> None:
             if step in (0, options.steps):
                 seen[step] = losses.detach().cpu().numpy()
             if on_progress is not None:
