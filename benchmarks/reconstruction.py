@@ -15,7 +15,7 @@ import torch
 from adaptation_views import View, adaptation_views, random_initialization
 
 from inrcodec.cli import console
-from inrcodec.decoder import pick_device
+from inrcodec.device import pick_device
 from inrcodec.encoder import check_fit
 from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.run import RANDOM_STEP_SIZES

@@ -77,7 +77,7 @@ def decode(
         wanted = resolution_for([header.modality for header in headers], resolution, fps, sample_rate)
         shape = [axis.size for axis in wanted.apply(headers[0].axes)]
 
-        from inrcodec.decoder import pick_device
+        from inrcodec.device import pick_device
         from inrcodec.files import decode_file
         from inrcodec.initializations import named_initialization
         from inrcodec.signals import default_extension

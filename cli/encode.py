@@ -12,8 +12,8 @@ from inrcodec.cli import console, places
 from inrcodec.errors import InrcodecError, UsageError
 
 if TYPE_CHECKING:
-    from inrcodec.encoder import EncodeOptions, Progress
     from inrcodec.files import EncodeReport
+    from inrcodec.options import EncodeOptions, Progress
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,18 @@ def encode(
     ] = None,
     bpp: Annotated[float | None, typer.Option("--bpp", help="Aim for this many bits per pixel or sample.")] = None,
     psnr: Annotated[float | None, typer.Option("--psnr", help="Aim for this PSNR in dB.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Adaptation steps: more are better and slower.")] = None,
+    effort: Annotated[
+        str | None, typer.Option("--effort", metavar="fast|default|high", help="How long to adapt.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Adaptation steps, instead of those of an effort.")
+    ] = None,
     init: Annotated[
         str | None, typer.Option("--init", metavar="NAME|ID|FILE", help="Initialization to start from.")
     ] = None,
     field: Annotated[
         str | None,
-        typer.Option("--field", metavar="siren|ffn|nerv", help="Use the installed one of this field."),
+        typer.Option("--field", metavar="siren|ffn|nerv|pyramid", help="Use the installed one of this field."),
     ] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the initialization into the file, for archives.")] = False,
     modality: Annotated[
@@ -73,12 +78,12 @@ def encode(
     One that fails does not stop the others.
     """
     _check_usage(inputs, output, init, field, modality, format, json)
-    from inrcodec.decoder import pick_device
+    from inrcodec.device import pick_device
     from inrcodec.files import encode_file
     from inrcodec.initializations import named_initialization
 
     options = encode_options(
-        quality=quality, steps=steps, bits_per_sample=bpp, psnr=psnr, rescaling=rescaling, device=device
+        quality=quality, effort=effort, steps=steps, bits_per_sample=bpp, psnr=psnr, rescaling=rescaling, device=device
     )
     pick_device(options.device)
     settings: dict[str, Any] = {
@@ -170,8 +175,8 @@ def encode_options(**given: Any) -> "EncodeOptions":
     """The options that were given, the encoder's own defaults for the others (None). Raises: UsageError."""
     from typing import get_args
 
-    from inrcodec.encoder import EncodeOptions
     from inrcodec.meta.adaptation import Rescaling
+    from inrcodec.options import EncodeOptions
 
     given = {name: value for name, value in given.items() if value is not None}
     choices = get_args(Rescaling)

@@ -35,7 +35,7 @@ def meta_train(
         str | None,
         typer.Option("--source", show_default="its path", help="What the data is, for the model card."),
     ] = None,
-    field: Annotated[str, typer.Option("--field", metavar="siren|ffn|nerv", help="Neural field.")] = "siren",
+    field: Annotated[str, typer.Option("--field", metavar="siren|ffn|nerv|pyramid", help="Neural field.")] = "siren",
     scale: Annotated[
         str,
         typer.Option("--preset", metavar="codec|paper", help="Small fields for files, or GradNCP's experiments."),
@@ -143,7 +143,7 @@ def meta_train(
 
         check_range("threads", threads)
         torch.set_num_threads(threads)
-    from inrcodec.decoder import pick_device
+    from inrcodec.device import pick_device
 
     chosen_device = pick_device(device)
     signals = _load(data, modality, validation)
@@ -247,13 +247,23 @@ def _report(target: Path, initialization: "Initialization", signals: "TrainingDa
 
 
 def _show(target: Path, initialization: "Initialization") -> None:
+    from inrcodec.meta.initialization import ContextPrior
+
     evaluation = initialization.provenance["evaluation"]
-    console.say(f"{target}: identifier {initialization.identifier.hex()}; PSNR of held-out patches in dB:")
-    console.table(
-        ("steps", "this initialization", "random initialization"),
-        [
+    named = f"{target}: identifier {initialization.identifier.hex()}"
+    if isinstance(initialization.prior, ContextPrior):
+        console.say(f"{named}; held-out patches:")
+        titles: tuple[str, ...] = ("quality", "steps", "bits per sample", "PSNR in dB")
+        rows: list[tuple[str, ...]] = [
+            (quality, steps, f"{measured['bits']:.3f}", f"{measured['psnr']:.2f}")
+            for quality, by_steps in evaluation.items()
+            for steps, measured in by_steps.items()
+        ]
+    else:
+        console.say(f"{named}; PSNR of held-out patches in dB:")
+        titles = ("steps", "this initialization", "random initialization")
+        rows = [
             (steps, f"{psnr:.2f}", f"{evaluation['random'][steps]:.2f}")
             for steps, psnr in evaluation["initialization"].items()
-        ],
-        to_stderr=True,
-    )
+        ]
+    console.table(titles, rows, to_stderr=True)

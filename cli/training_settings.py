@@ -69,7 +69,7 @@ def configure(modality: str, field: str, scale: str, changes: dict[str, Any]) ->
     changes: by the names of `SETTINGS`; the patch as "32x32".
     Raises: UsageError if one is out of its range, or the field has no such setting.
     """
-    from inrcodec.meta.presets import Preset, Scale, preset
+    from inrcodec.meta.presets import Scale, preset
 
     _check_choice("preset", scale, get_args(Scale))
     for name in RANGES.keys() & changes.keys():
@@ -82,9 +82,11 @@ def configure(modality: str, field: str, scale: str, changes: dict[str, Any]) ->
     if missing:
         raise UsageError(f"the field {field!r} has no --{sorted(missing)[0]}: leave it out")
     adaptation = replace(chosen.training.adaptation, **_part(_ADAPTATION, changes))
-    return Preset(
+    return replace(
+        chosen,
         model=replace(chosen.model, **_part(_FIELD, changes)),
-        patches=_patches(chosen.patches, changes.get("patch")),
+        patches=_patches(chosen.patches, changes.get("patch")) if chosen.crop is None else chosen.patches,
+        crop=_patches(chosen.training_patches, changes.get("patch")).shape if chosen.crop is not None else None,
         training=replace(chosen.training, adaptation=adaptation, **_part(_TRAINING, changes)),
     )
 

@@ -19,10 +19,11 @@ from inrcodec.errors import InrcodecError
 
 if TYPE_CHECKING:
     from inrcodec.decoder import Resolution, decode
-    from inrcodec.encoder import EncodeOptions, encode
+    from inrcodec.encoder import encode
     from inrcodec.files import EncodeReport, decode_file, encode_file
     from inrcodec.initializations import default_initialization, named_initialization
     from inrcodec.meta.initialization import Initialization
+    from inrcodec.options import EncodeOptions
     from inrcodec.signals import read, write
     from inrcodec.signals.signal import Axis, Signal
 
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Axis": "inrcodec.signals.signal",
-    "EncodeOptions": "inrcodec.encoder",
+    "EncodeOptions": "inrcodec.options",
     "EncodeReport": "inrcodec.files",
     "Initialization": "inrcodec.meta.initialization",
     "Resolution": "inrcodec.decoder",

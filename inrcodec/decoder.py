@@ -1,27 +1,22 @@
 """From the bytes of an `.inr` file back to signals, at any resolution."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import torch
 
-from inrcodec.coding.chunk import PatchDeltas, unpack_chunk
+from inrcodec import latent_fields, weight_fields
 from inrcodec.coding.container import Stream, read_container, unpack_missing
 from inrcodec.coding.header import MAX_SAMPLES, StreamHeader
-from inrcodec.coding.quantization import Quantizer, unflatten
-from inrcodec.coding.rate_distortion import BATCH_POINTS
+from inrcodec.device import pick_device
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.initializations import find_initialization
-from inrcodec.meta.data import signal_channels
-from inrcodec.meta.initialization import Initialization
-from inrcodec.patches import Patches, PatchSamples, patch_count
+from inrcodec.meta.initialization import ContextPrior, Initialization
+from inrcodec.patches import Patches, patch_count
 from inrcodec.signals.signal import Axis, Signal
-
-MAX_CHUNK_SIZE = 1 << 26
-"""Samples and parameters of a chunk that a decoder accepts: a small file must not make it allocate without bound."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +112,9 @@ def decode_stream(
 ) -> Signal:
     """One signal: symbols to deltas to fields, asked at every point of the wanted grid."""
     header = stream.header
+    kind = latent_fields if isinstance(initialization.prior, ContextPrior) else weight_fields
     needed = -(-_patch_count(header, initialization) // header.patches_per_chunk)
+    kind.check_header(header, initialization)
     if not header.chunks == len(stream.chunks) == needed:
         raise CorruptFile(f"the signal {header.name!r} has {len(stream.chunks)} chunks, its size needs {needed}")
     axes = resolution.apply(header.axes)
@@ -125,9 +122,7 @@ def decode_stream(
     patches = Patches.cover(header.axes, initialization.patches)
     values = np.zeros([*(axis.size for axis in finer), header.channels], np.float32)
     samples = patches.resampled(finer)
-    done = 0
-    for deltas in _chunks(stream, initialization, len(patches)):
-        done += _render(deltas, samples, initialization, pick_device(device), values)
+    for done in kind.render(stream, initialization, patches, samples, pick_device(device), values):
         if on_progress is not None:
             on_progress(done / len(patches))
     for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
@@ -168,22 +163,6 @@ def decimate(values: np.ndarray, dimension: int, factor: int, kind: str) -> np.n
     return values.reshape(shape).mean(axis=dimension + 1)
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """ "auto" is the first GPU where there is one. Raises: UsageError if the device cannot be used."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        if chosen.type == "cuda":
-            # Convolutions at 10 bits of mantissa would decode to visibly other values than on a CPU.
-            torch.backends.cudnn.allow_tf32 = False
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {str(device)!r} cannot be used ({reason}): use auto, cpu or cuda[:n]") from error
-    return chosen
-
-
 def native_values(values: np.ndarray, value_range: tuple[float, float], dtype: np.dtype) -> np.ndarray:
     """Field values in [0, 1] to the signal's own; integers are rounded and clipped to what their type holds."""
     low, high = value_range
@@ -204,73 +183,13 @@ def _patch_count(header: StreamHeader, initialization: Initialization) -> int:
             f"the signal {header.name!r} has {regular} axes, its initialization is for "
             f"{len(initialization.patches.shape)}"
         )
-    if len(header.steps) != len(initialization.adapted) or len(header.shifts) != len(initialization.adapted):
-        raise CorruptFile(
-            f"the signal {header.name!r} has {len(header.steps)} quantization steps, its initialization "
-            f"{len(initialization.adapted)} tensors"
-        )
     if header.channels not in (1, initialization.model.out_features):
         raise CorruptFile(
             f"the signal {header.name!r} has {header.channels} channels, its initialization "
             f"{initialization.model.out_features}"
         )
-    patches, points = patch_count(header.axes, initialization.patches)
-    size = points + initialization.delta_size
-    if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
-        raise CorruptFile(
-            f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} samples and "
-            f"parameters, more than {MAX_CHUNK_SIZE} in all"
-        )
+    patches, _ = patch_count(header.axes, initialization.patches)
     return patches
-
-
-def _chunks(stream: Stream, initialization: Initialization, patches: int) -> Iterator[PatchDeltas]:
-    header = stream.header
-    quantizer = Quantizer(header.steps, header.shifts)
-    for number, chunk in enumerate(stream.chunks):
-        count = min(header.patches_per_chunk, patches - number * header.patches_per_chunk)
-        yield unpack_chunk(chunk, count, quantizer, initialization)
-
-
-def _render(
-    patches: PatchDeltas,
-    samples: Iterator[PatchSamples],
-    initialization: Initialization,
-    device: torch.device,
-    onto: np.ndarray,
-) -> int:
-    """Evaluate the fields of a chunk where the grid asks for them; returns how many there were."""
-    count = len(patches.deltas)
-    start = 0
-    while start < count:
-        asked = [next(samples)]
-        while start + len(asked) < count and len(asked) * len(asked[0].coordinates) < BATCH_POINTS:
-            asked.append(next(samples))
-        part = slice(start, start + len(asked))
-        fields = PatchDeltas(patches.normalization[part], patches.deltas[part])
-        for patch, values in zip(asked, _evaluate(fields, asked, initialization, device), strict=True):
-            patch.accumulate(signal_channels(values, onto.shape[-1]), onto)
-        start = part.stop
-    return count
-
-
-def _evaluate(
-    patches: PatchDeltas, asked: list[PatchSamples], initialization: Initialization, device: torch.device
-) -> list[np.ndarray]:
-    """Values in [0, 1] of one field per patch at the points asked of it, which may differ in number."""
-    longest = max(len(patch.coordinates) for patch in asked)
-    coordinates = np.zeros((len(asked), longest, initialization.model.in_features), np.float32)
-    for row, patch in zip(coordinates, asked, strict=True):
-        row[: len(patch.coordinates)] = patch.coordinates
-    parameters = unflatten(patches.deltas, initialization, device)
-    shown = np.empty((len(asked), longest, initialization.model.out_features), np.float32)
-    block = max(1, BATCH_POINTS // len(asked))
-    with torch.no_grad():
-        for start in range(0, longest, block):
-            part = torch.from_numpy(coordinates[:, start : start + block]).to(device)
-            shown[:, start : start + block] = initialization.model(parameters, part).cpu().numpy()
-    values = patches.normalization.invert(shown)
-    return [row[: len(patch.coordinates)] for row, patch in zip(values, asked, strict=True)]
 
 
 def _missing(stream: Stream, axes: tuple[Axis, ...]) -> np.ndarray | None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from inrcodec import metrics
-from inrcodec.decoder import Resolution, decode, pick_device
-from inrcodec.encoder import EncodeOptions, ProgressCallback, counted_samples, encode
+from inrcodec.decoder import Resolution, decode
+from inrcodec.device import pick_device
+from inrcodec.encoder import adaptation_steps, counted_samples, encode
 from inrcodec.errors import ContainerError, InitializationError, SignalError, UsageError
 from inrcodec.initializations import default_initialization
 from inrcodec.meta.initialization import Initialization
+from inrcodec.options import EncodeOptions, ProgressCallback
 from inrcodec.signals import default_extension, read, write, write_whole
 from inrcodec.signals.signal import Signal
 
@@ -82,7 +84,7 @@ def encode_file(
         samples=samples,
         bits_per_sample=8 * len(data) / samples,
         ratio=sum(signal.values.nbytes for signal in signals) / len(data),
-        steps=options.steps,
+        steps=adaptation_steps(options, chosen[0]),
         seconds=time.perf_counter() - began,
         device=str(pick_device(options.device)),
         signals=tuple(measures(signal, rebuilt, len(data)) for signal, rebuilt in zip(signals, decoded, strict=True)),

@@ -8,10 +8,14 @@ reconstruction is a weighted mean whose weights ramp from one patch to the next 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from inrcodec.signals.signal import Axis, Signal
+
+MAX_CHUNK_SIZE = 1 << 26
+"""Samples and parameters of a chunk that a decoder accepts: a small file must not make it allocate without bound."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +190,25 @@ class Patches:
 
     def coordinates(self, patch: int) -> np.ndarray:
         """Coordinates of a patch's own samples, [points, d] float32."""
-        return self._coordinates(patch, [axis.starts[i] + np.arange(axis.size) for axis, i in self._along(patch)])
+        return self.coordinates_at(patch, [axis.starts[i] + np.arange(axis.size) for axis, i in self.along(patch)])
 
     def shares_coordinates(self) -> bool:
         """Whether `coordinates` is the same for every patch (it is, but on the globe)."""
         return not self.on_globe
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples of one patch along the axes that are no slices."""
+        return tuple(axis.size for axis in self.axes if axis.axis.kind != "slice")
+
+    @property
+    def closed(self) -> tuple[bool, ...]:
+        """Which of these axes a patch goes all around."""
+        return tuple(
+            axis.axis.kind == "periodic" and axis.size == axis.axis.size
+            for axis in self.axes
+            if axis.axis.kind != "slice"
+        )
 
     @property
     def on_globe(self) -> bool:
@@ -203,21 +221,24 @@ class Patches:
         for patch in range(len(self)):
             parts = [axis[i] for axis, i in zip(along, self._index(patch), strict=True)]
             yield PatchSamples(
+                patches=self,
+                patch=patch,
                 indices=tuple(part[0] for part in parts),
-                coordinates=self._coordinates(patch, [part[1] for part in parts]),
+                positions=tuple(part[1] for part in parts),
                 weights=tuple(part[2] for part in parts),
             )
 
-    def _along(self, patch: int) -> Iterator[tuple[_AxisPatches, int]]:
+    def along(self, patch: int) -> Iterator[tuple[_AxisPatches, int]]:
+        """Every axis's patches, and which of them this one is."""
         return zip(self.axes, self._index(patch), strict=True)
 
-    def _coordinates(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
+    def coordinates_at(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
         """Coordinates at the product of per-axis `positions` (in samples): [points, d] float32."""
         if self.on_globe:
             return (self.config.extent * self._sphere_coordinates(patch, positions)).astype(np.float32)
         local = [
             axis.local(i, along)
-            for (axis, i), along in zip(self._along(patch), positions, strict=True)
+            for (axis, i), along in zip(self.along(patch), positions, strict=True)
             if axis.axis.kind != "slice"
         ]
         mesh = np.stack(np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
@@ -233,7 +254,7 @@ class Patches:
         A patch that is the whole globe gets plain unit vectors, turned in longitude; a small one gets nearly flat,
         undistorted coordinates wherever it lies, at the poles too.
         """
-        (latitude, i), (longitude, j) = list(self._along(patch))[-2:]
+        (latitude, i), (longitude, j) = list(self.along(patch))[-2:]
         own_latitudes = latitude.axis.points_at(latitude.starts[i] + np.arange(latitude.size))
         own_longitudes = longitude.axis.points_at(longitude.starts[j] + np.arange(longitude.size))
         middle = (own_latitudes[0] + own_latitudes[-1]) / 2, (own_longitudes[0] + own_longitudes[-1]) / 2
@@ -267,13 +288,30 @@ def unit_vectors(latitudes: np.ndarray, longitudes: np.ndarray, middle: tuple[fl
 class PatchSamples:
     """What one patch contributes to a resampled grid.
 
+    patches, patch: which patch of which.
     indices: per axis, the grid indices it covers; weights: per axis, its share there.
-    coordinates: [points, d] float32, in C order of the indices.
+    positions: per axis, where they lie in samples of the signal; on a closed axis they may run past the end.
     """
 
+    patches: Patches
+    patch: int
     indices: tuple[np.ndarray, ...]
-    coordinates: np.ndarray
+    positions: tuple[np.ndarray, ...]
     weights: tuple[np.ndarray, ...]
+
+    @cached_property
+    def coordinates(self) -> np.ndarray:
+        """[points, d] float32, in C order of the indices."""
+        return self.patches.coordinates_at(self.patch, list(self.positions))
+
+    @property
+    def local(self) -> list[np.ndarray]:
+        """Positions in samples of the patch, along the axes that are no slices."""
+        return [
+            positions - axis.starts[i]
+            for (axis, i), positions in zip(self.patches.along(self.patch), self.positions, strict=True)
+            if axis.axis.kind != "slice"
+        ]
 
     def accumulate(self, values: np.ndarray, onto: np.ndarray) -> None:
         """Add the patch's weighted `values` [points, C] to `onto` [*shape, C]."""

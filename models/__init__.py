@@ -7,8 +7,9 @@ adding one module and one entry here.
 from inrcodec.models.ffn import FourierFeatureNetwork
 from inrcodec.models.field import Field, Parameters
 from inrcodec.models.nerv import NeRV
+from inrcodec.models.pyramid import LatentPyramid
 from inrcodec.models.siren import Siren
 
-FIELDS: dict[str, type[Field]] = {"siren": Siren, "ffn": FourierFeatureNetwork, "nerv": NeRV}
+FIELDS: dict[str, type[Field]] = {"siren": Siren, "ffn": FourierFeatureNetwork, "nerv": NeRV, "pyramid": LatentPyramid}
 
-__all__ = ["FIELDS", "Field", "FourierFeatureNetwork", "NeRV", "Parameters", "Siren"]
+__all__ = ["FIELDS", "Field", "FourierFeatureNetwork", "LatentPyramid", "NeRV", "Parameters", "Siren"]

@@ -18,13 +18,13 @@ import soundfile
 from PIL import Image
 from safetensors.numpy import load_file
 
-from inrcodec import __version__
+from inrcodec import __version__, weight_fields
 from inrcodec.cli import main
 from inrcodec.cli.encode import encode_options
 from inrcodec.cli.resolution import parse_frame_rate, parse_resolution, resolution_for
 from inrcodec.cli.training_settings import configure
-from inrcodec.encoder import EncodeOptions
 from inrcodec.errors import UsageError
+from inrcodec.options import EncodeOptions
 
 FAST = ["--steps", "4", "--device", "cpu"]
 TINY = [
@@ -129,7 +129,7 @@ def test_json_of_encode_and_decode(run: Run, folder: Path) -> None:
 def test_options_that_are_left_out_are_the_encoders_own(run: Run, folder: Path) -> None:
     photo(folder / "photo.png")
     code, out, _ = run("encode", "photo.png", "--init", "tiny-image", "--json")
-    assert code == 0 and json.loads(out)["steps"] == EncodeOptions().steps
+    assert code == 0 and json.loads(out)["steps"] == weight_fields.STEPS[EncodeOptions().effort]
     assert "--quality" in run("encode", "--help")[1]
 
 

@@ -14,11 +14,12 @@ from inrcodec.coding.chunk import PatchDeltas, pack_chunk, unpack_chunk
 from inrcodec.coding.container import Container, read_container, write_container
 from inrcodec.coding.quantization import Quantizer, dequantize, quantize, step_exponents
 from inrcodec.decoder import Resolution, decode
-from inrcodec.encoder import EncodeOptions, encode
+from inrcodec.encoder import encode
 from inrcodec.errors import ContainerError, CorruptFile, UnknownInitialization, UsageError
 from inrcodec.initializations import PATH_VARIABLE
 from inrcodec.meta.initialization import Initialization
 from inrcodec.normalization import Normalization
+from inrcodec.options import EncodeOptions
 from inrcodec.signals.signal import Axis, Signal
 
 FEW = EncodeOptions(steps=4, quality=60)

@@ -217,7 +217,10 @@ def test_escapes_beyond_the_limit_are_corrupt() -> None:
     ("symbols", "rows"),
     [
         ([0], [-1]),
-        ([0], [entropy.ROWS]),
+        ([0], [entropy.ALL_ROWS]),
+        ([-1], [entropy.FLAG_ROW]),
+        ([2], [entropy.FLAG_ROW]),
+        ([-1], [entropy.MAGNITUDE_ROW]),
         ([0, 1], [0]),
         ([2**31], [24]),
         ([-(2**31)], [24]),
@@ -226,7 +229,7 @@ def test_escapes_beyond_the_limit_are_corrupt() -> None:
     ],
 )
 def test_arguments_out_of_range(symbols: list, rows: list) -> None:
-    with pytest.raises(ValueError, match=r"symbols|rows"):
+    with pytest.raises(ValueError, match=r"symbols|rows|flags"):
         entropy.encode(np.array(symbols), np.array(rows))
-    with pytest.raises(ValueError, match=r"symbols|rows"):
+    with pytest.raises(ValueError, match=r"symbols|rows|flags"):
         entropy.code_length(np.array(symbols), np.array(rows))

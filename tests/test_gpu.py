@@ -8,11 +8,12 @@ import torch
 from waves import tiny_image
 
 from inrcodec.decoder import decode
-from inrcodec.encoder import EncodeOptions, adapt_signal, encode
+from inrcodec.encoder import adapt_signal, encode
 from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.presets import preset
 from inrcodec.meta.training import MetaTrainer
+from inrcodec.options import EncodeOptions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and none is there")
 

@@ -9,10 +9,10 @@ import pytest
 
 import inrcodec
 import inrcodec.assets
-from inrcodec.encoder import EncodeOptions
 from inrcodec.initializations import DEFAULTS, installed
 from inrcodec.meta.initialization import Initialization
 from inrcodec.metrics import psnr, snr
+from inrcodec.options import EncodeOptions
 
 ASSETS = Path(next(iter(inrcodec.assets.__path__)))
 SAMPLES = ASSETS / "samples"

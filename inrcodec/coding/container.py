@@ -11,6 +11,7 @@ from inrcodec.coding import plain
 from inrcodec.coding.header import StreamHeader, pack_header, unpack_header
 from inrcodec.coding.varint import read_varint, write_varint
 from inrcodec.errors import CorruptFile, NotAnInrFile, TruncatedFile, UnsupportedVersion, UsageError
+from inrcodec.signals.signal import Signal
 
 # The first byte is no ASCII and begins no valid UTF-8 here, so that the file is not taken for text; whatever
 # a transfer as text does to the rest, the checksums find.
@@ -210,3 +211,31 @@ def _read_section(data: bytes, begin: int) -> _Section:
     if _crc(data[begin:position], payload) != data[position : position + _CRC_BYTES]:
         raise CorruptFile(f"the checksum of the {_LABELS[kind]} at byte {begin} does not match: obtain the file again")
     return _Section(kind, payload, end)
+
+
+def stream_of(
+    signal: Signal,
+    initialization: bytes,
+    steps: tuple[int, ...],
+    shifts: tuple[int, ...],
+    patches_per_chunk: int,
+    chunks: tuple[bytes, ...],
+) -> Stream:
+    """A coded signal with the header that describes it. initialization: its identifier."""
+    header = StreamHeader(
+        modality=signal.modality,
+        name=signal.name,
+        initialization=initialization,
+        dtype=signal.values.dtype.newbyteorder("<").str,
+        axes=signal.axes,
+        channels=signal.channels,
+        value_range=signal.value_range,
+        sphere=signal.sphere,
+        steps=steps,
+        shifts=shifts,
+        patches_per_chunk=patches_per_chunk,
+        chunks=len(chunks),
+        has_missing=signal.missing is not None,
+        attributes=signal.attributes,
+    )
+    return Stream(header, chunks, None if signal.missing is None else pack_missing(signal.missing))

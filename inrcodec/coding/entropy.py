@@ -1,9 +1,12 @@
-"""Integers to bytes and back, under Laplace models whose probabilities are a shipped integer table.
+"""Integers to bytes and back, under models whose probabilities are a shipped integer table.
 
-A symbol is coded with the model of its row: a zero-mean Laplace density of scale 2^((row - 24) / 4), in units
-of the quantization step. The table gives every symbol within the row's support a frequency out of 2^16; one
-more frequency is that of the escape, which is followed by a sign and an exp-Golomb code. docs/FORMAT.md has
-all of it.
+A symbol is coded with the model of its row; there are three kinds:
+- rows 0 to 48: any integer, under a zero-mean Laplace density of scale 2^((row - 24) / 4);
+- 81 rows from `FLAG_ROW`: 0 or 1; the log odds of a 1 are (row - FLAG_ROW - 40) / 4;
+- 64 rows from `MAGNITUDE_ROW`: 0, 1, 2, ..., with probabilities that fall by exp(-1 / b) from each to the next,
+  b = 2^((row - MAGNITUDE_ROW - 8) / 4).
+The table gives every symbol within the row's support a frequency out of 2^16. One more frequency, but for flags, is
+that of the escape, which is followed by a sign (Laplace only) and an exp-Golomb code. docs/FORMAT.md has all of it.
 
 Decoding is integer arithmetic. The one place with floats is where constriction takes a model: its
 `Categorical(weights, perfect=False)` gives symbol i of n the interval that begins at
@@ -22,19 +25,30 @@ import numpy as np
 
 from inrcodec.errors import CorruptFile
 
-ROWS = 49
+ROWS = 49  # of the Laplace models
 ZERO_ROW = 24  # the row of scale 1
+FLAG_ROWS, EVEN_FLAG = 81, 40  # how many; the row of even odds, counted from the first
+MAGNITUDE_ROWS, UNIT_MAGNITUDE = 64, 8  # how many; the row of b = 1, counted from the first
+FLAG_ROW = ROWS  # the first
+MAGNITUDE_ROW = FLAG_ROW + FLAG_ROWS
+ALL_ROWS = MAGNITUDE_ROW + MAGNITUDE_ROWS
 SYMBOL_LIMIT = 1 << 31  # symbols lie strictly between -SYMBOL_LIMIT and SYMBOL_LIMIT
 
 _TOTAL_BITS = 16
 _PREFIX_LIMIT = 31  # an exp-Golomb prefix of more ones would be of an excess beyond SYMBOL_LIMIT
-_GOLOMB_ORDERS = np.maximum(0, (np.arange(ROWS) - ZERO_ROW) // 4)
+_GOLOMB_ORDERS = np.concatenate(
+    [
+        np.maximum(0, (np.arange(ROWS) - ZERO_ROW) // 4),
+        np.zeros(FLAG_ROWS, np.int64),
+        np.maximum(0, (np.arange(MAGNITUDE_ROWS) - UNIT_MAGNITUDE) // 4),
+    ]
+)
 
 
 def encode(symbols: np.ndarray, rows: np.ndarray) -> bytes:
     """Code each symbol with the model of its row.
 
-    symbols: [n] int64, |symbol| < 2^31. rows: [n] int64 in 0..ROWS-1.
+    symbols: [n] int64, |symbol| < 2^31. rows: [n] int64 in 0..ALL_ROWS-1.
     Returns b"" where every symbol is 0.
     Raises: ValueError for symbols or rows of another shape or range.
     """
@@ -55,7 +69,7 @@ def encode_parts(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
 def decode(data: bytes, rows: np.ndarray) -> np.ndarray:
     """The symbols that `encode` was given: [n] int64.
 
-    rows: [n] int64 in 0..ROWS-1, the same as for `encode`.
+    rows: [n] int64 in 0..ALL_ROWS-1, the same as for `encode`.
     Raises: CorruptFile if `data` is not what `encode` returns for any symbols with these rows; ValueError for
         rows of another shape or range.
     """
@@ -78,7 +92,7 @@ class Decoder:
         self._coder = constriction.stream.stack.AnsCoder(words)
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
-        """The symbols of the next part, [n] int64, whose rows are [n] int64 in 0..ROWS-1."""
+        """The symbols of the next part, [n] int64, whose rows are [n] int64 in 0..ALL_ROWS-1."""
         _, rows = _checked(np.zeros(np.shape(rows), np.int64), rows)
         return _pop(self._coder, rows)
 
@@ -91,7 +105,7 @@ class Decoder:
 def code_length(symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """What each symbol costs: [n] float64 bits. Their sum is within some 3 bytes of the size of `encode`.
 
-    symbols: [n] int64, |symbol| < 2^31. rows: [n] int64 in 0..ROWS-1.
+    symbols: [n] int64, |symbol| < 2^31. rows: [n] int64 in 0..ALL_ROWS-1.
     Raises: ValueError for symbols or rows of another shape or range.
     """
     symbols, rows = _checked(symbols, rows)
@@ -101,7 +115,8 @@ def code_length(symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if escaped.any():
         orders = _GOLOMB_ORDERS[rows[escaped]]
         digits = _digits(magnitudes[escaped] - supports[escaped] - 1 + (1 << orders))
-        bits[escaped] += 2 + 2 * digits - orders  # sign, prefix with its end, digits
+        signs = rows[escaped] < ROWS
+        bits[escaped] += signs + 1 + 2 * digits - orders  # sign, prefix with its end, digits
     return bits
 
 
@@ -111,7 +126,9 @@ def _push(coder: constriction.stream.stack.AnsCoder, symbols: np.ndarray, rows: 
     magnitudes, supports = np.abs(symbols), _supports()[rows]
     escaped = magnitudes > supports
     # 0, 1, -1, 2, -2, ..., escape: as the interval of 0 begins at 0, coding it leaves an empty coder empty.
-    indices = np.where(escaped, 2 * supports + 1, 2 * magnitudes - (symbols > 0)).astype(np.int32)
+    signed = rows < ROWS
+    indices = np.where(signed, 2 * magnitudes - (symbols > 0), magnitudes)
+    indices = np.where(escaped, np.where(signed, 2, 1) * supports + 1, indices).astype(np.int32)
     for bits in reversed(_escape_bits(symbols[escaped], rows[escaped])):
         coder.encode_reverse(bits, _bit_model())
     for row, begin, end in reversed(_runs(rows)):
@@ -124,12 +141,13 @@ def _pop(coder: constriction.stream.stack.AnsCoder, rows: np.ndarray) -> np.ndar
     indices = np.zeros(len(rows), np.int64)
     for row, begin, end in _runs(rows):
         indices[begin:end] = coder.decode(_model(row), end - begin)
-    magnitudes = (indices + 1) // 2
-    sorted_symbols = np.where(indices % 2 == 1, magnitudes, -magnitudes)
+    signed = rows < ROWS
+    magnitudes = np.where(signed, (indices + 1) // 2, indices)
+    sorted_symbols = np.where(signed & (indices % 2 == 0), -magnitudes, magnitudes)
     supports = _supports()[rows]
-    escaped = indices == 2 * supports + 1
+    escaped = indices == np.where(signed, 2, 1) * supports + 1
     if escaped.any():
-        sorted_symbols[escaped] = _decode_escapes(coder, supports[escaped], _GOLOMB_ORDERS[rows[escaped]])
+        sorted_symbols[escaped] = _decode_escapes(coder, rows[escaped])
     symbols = np.empty_like(sorted_symbols)
     symbols[order] = sorted_symbols
     return symbols
@@ -141,15 +159,17 @@ def _escape_bits(symbols: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
     values = magnitudes - _supports()[rows] - 1 + (1 << orders)
     digits = _digits(values)
     prefixes = digits - orders
-    rounds = [symbols < 0]
+    rounds = [symbols[rows < ROWS] < 0]
     rounds += [prefixes[prefixes >= i] > i for i in range(int(prefixes.max(initial=-1)) + 1)]
     rounds += [values[digits > i] >> i & 1 for i in reversed(range(int(digits.max(initial=0))))]
     return [bits.astype(np.int32) for bits in rounds]
 
 
-def _decode_escapes(coder: constriction.stream.stack.AnsCoder, supports: np.ndarray, orders: np.ndarray) -> np.ndarray:
+def _decode_escapes(coder: constriction.stream.stack.AnsCoder, rows: np.ndarray) -> np.ndarray:
     """The symbols behind the escapes, the inverse of `_escape_bits`: [n] int64."""
-    negative = coder.decode(_bit_model(), len(supports)) == 1
+    supports, orders = _supports()[rows], _GOLOMB_ORDERS[rows]
+    negative = np.zeros(len(rows), bool)
+    negative[rows < ROWS] = coder.decode(_bit_model(), int(np.sum(rows < ROWS))) == 1
     prefixes = np.zeros(len(supports), np.int64)
     unfinished = np.arange(len(supports))
     while len(unfinished):
@@ -176,8 +196,10 @@ def _by_row(rows: np.ndarray) -> np.ndarray:
 
 def _runs(rows: np.ndarray) -> list[tuple[int, int, int]]:
     """Sorted rows as (row, begin, end) of those that occur, in coding order."""
-    bounds = np.searchsorted(rows, np.arange(ROWS + 1)).tolist()
-    return [(row, bounds[row], bounds[row + 1]) for row in range(ROWS) if bounds[row] < bounds[row + 1]]
+    if not len(rows):
+        return []
+    begins = [0, *(np.flatnonzero(np.diff(rows)) + 1).tolist()]
+    return list(zip(rows[begins].tolist(), begins, [*begins[1:], len(rows)], strict=True))
 
 
 def _digits(values: np.ndarray) -> np.ndarray:
@@ -191,39 +213,51 @@ def _checked(symbols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
         raise ValueError(f"symbols and rows must be as long: {symbols.shape = }, {rows.shape = }")
     if symbols.dtype.kind not in "iu" or rows.dtype.kind not in "iu":
         raise ValueError(f"symbols and rows must be integers: {symbols.dtype = }, {rows.dtype = }")
-    if len(rows) and not (rows.min() >= 0 and rows.max() < ROWS):
-        raise ValueError(f"rows must lie in 0..{ROWS - 1}: {rows.min() = }, {rows.max() = }")
+    if len(rows) and not (rows.min() >= 0 and rows.max() < ALL_ROWS):
+        raise ValueError(f"rows must lie in 0..{ALL_ROWS - 1}: {rows.min() = }, {rows.max() = }")
     if len(symbols) and not (symbols.min() > -SYMBOL_LIMIT and symbols.max() < SYMBOL_LIMIT):
         raise ValueError(f"symbols must lie within 2^31: {symbols.min() = }, {symbols.max() = }")
+    unsigned = rows >= ROWS
+    if unsigned.any():
+        if symbols[unsigned].min() < 0:
+            raise ValueError(f"flags and magnitudes cannot be negative: {symbols[unsigned].min() = }")
+        flags = symbols[unsigned & (rows < MAGNITUDE_ROW)]
+        if flags.max(initial=0) > 1:
+            raise ValueError(f"flags are 0 or 1: {flags.max() = }")
     return symbols.astype(np.int64), rows.astype(np.int64)
 
 
 @cache
 def _table() -> np.ndarray:
-    """[ROWS, 2 + largest support] int64 frequencies: escape, 0, +-1, +-2, ...; 0 beyond the row's support."""
-    content = files("inrcodec.coding").joinpath("laplace_frequencies.npy").read_bytes()
-    table: np.ndarray = np.load(BytesIO(content), allow_pickle=False).astype(np.int64)
-    return table
+    """[ALL_ROWS, 2 + largest support] int64 frequencies: escape, 0, (+-)1, (+-)2, ...; 0 beyond the row's support."""
+    tables = []
+    for name in ("laplace", "unsigned"):
+        content = files("inrcodec.coding").joinpath(f"{name}_frequencies.npy").read_bytes()
+        tables.append(np.load(BytesIO(content), allow_pickle=False).astype(np.int64))
+    width = max(table.shape[1] for table in tables)
+    padded: np.ndarray = np.concatenate([np.pad(table, ((0, 0), (0, width - table.shape[1]))) for table in tables])
+    return padded
 
 
 @cache
 def _supports() -> np.ndarray:
-    """[ROWS] int64: the largest magnitude that has a frequency of its own."""
-    supports: np.ndarray = np.count_nonzero(_table(), axis=1) - 2
+    """[ALL_ROWS] int64: the largest magnitude that has a frequency of its own."""
+    supports: np.ndarray = np.count_nonzero(_table()[:, 1:], axis=1) - 1
     return supports
 
 
 @cache
 def _symbol_bits() -> np.ndarray:
-    """[ROWS, 2 + largest support] float64: the table's frequencies as bits."""
+    """[ALL_ROWS, 2 + largest support] float64: the table's frequencies as bits."""
     bits: np.ndarray = _TOTAL_BITS - np.log2(np.maximum(_table(), 1))
     return bits
 
 
 @cache
 def _model(row: int) -> constriction.stream.model.Categorical:
-    escape, zero, *pairs = _table()[row, : _supports()[row] + 2]
-    return _exact_model(np.array([zero, *np.repeat(pairs, 2), escape]))
+    escape, zero, *others = _table()[row, : _supports()[row] + 2]
+    alphabet = [zero, *(np.repeat(others, 2) if row < ROWS else others), *([escape] if escape else [])]
+    return _exact_model(np.array(alphabet))
 
 
 @cache

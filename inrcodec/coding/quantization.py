@@ -36,7 +36,7 @@ class Quantizer:
     def columns(self, initialization: Initialization) -> tuple[np.ndarray, np.ndarray]:
         """Steps and model scales of every coded parameter, each int64 [n]."""
         sizes = [initialization.theta_0[name].numel() for name in initialization.adapted]
-        scales = [initialization.prior.scales[name].flatten() for name in initialization.adapted]
+        scales = [initialization.delta_prior.scales[name].flatten() for name in initialization.adapted]
         prior = torch.cat(scales).numpy().astype(np.int64)
         return np.repeat(np.array(self.steps), sizes), prior + np.repeat(np.array(self.shifts), sizes)
 

@@ -102,8 +102,8 @@ def choose_quantizer(
     chosen = np.unique(np.linspace(0, len(deltas) - 1, min(sample, len(deltas))).astype(int)).tolist()
     deltas, contexts = deltas[chosen], contexts[chosen]
     exponents = contexts.normalization.exponents
-    tensors = len(initialization.prior.steps)
-    quantizer = start or Quantizer(initialization.prior.steps, (0,) * tensors)
+    tensors = len(initialization.delta_prior.steps)
+    quantizer = start or Quantizer(initialization.delta_prior.steps, (0,) * tensors)
     for move in moves:
         symbols = measure(deltas, contexts, initialization, quantizer, device).symbols
         quantizer = fit_shifts(quantizer, initialization, symbols, exponents)

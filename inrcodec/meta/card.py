@@ -2,7 +2,8 @@
 
 from dataclasses import asdict
 
-from inrcodec.meta.initialization import Initialization
+from inrcodec.meta.initialization import ContextPrior, Initialization
+from inrcodec.models import Parameters
 
 
 def model_card(name: str, initialization: Initialization) -> str:
@@ -10,18 +11,13 @@ def model_card(name: str, initialization: Initialization) -> str:
     provenance = initialization.provenance
     training = provenance["training"]
     model = {"name": initialization.model.name, **asdict(initialization.model)}
-    rows = [
-        f"| {steps} | {psnr:.2f} | {provenance['evaluation']['random'][steps]:.2f} |"
-        for steps, psnr in sorted(provenance["evaluation"]["initialization"].items(), key=lambda row: int(row[0]))
-    ]
     return "\n".join(
         [
             f"# {name}",
             "",
             f"Initialization for {initialization.modality}, identifier `{initialization.identifier.hex()}`.",
             "",
-            f"- Field: {', '.join(f'{key} {value}' for key, value in model.items())}; "
-            f"{initialization.delta_size} parameters coded per patch.",
+            f"- Field: {', '.join(f'{key} {value}' for key, value in model.items())}; {_coded(initialization)}.",
             f"- Patches: {', '.join(f'{key} {value}' for key, value in asdict(initialization.patches).items())}.",
             f"- Data: {provenance['data']} ({provenance['files']} files).",
             f"- Meta-training: {training['outer_steps']} outer steps of {training['batch']} signals, "
@@ -32,12 +28,46 @@ def model_card(name: str, initialization: Initialization) -> str:
             f"- Machine: {provenance['device']}, {provenance['machine']}, torch {provenance['torch']}; "
             f"{provenance['seconds'] / 60:.0f} minutes.",
             "",
-            "Held-out patches, PSNR in dB (mean over patches, values in [0, 1]), against the same field from a random "
-            "initialization at its best step size:",
-            "",
-            "| steps | this initialization | random initialization |",
-            "|---|---|---|",
-            *rows,
+            *_evaluation(initialization),
             "",
         ]
     )
+
+
+def _coded(initialization: Initialization) -> str:
+    if isinstance(initialization.prior, ContextPrior):
+        return f"the latents are coded, with an entropy model of {_size(initialization.prior.weights)} weights"
+    return f"{initialization.delta_size} parameters coded per patch"
+
+
+def _size(parameters: Parameters) -> int:
+    return sum(value.numel() for value in parameters.values())
+
+
+def _evaluation(initialization: Initialization) -> list[str]:
+    evaluation = initialization.provenance["evaluation"]
+    if isinstance(initialization.prior, ContextPrior):
+        rows = [
+            f"| {quality} | {steps} | {measured['bits']:.3f} | {measured['psnr']:.2f} |"
+            for quality, by_steps in evaluation.items()
+            for steps, measured in by_steps.items()
+        ]
+        return [
+            "Held-out patches, means over patches of the entropy model's bits per sample and of PSNR in dB:",
+            "",
+            "| quality | steps | bits | PSNR |",
+            "|---|---|---|---|",
+            *rows,
+        ]
+    rows = [
+        f"| {steps} | {psnr:.2f} | {evaluation['random'][steps]:.2f} |"
+        for steps, psnr in sorted(evaluation["initialization"].items(), key=lambda row: int(row[0]))
+    ]
+    return [
+        "Held-out patches, PSNR in dB (mean over patches, values in [0, 1]), against the same field from a random "
+        "initialization at its best step size:",
+        "",
+        "| steps | this initialization | random initialization |",
+        "|---|---|---|",
+        *rows,
+    ]

@@ -15,9 +15,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from inrcodec.coding.context_model import ContextModel
 from inrcodec.errors import InitializationError
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
-from inrcodec.models import FIELDS, Field, Parameters
+from inrcodec.models import FIELDS, Field, LatentPyramid, Parameters
 from inrcodec.patches import PatchConfig
 from inrcodec.signals import MODALITIES
 
@@ -43,6 +44,17 @@ class CodingPrior:
 
 
 @dataclass(frozen=True, eq=False)
+class ContextPrior:
+    """The entropy model of a latent pyramid.
+
+    contexts: its configuration; weights: int32, in the units of coding.
+    """
+
+    contexts: ContextModel
+    weights: Parameters
+
+
+@dataclass(frozen=True, eq=False)
 class Initialization:
     """theta_0 with its field, the way signals are shown to it, its step sizes and coding prior.
 
@@ -59,13 +71,20 @@ class Initialization:
     adaptation: AdaptationConfig
     theta_0: Parameters
     log_step_sizes: Parameters
-    prior: CodingPrior
+    prior: CodingPrior | ContextPrior
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def adapted(self) -> list[str]:
         """Names of the tensors a delta has, in coding order."""
         return [name for name in self.theta_0 if name not in self.model.constants]
+
+    @property
+    def delta_prior(self) -> CodingPrior:
+        """The prior of a weight-coded field's delta."""
+        if not isinstance(self.prior, CodingPrior):
+            raise TypeError(f"a {self.model.name} has no delta")
+        return self.prior
 
     @property
     def delta_size(self) -> int:
@@ -90,17 +109,25 @@ class Initialization:
         return safetensors.torch.save(self._tensors(), metadata={METADATA_KEY: document})
 
     def _configuration(self) -> dict[str, Any]:
-        return {
+        prior: dict[str, Any] = (
+            {"hidden": self.prior.contexts.hidden}
+            if isinstance(self.prior, ContextPrior)
+            else {"steps": self.prior.steps}
+        )
+        return prior | {
             "format": FORMAT,
             "modality": self.modality,
             "field": {"name": self.model.name, **_not_default(self.model)},
             "patches": _not_default(self.patches),
             "adaptation": _not_default(self.adaptation),
-            "steps": self.prior.steps,
         }
 
     def _tensors(self) -> dict[str, Tensor]:
-        groups = {"theta_0": self.theta_0, "step_sizes": self.log_step_sizes, "scales": self.prior.scales}
+        groups = {"theta_0": self.theta_0, "step_sizes": self.log_step_sizes}
+        if isinstance(self.prior, ContextPrior):
+            groups["contexts"] = self.prior.weights
+        else:
+            groups["scales"] = self.prior.scales
         return {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
 
     @classmethod
@@ -145,10 +172,7 @@ class Initialization:
                     name: _tensor(tensors, f"theta_0/{name}", torch.float32, shape) for name, shape in shapes.items()
                 },
                 log_step_sizes=_step_sizes(tensors, adapted),
-                prior=CodingPrior(
-                    {name: _tensor(tensors, f"scales/{name}", torch.int16, shape) for name, shape in adapted.items()},
-                    _steps(document["steps"], len(adapted)),
-                ),
+                prior=_prior(document, tensors, model, adapted),
                 provenance=_mapping(document["provenance"]),
             )
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -190,6 +214,18 @@ def _tensor(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tu
     if not torch.isfinite(tensor).all():
         raise ValueError(f"{name} has values that are not finite")
     return tensor
+
+
+def _prior(
+    document: dict[str, Any], tensors: dict[str, Tensor], model: Field, adapted: dict[str, tuple[int, ...]]
+) -> CodingPrior | ContextPrior:
+    if isinstance(model, LatentPyramid):
+        contexts = ContextModel(model.groups, model.levels, document["hidden"])
+        shapes = contexts.shapes()
+        weights = {name: _tensor(tensors, f"contexts/{name}", torch.int32, shape) for name, shape in shapes.items()}
+        return ContextPrior(contexts, weights)
+    scales = {name: _tensor(tensors, f"scales/{name}", torch.int16, shape) for name, shape in adapted.items()}
+    return CodingPrior(scales, _steps(document["steps"], len(adapted)))
 
 
 def _step_sizes(tensors: dict[str, Tensor], adapted: dict[str, tuple[int, ...]]) -> Parameters:

@@ -1,12 +1,12 @@
 """Configurations of meta-training: the codec's own, small enough that a delta is worth sending, and the papers'."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import AdaptationConfig
 from inrcodec.meta.training import TrainingConfig
-from inrcodec.models import Field, FourierFeatureNetwork, NeRV, Siren
+from inrcodec.models import Field, FourierFeatureNetwork, LatentPyramid, NeRV, Siren
 from inrcodec.patches import PatchConfig
 
 Scale = Literal["codec", "paper"]
@@ -14,11 +14,23 @@ Scale = Literal["codec", "paper"]
 
 @dataclass(frozen=True)
 class Preset:
-    """What a meta-training run is made of, before its data."""
+    """What a meta-training run is made of, before its data.
+
+    crop: shape of the patches that are learned from, where those of the codec are larger.
+    hidden: width of the entropy model of a latent pyramid.
+    """
 
     model: Field
     patches: PatchConfig
     training: TrainingConfig
+    crop: tuple[int, ...] | None = None
+    hidden: int | None = None
+
+    @property
+    def training_patches(self) -> PatchConfig:
+        if self.crop is None:
+            return self.patches
+        return replace(self.patches, shape=self.crop, overlap=(0,) * len(self.crop))
 
 
 CODEC_PATCHES = {
@@ -35,6 +47,19 @@ PAPER_PATCHES = {
     "climate": PatchConfig((181, 360), (0, 0), normalize=False, sphere=True),
 }
 
+PYRAMID_PATCHES = {
+    "image": PatchConfig((768, 768), (16, 16), normalize=False),
+    "video": PatchConfig((16, 320, 320), (0, 8, 8), normalize=False),
+    "audio": PatchConfig((1 << 16,), (256,), normalize=False),
+    "climate": PatchConfig((1024, 1536), (16, 16), normalize=False),
+}
+
+PYRAMID_CROPS = {"image": (128, 128), "video": (8, 64, 64), "audio": (1 << 14,), "climate": (88, 120)}
+
+PYRAMID_LEVELS = {"image": (6, 6), "video": (3, 5, 5), "audio": (10,), "climate": (6, 6)}
+
+PYRAMID_QUANTIZATION = {"image": (-56, -4), "video": (-48, -4), "audio": (-88, -16), "climate": (-88, -20)}
+
 OUTPUTS = {"image": 3, "video": 3, "audio": 1, "climate": 1}
 
 CODEC_WIDTH = {"image": 16, "video": 20, "audio": 16, "climate": 16}
@@ -48,6 +73,8 @@ def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Prese
     """
     if modality not in OUTPUTS:
         raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(OUTPUTS)}")
+    if field == "pyramid":
+        return _pyramid(modality)
     patches = (CODEC_PATCHES if scale == "codec" else PAPER_PATCHES)[modality]
     inputs, outputs = patches.dimensions, OUTPUTS[modality]
     if field == "nerv" and modality != "video":
@@ -55,6 +82,26 @@ def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Prese
     if scale == "codec":
         return Preset(_codec_field(modality, field, inputs, outputs), patches, _codec_training(field))
     return Preset(_paper_field(modality, field, inputs, outputs), patches, _paper_training(modality, field))
+
+
+def _pyramid(modality: str) -> Preset:
+    crop = PYRAMID_CROPS[modality]
+    return Preset(
+        model=LatentPyramid(len(crop), OUTPUTS[modality], PYRAMID_LEVELS[modality]),
+        patches=PYRAMID_PATCHES[modality],
+        training=TrainingConfig(
+            adaptation=AdaptationConfig(steps=1, gamma=1.0, score="full"),
+            bootstrap_steps=0,
+            outer_step_size=3e-3,
+            schedule="cosine",
+            clip=0.5,
+            batch=6 if modality != "climate" else 12,
+            outer_steps=12_000,
+            quantization=PYRAMID_QUANTIZATION[modality],
+        ),
+        crop=crop,
+        hidden=32,
+    )
 
 
 def _codec_field(modality: str, field: str, inputs: int, outputs: int) -> Field:
@@ -66,7 +113,7 @@ def _codec_field(modality: str, field: str, inputs: int, outputs: int) -> Field:
             return FourierFeatureNetwork(inputs, outputs, width=width, depth=4, frequencies=width, scale=2.0)
         case "nerv":
             return NeRV(inputs, outputs, octaves=3, stem=16, base=(4, 4), channels=(12, 8, 8, 8))
-    raise UsageError(f"no field is called {field!r}: choose siren, ffn or nerv")
+    raise UsageError(f"no field is called {field!r}: choose siren, ffn, nerv or pyramid")
 
 
 def _codec_training(field: str) -> TrainingConfig:

@@ -16,20 +16,26 @@ import torch
 from inrcodec import __version__
 from inrcodec.coding.quantization import unflatten
 from inrcodec.coding.rate_distortion import STEP_LIMIT, choose_quantizer
-from inrcodec.encoder import EncodeOptions, adapt_patches, trade_off_of_quality
 from inrcodec.errors import InrcodecError, UsageError
+from inrcodec.latent_fields import pyramid_on
 from inrcodec.meta.adaptation import SHARED, signal_losses
 from inrcodec.meta.card import model_card
 from inrcodec.meta.data import PatchContexts, PatchSampler
 from inrcodec.meta.initialization import CodingPrior, Initialization
 from inrcodec.meta.presets import Preset
+from inrcodec.meta.pyramid_adaptation import adapt_latents, step_of_trade_off
+from inrcodec.meta.pyramid_training import PyramidTrainer
 from inrcodec.meta.training import MetaTrainer
+from inrcodec.models.pyramid import Grid, LatentPyramid
+from inrcodec.options import EncodeOptions, trade_off_of_quality
 from inrcodec.signals import find_files, read, write_whole
 from inrcodec.signals.signal import Signal
+from inrcodec.weight_fields import adapt_patches
 
 CHECKPOINT_SECONDS = 60.0
 PRIOR_PATCHES = 512
 EVALUATION_PATCHES = 128
+PYRAMID_EVALUATION_PATCHES = 24
 RANDOM_STEP_SIZES = (1e-3, 1e-2, 1e-1, 1.0)
 """Inner step sizes tried for the random initialization, so that it is compared at its best."""
 
@@ -104,9 +110,9 @@ def meta_train(
     """
     device = device or torch.device("cpu")
     config = preset.training
-    sampler = PatchSampler(data.training, preset.patches, preset.model.out_features, config.seed)
-    held_out = PatchSampler(data.held_out, preset.patches, preset.model.out_features, seed=1)
-    trainer = MetaTrainer(preset.model, config, device)
+    sampler = PatchSampler(data.training, preset.training_patches, preset.model.out_features, config.seed)
+    held_out = PatchSampler(data.held_out, preset.training_patches, preset.model.out_features, seed=1)
+    trainer = _trainer(preset, device)
     checkpoint = output.with_name(output.name + ".checkpoint")
     seconds = _resume(trainer, preset, checkpoint) if resume else 0.0
     _save(trainer, preset, checkpoint, seconds)  # so that a run cut in its first minute can be resumed too
@@ -121,18 +127,31 @@ def meta_train(
         "torch": torch.__version__,
         "inrcodec": __version__,
     }
-    initialization = finish(modality, preset, trainer, sampler, provenance, device)
-    initialization = replace(
-        initialization, provenance=provenance | {"evaluation": evaluate(initialization, held_out, device)}
-    )
+    if isinstance(trainer, PyramidTrainer):
+        initialization = pyramid_initialization(modality, preset, trainer, provenance)
+        evaluation: dict[str, Any] = evaluate_pyramid(initialization, held_out, preset, device)
+    else:
+        initialization = finish(modality, preset, trainer, sampler, provenance, device)
+        evaluation = evaluate(initialization, held_out, device)
+    initialization = replace(initialization, provenance=provenance | {"evaluation": evaluation})
     write_whole(output, lambda path: path.write_bytes(initialization.to_bytes()))
     card = output.with_name(output.stem + ".md")
     write_whole(card, lambda path: path.write_text(model_card(output.stem, initialization)))
     return initialization
 
 
+Trainer = MetaTrainer | PyramidTrainer
+
+
+def _trainer(preset: Preset, device: torch.device) -> Trainer:
+    if isinstance(preset.model, LatentPyramid):
+        shape = preset.training_patches.shape
+        return PyramidTrainer(preset.model, preset.training, shape, preset.hidden or 32, device)
+    return MetaTrainer(preset.model, preset.training, device)
+
+
 def _train(
-    trainer: MetaTrainer,
+    trainer: Trainer,
     preset: Preset,
     sampler: PatchSampler,
     checkpoint: Path,
@@ -208,6 +227,46 @@ def finish(
     return replace(initialization, prior=CodingPrior(named, quantizer.steps))
 
 
+def pyramid_initialization(
+    modality: str, preset: Preset, trainer: PyramidTrainer, provenance: dict[str, Any]
+) -> Initialization:
+    """The initialization of a trainer's state."""
+    return Initialization(
+        modality=modality,
+        model=preset.model,
+        patches=preset.patches,
+        adaptation=preset.training.adaptation,
+        theta_0={name: value.detach().cpu() for name, value in trainer.theta_0.items()},
+        log_step_sizes={SHARED: torch.zeros(1)},
+        prior=trainer.prior,
+        provenance=provenance,
+    )
+
+
+def evaluate_pyramid(
+    initialization: Initialization, held_out: PatchSampler, preset: Preset, device: torch.device
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Held-out bits per sample and PSNR in dB (means over patches) by trade-off quality and adaptation steps."""
+    contexts = held_out.batch(0, PYRAMID_EVALUATION_PATCHES).context(device)
+    shape = preset.training_patches.shape
+    values = contexts.values.transpose(1, 2).unflatten(2, shape)
+    grid = Grid(shape, (False,) * len(shape))
+    pyramid = pyramid_on(initialization, device)
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for quality in (20, 40, 60):
+        trade_off = trade_off_of_quality(quality)
+        step = torch.full((len(values),), float(step_of_trade_off(trade_off, values.shape[1])), device=device)
+        results[str(quality)] = {}
+        for steps in (0, 1, 4):
+            symbols = adapt_latents(pyramid, values, grid, step, steps=steps)
+            with torch.no_grad():
+                error = (pyramid.values(symbols, grid, step) - values).square().flatten(1).mean(1)
+                bits = pyramid.bits(symbols, grid, step, [level.abs() for level in symbols]) / values[0, 0].numel()
+            psnr = float((-10 * torch.log10(error.clamp_min(1e-12))).mean())
+            results[str(quality)][str(steps)] = {"bits": round(float(bits.mean()), 4), "psnr": round(psnr, 2)}
+    return results
+
+
 def evaluate(
     initialization: Initialization, held_out: PatchSampler, device: torch.device
 ) -> dict[str, dict[str, float]]:
@@ -249,16 +308,18 @@ def _settings(preset: Preset) -> dict[str, Any]:
         "patches": asdict(preset.patches),
         "training": asdict(preset.training),
     }
+    if preset.crop is not None:
+        settings["pyramid"] = {"crop": preset.crop, "hidden": preset.hidden}
     return dict(json.loads(json.dumps(settings)))
 
 
-def _save(trainer: MetaTrainer, preset: Preset, checkpoint: Path, seconds: float) -> None:
+def _save(trainer: Trainer, preset: Preset, checkpoint: Path, seconds: float) -> None:
     metadata = {"inrcodec": json.dumps({"settings": _settings(preset), "seconds": seconds}, sort_keys=True)}
     content = safetensors.torch.save(trainer.state(), metadata=metadata)
     write_whole(checkpoint, lambda path: path.write_bytes(content))
 
 
-def _resume(trainer: MetaTrainer, preset: Preset, checkpoint: Path) -> float:
+def _resume(trainer: Trainer, preset: Preset, checkpoint: Path) -> float:
     """Load a checkpoint into the trainer; returns the seconds trained before."""
     try:
         content = checkpoint.read_bytes()

@@ -1,5 +1,6 @@
 """The outer loop: meta-learning theta_0 by differentiating through the adaptation of many signals."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,6 +42,7 @@ class TrainingConfig:
     batch: signals per outer step.
     outer_steps: length of the run.
     seed: of the random initialization and of every random choice.
+    quantization: finest and coarsest index of the quantization steps that a latent pyramid learns to live with.
     """
 
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
@@ -56,10 +58,12 @@ class TrainingConfig:
     batch: int = 4
     outer_steps: int = 150_000
     seed: int = 0
+    quantization: tuple[int, int] = (-56, -4)
 
     def __post_init__(self) -> None:
         if isinstance(self.adaptation, dict):  # as it comes back from JSON
             object.__setattr__(self, "adaptation", AdaptationConfig(**self.adaptation))
+        object.__setattr__(self, "quantization", tuple(self.quantization))
 
 
 def bootstrap_target(
@@ -151,10 +155,7 @@ class MetaTrainer:
         A batch on which the adaptation diverges (the meta-gradient is not finite) changes nothing.
         Raises: UsageError after `MAX_DIVERGED` such batches in a row.
         """
-        progress = self.step / max(self.config.outer_steps, 1)
-        factor = 1.0
-        if self.config.schedule == "cosine":
-            factor = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(progress, 1.0)))))
+        factor = scheduled(self.config, self.step)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + self.step) % 2**63)
@@ -178,31 +179,53 @@ class MetaTrainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later `load_state` needs, as named tensors on the CPU."""
-        tensors = {"step": torch.tensor([self.step]), "diverged": torch.tensor([self.diverged])}
-        for kind, parameters in (("theta_0", self.theta_0), ("step_sizes", self.log_step_sizes)):
-            for name, value in parameters.items():
-                tensors[f"{kind}/{name}"] = value.detach().cpu().clone()
-                for moment, tensor in self.optimizer.state.get(value, {}).items():
-                    tensors[f"{kind}/{name}/adam/{moment}"] = tensor.detach().cpu().clone()
-        return tensors
+        counts = {"step": torch.tensor([self.step]), "diverged": torch.tensor([self.diverged])}
+        return counts | save_tensors(self._groups, self.optimizer)
+
+    @property
+    def _groups(self) -> dict[str, Parameters]:
+        return {"theta_0": self.theta_0, "step_sizes": self.log_step_sizes}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take up a `state`. Raises: UsageError if it is another field's."""
         self.step = int(tensors["step"])
         self.diverged = int(tensors["diverged"])
-        for kind, parameters in (("theta_0", self.theta_0), ("step_sizes", self.log_step_sizes)):
-            for name, value in parameters.items():
-                saved = tensors.get(f"{kind}/{name}")
-                if saved is None or saved.shape != value.shape:
-                    raise UsageError(f"the checkpoint does not fit this field: {kind} {name} is {saved}")
-                value.data.copy_(saved)
-                moments = {
-                    key.rsplit("/", 1)[1]: tensor.clone()
-                    for key, tensor in tensors.items()
-                    if key.startswith(f"{kind}/{name}/adam/")
+        load_tensors(tensors, self._groups, self.optimizer)
+
+
+def scheduled(config: TrainingConfig, step: int) -> float:
+    """What the outer step sizes are multiplied by at a step."""
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * min(step / max(config.outer_steps, 1), 1.0)))
+
+
+def save_tensors(groups: dict[str, Parameters], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Named groups of parameters and their optimizer's moments, as named tensors on the CPU."""
+    tensors = {}
+    for kind, parameters in groups.items():
+        for name, value in parameters.items():
+            tensors[f"{kind}/{name}"] = value.detach().cpu().clone()
+            for moment, tensor in optimizer.state.get(value, {}).items():
+                tensors[f"{kind}/{name}/adam/{moment}"] = tensor.detach().cpu().clone()
+    return tensors
+
+
+def load_tensors(tensors: dict[str, Tensor], groups: dict[str, Parameters], optimizer: torch.optim.Optimizer) -> None:
+    """Inverse of `save_tensors`, in place. Raises: UsageError if they do not fit."""
+    for kind, parameters in groups.items():
+        for name, value in parameters.items():
+            saved = tensors.get(f"{kind}/{name}")
+            if saved is None or saved.shape != value.shape:
+                raise UsageError(f"the checkpoint does not fit this field: {kind} {name} is {saved}")
+            value.data.copy_(saved)
+            moments = {
+                key.rsplit("/", 1)[1]: tensor.clone()
+                for key, tensor in tensors.items()
+                if key.startswith(f"{kind}/{name}/adam/")
+            }
+            if moments:
+                optimizer.state[value] = {
+                    moment: tensor if moment == "step" else tensor.to(value.device)
+                    for moment, tensor in moments.items()
                 }
-                if moments:
-                    self.optimizer.state[value] = {
-                        moment: tensor if moment == "step" else tensor.to(value.device)
-                        for moment, tensor in moments.items()
-                    }

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from symbols import symbols_digest
 
 import inrcodec
-from inrcodec.encoder import EncodeOptions
 from inrcodec.meta.adaptation import AdaptationConfig, initial_step_sizes
 from inrcodec.meta.initialization import CodingPrior, Initialization
 from inrcodec.meta.presets import preset
+from inrcodec.options import EncodeOptions
 from inrcodec.signals.signal import Axis, Signal
 
 HERE = Path(__file__).parent

@@ -1,0 +1,21 @@
+"""The device that computes."""
+
+import torch
+
+from inrcodec.errors import UsageError
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """ "auto" is the first GPU where there is one. Raises: UsageError if the device cannot be used."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        if chosen.type == "cuda":
+            # Convolutions at 10 bits of mantissa would decode to visibly other values than on a CPU.
+            torch.backends.cudnn.allow_tf32 = False
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {str(device)!r} cannot be used ({reason}): use auto, cpu or cuda[:n]") from error
+    return chosen

@@ -1,0 +1,196 @@
+"""Latent pyramids: one field per patch, of which the integer latents are coded."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inrcodec.coding.container import Stream, stream_of
+from inrcodec.coding.context_model import WEIGHT_UNIT
+from inrcodec.coding.header import StreamHeader
+from inrcodec.coding.latents import pack_latents, unpack_latents
+from inrcodec.errors import CorruptFile
+from inrcodec.meta.data import field_channels, signal_channels, unit_values
+from inrcodec.meta.initialization import ContextPrior, Initialization
+from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, step_of_trade_off
+from inrcodec.models import LatentPyramid
+from inrcodec.models.pyramid import Grid, resample
+from inrcodec.options import EncodeOptions, Progress, ProgressCallback
+from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_count
+from inrcodec.signals.signal import Signal
+
+STEPS = {"fast": 1, "default": 4, "high": 16}
+"""Adaptation steps of every effort, beyond the first."""
+
+CHUNK_POINTS = 1 << 18
+"""Samples of a chunk, about, where patches are smaller."""
+
+BLOCK_POINTS = 1 << 19
+"""Points that the network is asked at once."""
+
+MIN_STEP, MAX_STEP = -120, 24
+"""Indices of quantization steps: 2^-15 to 2^3."""
+
+
+@dataclass(frozen=True)
+class LatentQuantization:
+    """step: index of the quantization step, for the decoder; trade_off: lambda, for the decisions."""
+
+    step: int
+    trade_off: float
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedLatents:
+    """A signal cut into patches. As the rate is part of adaptation, that waits for the quantization."""
+
+    signal: Signal
+    initialization: Initialization
+    patches: Patches
+    steps: int
+    device: torch.device
+    on_progress: ProgressCallback | None
+
+    def choose(self, trade_off: float, start: LatentQuantization | None) -> LatentQuantization:
+        """The quantization for a trade-off of rate against distortion."""
+        step = step_of_trade_off(trade_off, self.initialization.model.out_features)
+        return LatentQuantization(min(max(step, MIN_STEP), MAX_STEP), trade_off)
+
+    def code(self, quantization: LatentQuantization) -> Stream:
+        """Adapt the latents and code them, chunk by chunk."""
+        field, prior = _parts(self.initialization)
+        pyramid = pyramid_on(self.initialization, self.device)
+        grid = Grid(self.patches.shape, self.patches.closed)
+        per_chunk = max(1, CHUNK_POINTS // self.patches.points)
+        chunks = []
+        for start in range(0, len(self.patches), per_chunk):
+            end = min(start + per_chunk, len(self.patches))
+            values = torch.cat([self._values(patch) for patch in range(start, end)])
+            count = torch.ones(len(values), device=self.device)
+            symbols = adapt_latents(
+                pyramid,
+                values.to(self.device),
+                grid,
+                quantization.step * count,
+                steps=self.steps,
+                trade_off=quantization.trade_off * count,
+            )
+            integers = [level.cpu().numpy().astype(np.int64) for level in symbols]
+            chunks.append(pack_latents(integers, quantization.step, field, grid, prior.contexts, prior.weights))
+            if self.on_progress is not None:
+                self.on_progress(Progress("adapt", end, len(self.patches), None))
+        return stream_of(
+            self.signal, self.initialization.identifier, (quantization.step,), (0,), per_chunk, tuple(chunks)
+        )
+
+    def _values(self, patch: int) -> torch.Tensor:
+        """Of one patch, in [0, 1]: [1, C, *shape] float32."""
+        values = unit_values(self.signal, self.patches.values(self.signal, patch))
+        shown = field_channels(values, self.initialization.model.out_features).astype(np.float32)
+        return torch.from_numpy(np.ascontiguousarray(shown.T)).reshape(1, -1, *self.patches.shape)
+
+
+def adapt_signal(
+    signal: Signal,
+    initialization: Initialization,
+    options: EncodeOptions,
+    device: torch.device,
+    on_progress: ProgressCallback | None = None,
+) -> AdaptedLatents:
+    """Cut a signal into the patches of latent pyramids."""
+    patches = Patches.cover(signal.axes, initialization.patches)
+    return AdaptedLatents(signal, initialization, patches, adaptation_steps(options), device, on_progress)
+
+
+def adaptation_steps(options: EncodeOptions) -> int:
+    return STEPS[options.effort] if options.steps is None else options.steps
+
+
+def pyramid_on(initialization: Initialization, device: torch.device) -> Pyramid:
+    """An initialization's networks in floating point, as adaptation needs them."""
+    field, prior = _parts(initialization)
+    return Pyramid(
+        field=field,
+        shared={name: value.to(device) for name, value in initialization.theta_0.items()},
+        contexts=prior.contexts,
+        weights={name: (value.float() / WEIGHT_UNIT).to(device) for name, value in prior.weights.items()},
+    )
+
+
+def check_header(header: StreamHeader, initialization: Initialization) -> None:
+    """Raises: CorruptFile if a header's quantization or chunks cannot be those of the initialization's fields."""
+    if len(header.steps) != 1 or not MIN_STEP <= header.steps[0] <= MAX_STEP:
+        raise CorruptFile(f"the signal {header.name!r} has the quantization steps {header.steps!r:.80}")
+    patches, points = patch_count(header.axes, initialization.patches)
+    # Levels of one sample do not shrink further: thin patches have somewhat more latents than samples.
+    field, _ = _parts(initialization)
+    size = (points + max(field.levels) * 2 ** len(field.levels)) * field.out_features
+    if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
+        raise CorruptFile(
+            f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} latents, "
+            f"more than {MAX_CHUNK_SIZE} in all"
+        )
+
+
+def render(
+    stream: Stream,
+    initialization: Initialization,
+    patches: Patches,
+    samples: Iterator[PatchSamples],
+    device: torch.device,
+    onto: np.ndarray,
+) -> Iterator[int]:
+    """Decode a stream and add the fields' values in [0, 1] to `onto` [*grid, C], where every patch asks for `samples`.
+
+    Yields the number of patches done.
+    """
+    field, prior = _parts(initialization)
+    grid = Grid(patches.shape, patches.closed)
+    (step,) = stream.header.steps
+    per_chunk = stream.header.patches_per_chunk
+    shared = {name: value.to(device) for name, value in initialization.theta_0.items()}
+    steps = torch.full((1,), float(step), device=device)
+    for number, chunk in enumerate(stream.chunks):
+        count = min(per_chunk, len(patches) - number * per_chunk)
+        integers = unpack_latents(chunk, count, step, field, grid, prior.contexts, prior.weights)
+        symbols = [torch.from_numpy(level).float() for level in integers]
+        for patch in range(count):
+            latents = [level[patch : patch + 1].to(device) for level in symbols]
+            asked = next(samples)
+            with torch.no_grad():
+                maps = field.maps(shared, latents, grid, steps)
+                values = _ask(field, shared, maps, asked.local, grid, steps)
+            asked.accumulate(signal_channels(values, onto.shape[-1]), onto)
+            yield number * per_chunk + patch + 1
+
+
+def _ask(
+    field: LatentPyramid,
+    shared: dict[str, torch.Tensor],
+    maps: torch.Tensor,
+    positions: list[np.ndarray],
+    grid: Grid,
+    steps: torch.Tensor,
+) -> np.ndarray:
+    """Values [points, C] at the product of positions, block by block along the first axis."""
+    first, *others = positions
+    size = max(1, BLOCK_POINTS // math.prod(len(along) for along in others))
+    maps = resample(maps, [np.arange(maps.shape[2]), *others], grid.periodic)
+    blocks = []
+    for start in range(0, len(first), size):
+        rows = first[start : start + size]
+        # The few rows of the grid that these lie between, so that the others are left alone.
+        part = maps
+        if not grid.periodic[0]:
+            low = max(0, int(np.floor(rows.min())) - 1)
+            part, rows = maps[:, :, low : int(np.floor(rows.max())) + 3], rows - low
+        here = resample(part, [rows, *(np.arange(size) for size in part.shape[3:])], grid.periodic)
+        blocks.append(field.values(shared, here, steps)[0].flatten(1).T.cpu().numpy())
+    return np.concatenate(blocks)
+
+
+def _parts(initialization: Initialization) -> tuple[LatentPyramid, ContextPrior]:
+    assert isinstance(initialization.model, LatentPyramid) and isinstance(initialization.prior, ContextPrior)
+    return initialization.model, initialization.prior

@@ -1,0 +1,83 @@
+"""What a user can ask of the encoder, and what it says while it works."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from inrcodec.errors import UsageError
+from inrcodec.meta.adaptation import Rescaling
+from inrcodec.targets import Target
+
+Effort = Literal["fast", "default", "high"]
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What a user can ask of the encoder.
+
+    quality: 1..100, sets the trade-off of rate against distortion; ignored where a target is given.
+    effort: how long to adapt: "fast", "default" or "high".
+    steps: K_test, adaptation steps on the full context, instead of those of an effort.
+    bits_per_sample: size of the file to aim for, in bits per sample of the signal.
+    psnr: reconstruction to aim for, in dB, at the lowest rate.
+    rescaling: how the full-context gradient is rescaled.
+    device: "auto", "cpu" or "cuda[:n]".
+    """
+
+    quality: float = 40.0
+    effort: Effort = "default"
+    steps: int | None = None
+    bits_per_sample: float | None = None
+    psnr: float | None = None
+    rescaling: Rescaling = "exact"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality is {self.quality}, give 1 (smallest) to 100 (best)")
+        if self.effort not in get_args(Effort):
+            raise UsageError(f"no effort is called {self.effort!r}: choose from {', '.join(get_args(Effort))}")
+        if self.steps is not None and self.steps < 0:
+            raise UsageError(f"{self.steps} adaptation steps: give 0 or more")
+        if self.bits_per_sample is not None and self.psnr is not None:
+            raise UsageError("a rate and a PSNR cannot both be targets: give one of them")
+        for name, target in (("bits per sample", self.bits_per_sample), ("PSNR", self.psnr)):
+            if target is not None and not 0 < target < math.inf:
+                raise UsageError(f"the target of {target} {name} is not a positive number")
+
+    @property
+    def target(self) -> Target | None:
+        """What to aim for instead of a quality."""
+        if self.bits_per_sample is None and self.psnr is None:
+            return None
+        return Target(self.bits_per_sample, self.psnr)
+
+    @property
+    def trade_off(self) -> float:
+        """lambda of D + lambda R, in squared error of values in [0, 1] per bit per sample."""
+        return trade_off_of_quality(self.quality)
+
+
+def trade_off_of_quality(quality: float) -> float:
+    """Qualities 1 to 100 to lambda, five decades apart, evenly in its logarithm."""
+    return 10 ** (-1 - 5 * quality / 100)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the encoding of a signal is.
+
+    stage: "adapt", or "search" for a target.
+    step: adaptation steps done of `steps` (all batches of patches together), or trials of nobody knows how many.
+    psnr: in dB, of the patches not yet quantized or of the trial; rate: of the trial, in bits per sample.
+    """
+
+    stage: str
+    step: int
+    steps: int | None
+    psnr: float | None
+    rate: float | None = None
+
+
+ProgressCallback = Callable[[Progress], None]

@@ -1,0 +1,208 @@
+"""The latent pyramid: a field whose per-signal parameters are grids of latents, sparse and cheap to code.
+
+The latents are the detail bands of a wavelet transform, one grid per level and band, and the coarsest means. Every
+latent contributes a smooth kernel of its level's width; their sum is the linear part of the field. A small shared
+network beside it, fed by the same interpolated sums split by level, restores what quantization took away. All of it
+is shared by all signals; only the latents are adapted, from theta_0 = 0.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inrcodec.models.field import Field, Parameters
+from inrcodec.models.wavelet import Level, analyse, levels_of, synthesise
+
+_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_FEATURE_GAIN = 8.0
+"""Brings features of values in [0, 1] to about unit size."""
+
+_RESTORED_LEVELS = 3
+"""The network sees this many finest levels apart, the others as their sum."""
+
+STEPS_PER_OCTAVE = 8
+"""Latents are multiples of a quantization step Delta = 2^(index / 8), an integer index."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid a pyramid lies on. periodic: which axes are closed."""
+
+    shape: tuple[int, ...]
+    periodic: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class LatentPyramid(Field):
+    """Configuration of a latent pyramid.
+
+    levels: how often each axis is halved, six times unless given; the coarsest grid has strides 2 ** levels.
+    width: of the restoring network; three outputs are shown as one luma and two chroma channels.
+    """
+
+    levels: tuple[int, ...] = ()
+    width: int = 16
+
+    name: ClassVar[str] = "pyramid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.levels:
+            object.__setattr__(self, "levels", (6,) * self.in_features)
+        if len(self.levels) != self.in_features or max(self.levels) > 16:
+            raise ValueError(f"a pyramid of {self.in_features} axes cannot have the levels {self.levels}")
+
+    @property
+    def constants(self) -> frozenset[str]:  # type: ignore[override]
+        """All but the latents."""
+        return frozenset(self.shapes())
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Channels that are coded together: luma first, then chroma."""
+        return (1, 2) if self.out_features == 3 else (self.out_features,)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the shared parameters; those of the latents follow from the grid: `latent_shapes`."""
+        channels, width = self.out_features, self.width
+        taps = (3,) * self.in_features
+        return {
+            "context.weight": (width, channels * (min(_RESTORED_LEVELS, max(self.levels)) + 1), *taps),
+            "context.bias": (3, width),
+            "hidden.weight": (width, width),
+            "hidden.bias": (width,),
+            "head.weight": (channels, width),
+            "head.bias": (channels,),
+        }
+
+    def initialize(self, generator: torch.Generator) -> Parameters:
+        """Random shared parameters; the head is zero, so that the field is linear at first."""
+        parameters = {}
+        for name, shape in self.shapes().items():
+            bound = 1 / math.sqrt(math.prod(shape[1:]))
+            parameters[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+            if name.startswith("head") or name.endswith("bias"):
+                parameters[name] = torch.zeros(shape)
+        return parameters
+
+    def levels_of(self, grid: Grid) -> tuple[Level, ...]:
+        return levels_of(grid.shape, self.levels)
+
+    def latent_shapes(self, grid: Grid) -> list[tuple[int, ...]]:
+        """Shapes of the latents of one signal: [C * bands, *half] per level, finest first, and [C, *coarsest]."""
+        levels = self.levels_of(grid)
+        return [
+            *((self.out_features * level.bands, *level.half) for level in levels),
+            (self.out_features, *levels[-1].half),
+        ]
+
+    def analyse(self, values: Tensor, grid: Grid) -> list[Tensor]:
+        """Latents that reproduce values [B, C, *grid.shape] exactly (but for the restoring network)."""
+        mixed = torch.einsum("dc,bc...->bd...", _colors(self.out_features, values), values - 0.5)
+        *details, means = analyse(mixed, self.levels_of(grid), grid.periodic)
+        return [*(detail.flatten(1, 2) for detail in details), means]
+
+    def maps(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
+        """What is interpolated at a coordinate: [B, C + width, *grid.shape].
+
+        symbols: as `latent_shapes`, with a batch dimension, in units of the quantization step.
+        step: [B] float, indices of the quantization step.
+        """
+        scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (len(grid.shape) + 1))
+        latents = [level * scale for level in symbols]
+        condition = condition_of(step)
+        levels = self.levels_of(grid)
+        channels = self.out_features
+        split = [detail.unflatten(1, (channels, -1)) for detail in latents[:-1]]
+        grids = [*synthesise([*split, latents[-1]], levels, grid.periodic), latents[-1]]
+        linear = torch.einsum("dc,bd...->bc...", _colors(channels, latents[0]), grids[0]) + 0.5
+        seen = [grids[0]]
+        factor = 1.0
+        for level in range(min(_RESTORED_LEVELS, len(levels))):
+            factor *= 2 ** (-len(levels[level].axes) / 2)
+            mode = _INTERPOLATIONS[self.in_features]
+            seen.append(functional.interpolate(grids[level + 1], size=grid.shape, mode=mode) * factor)
+        parts = [fine - coarse for fine, coarse in itertools.pairwise(seen)]
+        inputs = torch.cat([*parts, seen[-1]], 1) * _FEATURE_GAIN
+        features = _CONVOLUTIONS[self.in_features](inputs, parameters["context.weight"], padding=1)
+        polynomial = torch.stack([torch.ones_like(condition), condition, condition.square()], 1)
+        bias = polynomial @ parameters["context.bias"]
+        features = features + bias.reshape(*bias.shape, *[1] * self.in_features)
+        return torch.cat([linear, features], 1)
+
+    def values(self, parameters: Parameters, maps: Tensor, step: Tensor) -> Tensor:
+        """Values [B, C, ...] where the interpolated `maps` are [B, C + width, ...]."""
+        linear, features = maps[:, : self.out_features], maps[:, self.out_features :]
+        hidden = functional.gelu(features)
+        hidden = functional.gelu(_pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
+        restored = _pointwise(hidden, parameters["head.weight"], parameters["head.bias"])
+        return linear + torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (maps.dim() - 1)) * restored
+
+    def features(self, parameters: Parameters, coordinates: Tensor) -> Tensor:
+        raise NotImplementedError("a pyramid is asked on grids: see maps and values")
+
+
+def condition_of(step: Tensor) -> Tensor:
+    """What networks are told about the quantization: log2 of the step relative to 1/8."""
+    return step / STEPS_PER_OCTAVE + 3
+
+
+def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:
+    """Maps [B, F, *grid] at the product of positions along each axis, in samples: [B, F, *(len(p) for p)].
+
+    Cubic convolution (Keys 1981), which leaves the samples themselves as they are; constant beyond open ends.
+    """
+    for axis, along in enumerate(positions):
+        size = maps.shape[axis + 2]
+        if len(along) == size and np.array_equal(along, np.arange(size)):
+            continue
+        whole = np.floor(along)
+        if np.array_equal(whole, along):
+            maps = _taken(maps, axis, whole, closed[axis])
+            continue
+        fraction = torch.from_numpy((along - whole).astype(np.float32)).to(maps.device)
+        fraction = fraction.reshape(-1, *[1] * (maps.dim() - axis - 3))
+        result: Tensor | None = None
+        for tap in range(-1, 3):
+            part = _taken(maps, axis, whole + tap, closed[axis]) * _cubic(fraction - tap)
+            result = part if result is None else result + part
+        assert result is not None
+        maps = result
+    return maps
+
+
+def _taken(maps: Tensor, axis: int, positions: np.ndarray, closed: bool) -> Tensor:
+    """The samples at whole positions along a grid axis, which may lie beyond its ends."""
+    size = maps.shape[axis + 2]
+    index = positions.astype(np.int64)
+    index = index % size if closed else index.clip(0, size - 1)
+    return maps.index_select(axis + 2, torch.from_numpy(index).to(maps.device))
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' kernel with a = -1/2."""
+    x = distance.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def _colors(channels: int, like: Tensor) -> Tensor:
+    """Orthonormal: rows are what the latents' channels show of the values' channels."""
+    if channels != 3:
+        return torch.eye(channels, dtype=like.dtype, device=like.device)
+    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=like.dtype, device=like.device)
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def _pointwise(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    dimensions = values.dim() - 2
+    return _CONVOLUTIONS[dimensions](values, weight.reshape(*weight.shape, *[1] * dimensions), bias)
