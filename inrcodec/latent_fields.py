@@ -21,7 +21,7 @@ from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_count
 from inrcodec.signals.signal import Signal
 
-STEPS = {"fast": 1, "default": 4, "high": 16}
+STEPS = {"fast": 2, "default": 10, "high": 50}
 """Adaptation steps of every effort, beyond the first."""
 
 CHUNK_POINTS = 1 << 18

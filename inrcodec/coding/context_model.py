@@ -264,11 +264,27 @@ def integer_weights(weights: Parameters) -> Parameters:
     return {name: value.to(torch.int32) for name, value in rounded.items()}
 
 
-def cost(magnitudes: Tensor, flags: Tensor, scales: Tensor) -> Tensor:
-    """Bits that symbols of these magnitudes cost, from log odds and log2 scales (not rows); differentiable in those."""
-    decay = torch.exp2(-scales.clamp(-2, 14))
-    nonzero = functional.softplus(-flags) + math.log(2) + (magnitudes - 1) * decay - torch.log(-torch.expm1(-decay))
-    return torch.where(magnitudes < 0.5, functional.softplus(flags), nonzero) / math.log(2)
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """What symbols cost in bits, linear in the magnitude beyond 1; shaped like the symbols.
+
+    zero: of a 0; one: of a 1 or -1, sign included; more: of every further unit.
+    """
+
+    zero: Tensor
+    one: Tensor
+    more: Tensor
+
+    @classmethod
+    def of(cls, flags: Tensor, scales: Tensor) -> "Costs":
+        """From log odds and log2 scales (not rows), differentiable in both."""
+        decay = torch.exp2(-scales.clamp(-2, 14))
+        one = functional.softplus(-flags) + math.log(2) - torch.log(-torch.expm1(-decay))
+        return cls(functional.softplus(flags) / math.log(2), one / math.log(2), decay / math.log(2))
+
+    def __call__(self, magnitudes: Tensor) -> Tensor:
+        """Bits of symbols of these integer magnitudes."""
+        return torch.where(magnitudes < 0.5, self.zero, self.one + (magnitudes - 1) * self.more)
 
 
 def _logarithm(magnitudes: Tensor, exact: bool) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrcodec.coding.context_model import ContextModel, cost
+from inrcodec.coding.context_model import ContextModel, Costs
 from inrcodec.models import Parameters
 from inrcodec.models.pyramid import STEPS_PER_OCTAVE, Grid, LatentPyramid, condition_of
 
@@ -25,7 +25,13 @@ PRICE = 0.7
 """Share of the contexts' price that is charged: symbols are decided at once, as if the others stayed."""
 
 AVERAGING = 0.5
-"""Weight of earlier steps' prices and targets; without it simultaneous decisions oscillate."""
+"""Weight of a step's prices against those before; without it simultaneous decisions oscillate."""
+
+MOVE = 0.15
+"""Share of a target's way to where the gradient sends it."""
+
+REACH = 0.5
+"""Quantization steps a target may get away from the analysis: the restoring network's slope is steep in places."""
 
 
 def trade_off_of_step(index: int, channels: int) -> float:
@@ -61,7 +67,7 @@ class Pyramid:
         levels = self.field.levels_of(grid)
         for place, flags, scales in self.contexts.passes(self.weights, contexts, levels, condition):
             magnitudes = symbols[place.level][place.index].detach().abs()
-            total = total + cost(magnitudes, flags, scales).flatten(1).sum(1)
+            total = total + Costs.of(flags, scales)(magnitudes).flatten(1).sum(1)
         return total
 
 
@@ -83,35 +89,71 @@ def adapt_latents(
     curvature = curvature.reshape(spread)
     with torch.no_grad():
         targets = [latents / scale for latents in pyramid.field.analyse(values, grid)]
-    means = torch.round(targets[-1])
-    prices = [torch.zeros_like(target) for target in targets[:-1]]
+    analysis = targets[:-1]
+    means = torch.round(targets.pop())
+    prices = [torch.zeros_like(target) for target in targets]
     symbols = [*_decide(pyramid, targets, prices, grid, step, curvature), means]
+    if steps == 0:
+        return symbols
+    best, lowest = symbols, torch.full_like(step, torch.inf)
     for _ in range(steps):
-        slopes, fresh = _gradients(pyramid, symbols, values, grid, step, curvature)
+        slopes, fresh, objective = _gradients(pyramid, symbols, values, grid, step, curvature)
+        best, lowest = _better(best, lowest, symbols, objective)
         for level, (slope, price) in enumerate(zip(slopes, fresh, strict=True)):
-            target = symbols[level] - slope / curvature
-            targets[level] = AVERAGING * targets[level] + (1 - AVERAGING) * target
-            prices[level] = AVERAGING * prices[level] + (1 - AVERAGING) * price
+            move = MOVE * (symbols[level] - slope / curvature - targets[level])
+            targets[level] = analysis[level] + (targets[level] + move - analysis[level]).clamp(-REACH, REACH)
+            prices[level] = AVERAGING * price + (1 - AVERAGING) * prices[level]
         symbols = [*_decide(pyramid, targets, prices, grid, step, curvature), means]
-    return symbols
+    with torch.no_grad():
+        objective = _objective(pyramid, symbols, symbols, values, grid, step, curvature, _magnitudes(symbols))
+    return _better(best, lowest, symbols, objective)[0]
+
+
+def _better(
+    best: list[Tensor], lowest: Tensor, symbols: list[Tensor], objective: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Per signal, the symbols of the lower objective."""
+    better = objective < lowest
+    spread = better.reshape(-1, *[1] * (symbols[0].dim() - 1))
+    chosen = [torch.where(spread, new, old) for new, old in zip(symbols, best, strict=True)]
+    return chosen, torch.where(better, objective, lowest)
+
+
+def _magnitudes(symbols: Sequence[Tensor]) -> list[Tensor]:
+    return [level.detach().abs() for level in symbols[:-1]]
+
+
+def _objective(
+    pyramid: Pyramid,
+    symbols: Sequence[Tensor],
+    latents: Sequence[Tensor],
+    values: Tensor,
+    grid: Grid,
+    step: Tensor,
+    curvature: Tensor,
+    contexts: Sequence[Tensor],
+) -> Tensor:
+    """Distortion of `latents` in bits plus the rate of the details, per signal: [B]."""
+    error = (pyramid.values(latents, grid, step) - values).square().flatten(1).sum(1)
+    distortion = error * curvature.flatten() / (2 * torch.exp2(2 * step / STEPS_PER_OCTAVE))
+    return distortion + pyramid.bits(symbols, grid, step, contexts)
 
 
 def _gradients(
     pyramid: Pyramid, symbols: Sequence[Tensor], values: Tensor, grid: Grid, step: Tensor, curvature: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Of the distortion in bits with respect to the details, and of the rate with respect to the pseudo-logarithm of
-    their magnitudes as others' context."""
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Of the distortion in bits with respect to the details; of the rate with respect to the pseudo-logarithm of
+    their magnitudes as others' context; and the objective itself, [B]."""
     details = [level.detach().requires_grad_() for level in symbols[:-1]]
+    magnitudes = [level.requires_grad_() for level in _magnitudes(symbols)]
     with torch.enable_grad():
-        error = (pyramid.values([*details, symbols[-1]], grid, step) - values).square().flatten(1).sum(1)
-        scale = torch.exp2(2 * step / STEPS_PER_OCTAVE)
-        distortion = error * curvature.flatten() / (2 * scale)
-        slopes = torch.autograd.grad(distortion.sum(), details)
-        magnitudes = [level.detach().abs().requires_grad_() for level in symbols[:-1]]
-        rate = pyramid.bits(symbols, grid, step, magnitudes)
-        prices = torch.autograd.grad(rate.sum(), magnitudes)
-    # d/dm of a logarithm that rises by 2^-e per unit
-    return list(slopes), [price * _unit(level) for price, level in zip(prices, magnitudes, strict=True)]
+        latents = [*details, symbols[-1]]
+        objective = _objective(pyramid, symbols, latents, values, grid, step, curvature, magnitudes)
+        gradients = torch.autograd.grad(objective.sum(), [*details, *magnitudes])
+    slopes, prices = gradients[: len(details)], gradients[len(details) :]
+    # The logarithm rises by 2^-e per unit.
+    priced = [price * _unit(level) for price, level in zip(prices, magnitudes, strict=True)]
+    return list(slopes), priced, objective.detach()
 
 
 @torch.no_grad()
@@ -124,26 +166,22 @@ def _decide(
     curvature: Tensor,
 ) -> list[Tensor]:
     """Every symbol as the cheapest of its candidates: distortion, own bits in context, price as context of others."""
-    symbols = [torch.zeros_like(target) for target in targets[:-1]]
-    magnitudes = [torch.zeros_like(target) for target in targets[:-1]]
+    symbols = [torch.zeros_like(target) for target in targets]
+    magnitudes = [torch.zeros_like(target) for target in targets]
     condition = condition_of(step)
     levels = pyramid.field.levels_of(grid)
     for place, flags, scales in pyramid.contexts.passes(pyramid.weights, magnitudes, levels, condition):
         target = targets[place.level][place.index]
         price = PRICE * prices[place.level][place.index]
         wanted = target.abs()
-        nearest = torch.floor(wanted)
-        best = lowest = torch.zeros(())
-        # Rounding down, up and one further down; and zero.
-        for number, candidate in enumerate(
-            (nearest, nearest + 1, (nearest - 1).clamp_min(0), torch.zeros_like(wanted))
-        ):
-            total = 0.5 * curvature * (candidate - wanted).square() + cost(candidate, flags, scales)
+        costs = Costs.of(flags, scales)
+        down = torch.floor(wanted)
+        zero = 0.5 * curvature * wanted.square() + costs.zero
+        best, lowest = torch.zeros_like(wanted), zero
+        for candidate in (down, down + 1):
+            total = 0.5 * curvature * (candidate - wanted).square() + costs.one + (candidate - 1) * costs.more
             total += price * torch.log2(1 + candidate)
-            if number == 0:
-                best, lowest = candidate, total
-                continue
-            better = total < lowest
+            better = (total < lowest) & (candidate > 0)
             best, lowest = torch.where(better, candidate, best), torch.where(better, total, lowest)
         magnitudes[place.level][place.index] = best
         symbols[place.level][place.index] = torch.copysign(best, target) + 0.0
