@@ -18,10 +18,7 @@ from inrcodec.errors import UsageError
 from inrcodec.meta.initialization import ContextPrior, Initialization
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.signals.signal import Signal
-from inrcodec.targets import search
-
-Quantization = Any
-"""How finely a signal is coded: what its kind of field understands."""
+from inrcodec.targets import Quantization, search
 
 
 class AdaptedSignal(Protocol):
@@ -33,10 +30,10 @@ class AdaptedSignal(Protocol):
     def initialization(self) -> Initialization: ...
     @property
     def device(self) -> torch.device: ...
-    def choose(self, trade_off: float, start: Quantization | None) -> Quantization:
+    def choose(self, trade_off: float, start: Any) -> Any:
         """The quantization for a trade-off of rate against distortion."""
 
-    def code(self, quantization: Quantization) -> Stream:
+    def code(self, quantization: Any, /) -> Stream:
         """The coded signal."""
 
 

@@ -41,6 +41,12 @@ class LatentQuantization:
     step: int
     trade_off: float
 
+    tensors = 0
+    """Nothing to refine: the trade-off is continuous."""
+
+    def moved(self, tensor: int, direction: int) -> "LatentQuantization":
+        raise IndexError(f"no tensor {tensor}")
+
 
 @dataclass(frozen=True, eq=False)
 class AdaptedLatents:

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from inrcodec.coding.quantization import Quantizer
 from inrcodec.errors import UsageError
 
 RATE_TOLERANCE = 0.01
@@ -55,14 +54,23 @@ class Coded(Protocol):
 
 Result = TypeVar("Result", bound=Coded)
 
-Quantizers = tuple[Quantizer, ...]
+
+class Quantization(Protocol):
+    """How finely a signal is coded. `tensors` can be made finer or coarser one by one, by a small step."""
+
+    @property
+    def tensors(self) -> int: ...
+    def moved(self, tensor: int, direction: int) -> "Quantization": ...
+
+
+Quantizations = tuple[Quantization, ...]
 """One for every signal of a file."""
 
 
 def search(
     target: Target,
-    choose: Callable[[float, Quantizers | None], Quantizers],
-    code: Callable[[Quantizers], Result],
+    choose: Callable[[float, Quantizations | None], Quantizations],
+    code: Callable[[Quantizations], Result],
     on_trial: Callable[[int, Result], None],
 ) -> Result:
     """The result nearest to the target among those that meet it.
@@ -70,15 +78,15 @@ def search(
     Bisection over log lambda first. The results of neighbouring lambdas lie apart; single steps of single tensors
     then fill the gap.
 
-    choose: the quantizers for a trade-off, from a start. on_trial: called with the number of every trial.
+    choose: the quantizations for a trade-off, from a start. on_trial: called with the number of every trial.
     Raises: UsageError if nothing meets the target.
     """
     low, high = (math.log(trade_off) for trade_off in LAMBDAS)
-    quantizers: Quantizers | None = None
-    tried: dict[Quantizers, Result] = {}
-    best: tuple[Quantizers, Result] | None = None
+    quantizations: Quantizations | None = None
+    tried: dict[Quantizations, Result] = {}
+    best: tuple[Quantizations, Result] | None = None
 
-    def attempt(candidate: Quantizers) -> Result:
+    def attempt(candidate: Quantizations) -> Result:
         if candidate not in tried:
             tried[candidate] = code(candidate)
             on_trial(len(tried), tried[candidate])
@@ -86,11 +94,11 @@ def search(
 
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        quantizers = choose(math.exp(middle), quantizers)
-        result = attempt(quantizers)
+        quantizations = choose(math.exp(middle), quantizations)
+        result = attempt(quantizations)
         met = target.met(result)
         if met:
-            best = quantizers, result
+            best = quantizations, result
             if target.near(result):
                 return result
         # A rate asks for the smallest lambda that meets it, a PSNR for the largest.
@@ -105,12 +113,10 @@ def search(
             f"{max(result.psnr for result in tried.values()):.2f} dB; use more --steps or another --init or target"
         )
     direction = -1 if target.rate is not None else 1
-    places = [(number, tensor) for number, part in enumerate(best[0]) for tensor in range(len(part.steps))]
+    places = [(number, tensor) for number, part in enumerate(best[0]) for tensor in range(part.tensors)]
     for number, tensor in places:
         parts = list(best[0])
-        steps = list(parts[number].steps)
-        steps[tensor] += direction
-        parts[number] = replace(parts[number], steps=tuple(steps))
+        parts[number] = parts[number].moved(tensor, direction)
         result = attempt(tuple(parts))
         if target.met(result):
             best = tuple(parts), result

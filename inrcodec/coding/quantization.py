@@ -33,6 +33,16 @@ class Quantizer:
     steps: tuple[int, ...]
     shifts: tuple[int, ...]
 
+    @property
+    def tensors(self) -> int:
+        return len(self.steps)
+
+    def moved(self, tensor: int, direction: int) -> "Quantizer":
+        """With the step of one tensor a quarter octave larger or smaller."""
+        steps = list(self.steps)
+        steps[tensor] += direction
+        return replace(self, steps=tuple(steps))
+
     def columns(self, initialization: Initialization) -> tuple[np.ndarray, np.ndarray]:
         """Steps and model scales of every coded parameter, each int64 [n]."""
         sizes = [initialization.theta_0[name].numel() for name in initialization.adapted]
