@@ -1,0 +1,248 @@
+"""The field of a latent pyramid against docs/FORMAT.md written out in NumPy, sample by sample."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from inrcodec.models import FIELDS, LatentPyramid, Parameters
+from inrcodec.models.pyramid import STEPS_PER_OCTAVE, Grid, condition_of, resample
+from inrcodec.models.wavelet import synthesise
+
+PLANE = LatentPyramid(2, 3, (3, 2), width=5)
+LINE = LatentPyramid(1, 1, (2,), width=4)
+BOX = LatentPyramid(3, 2, (1, 2, 2), width=3)
+FIELDS_AND_GRIDS = [
+    (PLANE, Grid((9, 14), (False, False))),
+    (PLANE, Grid((8, 12), (False, True))),
+    (PLANE, Grid((1, 5), (False, False))),
+    (LINE, Grid((21,), (False,))),
+    (BOX, Grid((3, 6, 5), (False, False, False))),
+]
+
+
+def random_parameters(field: LatentPyramid) -> Parameters:
+    """With a head and biases, which `initialize` leaves at zero; float64."""
+    generator = torch.Generator().manual_seed(4)
+    return {
+        name: value.double() + 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for name, value in field.initialize(generator).items()
+    }
+
+
+def random_symbols(field: LatentPyramid, grid: Grid, batch: int = 1) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randint(-4, 5, (batch, *shape), generator=generator).double() for shape in field.latent_shapes(grid)]
+
+
+def random_values(field: LatentPyramid, grid: Grid, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(6)
+    return torch.rand((batch, field.out_features, *grid.shape), generator=generator, dtype=torch.float64)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape)
+
+
+def enlarged(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """[C, *grid] by linear interpolation between cell centres."""
+    for axis, size in enumerate(shape):
+        coarse = grid.shape[axis + 1]
+        positions = ((np.arange(size) + 0.5) * coarse / size - 0.5).clip(0, coarse - 1)
+        low = np.floor(positions).astype(int)
+        high = np.minimum(low + 1, coarse - 1)
+        share = (positions - low).reshape([-1 if i == axis + 1 else 1 for i in range(grid.ndim)])
+        grid = grid.take(low, axis + 1) * (1 - share) + grid.take(high, axis + 1) * share
+    return grid
+
+
+def expected_values(
+    field: LatentPyramid, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, index: int
+) -> np.ndarray:
+    """Values of one signal on its own grid, [C, *grid]."""
+    theta = {name: value.numpy() for name, value in parameters.items()}
+    channels, dimensions, delta = field.out_features, len(grid.shape), 2 ** (index / 8)
+    latents = [delta * level for level in symbols]
+    details = [level.unflatten(1, (channels, -1)) for level in latents[:-1]]
+    levels = field.levels_of(grid)
+    grids = [g[0].numpy() for g in (*synthesise([*details, latents[-1]], levels, grid.periodic), latents[-1])]
+    linear = grids[0]
+    if channels == 3:
+        matrix = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+        linear = np.tensordot(matrix.T, linear, 1)
+    linear = linear + 0.5
+    shown = [
+        enlarged(g, grid.shape) / math.sqrt(2) ** sum(len(level.axes) for level in levels[:number])
+        for number, g in enumerate(grids)
+    ]
+    seen = min(3, max(field.levels))
+    inputs = np.concatenate([8 * (shown[i] - shown[i + 1]) for i in range(seen)] + [8 * shown[seen]])
+    kappa = index / 8 + 3
+    bias = theta["context.bias"][0] + kappa * theta["context.bias"][1] + kappa**2 * theta["context.bias"][2]
+    values = np.empty_like(linear)
+    for place in itertools.product(*(range(size) for size in grid.shape)):
+        features = bias.copy()
+        for tap in itertools.product(range(3), repeat=dimensions):
+            source = tuple(p + t - 1 for p, t in zip(place, tap, strict=True))
+            if all(0 <= s < size for s, size in zip(source, grid.shape, strict=True)):
+                features += theta["context.weight"][(slice(None), slice(None), *tap)] @ inputs[(slice(None), *source)]
+        hidden = gelu(theta["hidden.weight"] @ gelu(features) + theta["hidden.bias"])
+        restored = theta["head.weight"] @ hidden + theta["head.bias"]
+        values[(slice(None), *place)] = linear[(slice(None), *place)] + delta * restored
+    return values
+
+
+@pytest.mark.parametrize(("field", "grid"), FIELDS_AND_GRIDS)
+@pytest.mark.parametrize("index", [-40, -3])
+def test_values_are_the_specified_ones(field: LatentPyramid, grid: Grid, index: int) -> None:
+    parameters, symbols = random_parameters(field), random_symbols(field, grid)
+    step = torch.tensor([float(index)], dtype=torch.float64)
+    values = field.values(parameters, field.maps(parameters, symbols, grid, step), step)
+    expected = expected_values(field, parameters, symbols, grid, index)
+    np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("field", "grid"), FIELDS_AND_GRIDS)
+def test_analysis_reproduces_values(field: LatentPyramid, grid: Grid) -> None:
+    """The head is zero at first, so the field is linear; the two signals have different steps."""
+    parameters = {name: value.double() for name, value in field.initialize(torch.Generator().manual_seed(1)).items()}
+    values = random_values(field, grid)
+    latents = field.analyse(values, grid)
+    assert [tuple(level.shape[1:]) for level in latents] == field.latent_shapes(grid)
+    step = torch.tensor([-16.0, 5.0], dtype=torch.float64)
+    scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (values.dim() - 1))
+    maps = field.maps(parameters, [level / scale for level in latents], grid, step)
+    assert maps.shape == (2, field.out_features + field.width, *grid.shape)
+    torch.testing.assert_close(field.values(parameters, maps, step), values, atol=1e-11, rtol=1e-11)
+
+
+def test_grey_has_no_chroma() -> None:
+    grid = Grid((8, 8), (False, False))
+    grey = torch.rand((1, 1, 8, 8), generator=torch.Generator().manual_seed(2)).expand(-1, 3, -1, -1)
+    for latents in PLANE.analyse(grey, grid):
+        assert float(latents.unflatten(1, (3, -1))[:, 1:].abs().max()) < 1e-6
+    assert PLANE.groups == (1, 2) and LINE.groups == (1,) and BOX.groups == (2,)
+
+
+def test_signals_of_a_batch_do_not_mix() -> None:
+    grid = Grid((7, 10), (False, False))
+    parameters, symbols = random_parameters(PLANE), random_symbols(PLANE, grid, batch=3)
+    step = torch.tensor([-30.0, -8.0, 2.0], dtype=torch.float64)
+    whole = PLANE.values(parameters, PLANE.maps(parameters, symbols, grid, step), step)
+    for signal in range(3):
+        own = slice(signal, signal + 1)
+        maps = PLANE.maps(parameters, [level[own] for level in symbols], grid, step[own])
+        torch.testing.assert_close(PLANE.values(parameters, maps, step[own])[0], whole[signal])
+
+
+def test_the_linear_part_of_a_closed_axis_has_no_beginning() -> None:
+    grid = Grid((5, 16), (False, True))
+    parameters = random_parameters(PLANE)
+    step = torch.tensor([-8.0], dtype=torch.float64)
+    values = random_values(PLANE, grid, batch=1)
+
+    def linear(shown: Tensor) -> Tensor:
+        symbols = [torch.round(8 * level) for level in PLANE.analyse(shown, grid)]
+        return PLANE.maps(parameters, symbols, grid, step)[:, :3]
+
+    torch.testing.assert_close(linear(values.roll(4, -1)), linear(values).roll(4, -1), atol=1e-9, rtol=0)
+
+
+def test_the_network_is_told_the_step_relative_to_an_eighth() -> None:
+    assert condition_of(torch.tensor([-24.0, -16.0, 0.0])).tolist() == [0.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"levels": (3,)},
+        {"levels": (3, 3, 3)},
+        {"levels": (3, 17)},
+        {"levels": (3, 0)},
+        {"levels": (3, -1)},
+        {"levels": (3, 2.0)},
+        {"levels": 3},
+        {"width": 0},
+        {"width": 1 << 20},
+        {"width": "16"},
+    ],
+)
+def test_impossible_configurations(sizes: dict[str, object]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        LatentPyramid(2, 3, **sizes)  # type: ignore[arg-type]
+
+
+def test_configuration() -> None:
+    assert FIELDS["pyramid"] is LatentPyramid
+    assert LatentPyramid(2, 3).levels == (6, 6)
+    field = LatentPyramid(2, 3, [4, 3])  # type: ignore[arg-type]  # as it comes back from JSON
+    assert field == LatentPyramid(2, 3, (4, 3))
+    parameters = field.initialize(torch.Generator().manual_seed(0))
+    assert {name: tuple(value.shape) for name, value in parameters.items()} == field.shapes()
+    assert field.constants == set(field.shapes())
+    again = field.initialize(torch.Generator().manual_seed(0))
+    assert all(torch.equal(value, again[name]) for name, value in parameters.items())
+    with pytest.raises(NotImplementedError):
+        field.features(parameters, torch.zeros(1, 1, 2))
+
+
+# Asking at any position
+
+
+def keys(x: float) -> float:
+    """Keys' cubic kernel with a = -1/2, from his paper: (a + 2)|x|^3 - (a + 3)|x|^2 + 1, then a|x|^3 - ..."""
+    a, x = -0.5, abs(x)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def naive_resample(samples: np.ndarray, positions: Sequence[float], closed: bool) -> np.ndarray:
+    """Along the last axis."""
+    size = samples.shape[-1]
+    result = []
+    for position in positions:
+        taps = range(math.floor(position) - 3, math.floor(position) + 5)
+        index = [tap % size if closed else min(max(tap, 0), size - 1) for tap in taps]
+        result.append(sum(keys(position - tap) * samples[..., i] for tap, i in zip(taps, index, strict=True)))
+    return np.stack(result, axis=-1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_resampling_is_cubic_convolution(data: st.DataObject) -> None:
+    dimensions = data.draw(st.integers(1, 3))
+    shape = tuple(data.draw(st.integers(1, 5)) for _ in range(dimensions))
+    closed = tuple(data.draw(st.booleans()) for _ in range(dimensions))
+    positions = [
+        np.array(data.draw(st.lists(st.integers(-4, 4 * size + 2).map(lambda n: n / 4), min_size=1, max_size=6)))
+        for size in shape
+    ]
+    maps = np.random.default_rng(0).standard_normal((2, 3, *shape)).astype(np.float32)
+    found = resample(torch.from_numpy(maps), positions, closed).numpy()
+    expected = maps.astype(np.float64)
+    for axis, (along, around) in enumerate(zip(positions, closed, strict=True)):
+        expected = np.moveaxis(naive_resample(np.moveaxis(expected, axis + 2, -1), along, around), -1, axis + 2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_samples_themselves_stay_as_they_are() -> None:
+    maps = torch.randn((1, 2, 5, 6), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(resample(maps, [np.arange(5.0), np.arange(6.0)], (False, True)), maps)
+    picked = resample(maps, [np.array([3.0, 1.0]), np.array([0.0, 5.0, 6.0, -1.0])], (False, True))
+    assert torch.equal(picked, maps[:, :, [3, 1]][:, :, :, [0, 5, 0, 5]])
+    beyond = resample(maps, [np.array([-3.0, 7.0]), np.arange(6.0)], (False, True))
+    assert torch.equal(beyond, maps[:, :, [0, 4]])
+
+
+def test_quadratics_are_interpolated_exactly() -> None:
+    x = torch.arange(12.0)
+    positions = np.linspace(2, 9, 29)
+    found = resample((0.3 * x**2 - x).reshape(1, 1, -1), [positions], (False,)).flatten().numpy()
+    np.testing.assert_allclose(found, 0.3 * positions**2 - positions, atol=1e-5)
