@@ -35,7 +35,9 @@ def meta_train(
         str | None,
         typer.Option("--source", show_default="its path", help="What the data is, for the model card."),
     ] = None,
-    field: Annotated[str, typer.Option("--field", metavar="siren|ffn|nerv|pyramid", help="Neural field.")] = "siren",
+    field: Annotated[
+        str, typer.Option("--field", metavar="siren|ffn|nerv|pyramid|spectrum", help="Neural field.")
+    ] = "siren",
     scale: Annotated[
         str,
         typer.Option("--preset", metavar="codec|paper", help="Small fields for files, or GradNCP's experiments."),

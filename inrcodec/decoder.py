@@ -15,7 +15,7 @@ from inrcodec.device import pick_device
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.initializations import find_initialization
 from inrcodec.meta.initialization import ContextPrior, Initialization
-from inrcodec.patches import Patches, patch_count
+from inrcodec.patches import Patches, patch_layout
 from inrcodec.signals.signal import Axis, Signal
 
 
@@ -188,7 +188,7 @@ def _patch_count(header: StreamHeader, initialization: Initialization) -> int:
             f"the signal {header.name!r} has {header.channels} channels, its initialization "
             f"{initialization.model.out_features}"
         )
-    patches, _ = patch_count(header.axes, initialization.patches)
+    patches, _ = patch_layout(header.axes, initialization.patches)
     return patches
 
 

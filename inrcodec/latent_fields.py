@@ -14,11 +14,10 @@ from inrcodec.coding.latents import pack_latents, unpack_latents
 from inrcodec.errors import CorruptFile
 from inrcodec.meta.data import field_channels, signal_channels, unit_values
 from inrcodec.meta.initialization import ContextPrior, Initialization
-from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, step_of_trade_off
-from inrcodec.models import LatentPyramid
-from inrcodec.models.pyramid import Grid, resample
+from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, best_variant, step_of_trade_off
+from inrcodec.models.latent import Grid, LatentField
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_count
+from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_layout
 from inrcodec.signals.signal import Signal
 
 STEPS = {"fast": 2, "default": 10, "high": 50}
@@ -27,8 +26,8 @@ STEPS = {"fast": 2, "default": 10, "high": 50}
 CHUNK_POINTS = 1 << 18
 """Samples of a chunk, about, where patches are smaller."""
 
-BLOCK_POINTS = 1 << 19
-"""Points that the network is asked at once."""
+VARIANT_PATCHES = 4
+"""Patches from which the variant of a field is chosen."""
 
 MIN_STEP, MAX_STEP = -120, 24
 """Indices of quantization steps: 2^-15 to 2^3."""
@@ -36,10 +35,11 @@ MIN_STEP, MAX_STEP = -120, 24
 
 @dataclass(frozen=True)
 class LatentQuantization:
-    """step: index of the quantization step, for the decoder; trade_off: lambda, for the decisions."""
+    """step: index of the quantization step; variant: of the field; trade_off: lambda, for the decisions only."""
 
     step: int
     trade_off: float
+    variant: int = 0
 
     tensors = 0
     """Nothing to refine: the trade-off is continuous."""
@@ -62,12 +62,16 @@ class AdaptedLatents:
     def choose(self, trade_off: float, start: LatentQuantization | None) -> LatentQuantization:
         """The quantization for a trade-off of rate against distortion."""
         step = step_of_trade_off(trade_off, self.initialization.model.out_features)
-        return LatentQuantization(min(max(step, MIN_STEP), MAX_STEP), trade_off)
+        if start is not None and abs(start.step - step) <= 3:
+            step = start.step  # so that a search ends where the rate is continuous
+        step = min(max(step, MIN_STEP), MAX_STEP)
+        variant = self._variant(step, trade_off) if start is None else start.variant
+        return LatentQuantization(step, trade_off, variant)
 
     def code(self, quantization: LatentQuantization) -> Stream:
         """Adapt the latents and code them, chunk by chunk."""
-        field, prior = _parts(self.initialization)
-        pyramid = pyramid_on(self.initialization, self.device)
+        _, prior = _parts(self.initialization)
+        pyramid = pyramid_on(self.initialization, self.device, quantization.variant)
         grid = Grid(self.patches.shape, self.patches.closed)
         per_chunk = max(1, CHUNK_POINTS // self.patches.points)
         chunks = []
@@ -84,11 +88,30 @@ class AdaptedLatents:
                 trade_off=quantization.trade_off * count,
             )
             integers = [level.cpu().numpy().astype(np.int64) for level in symbols]
-            chunks.append(pack_latents(integers, quantization.step, field, grid, prior.contexts, prior.weights))
+            chunks.append(pack_latents(integers, quantization.step, pyramid.field, grid, prior.contexts, prior.weights))
             if self.on_progress is not None:
                 self.on_progress(Progress("adapt", end, len(self.patches), None))
         return stream_of(
-            self.signal, self.initialization.identifier, (quantization.step,), (0,), per_chunk, tuple(chunks)
+            self.signal,
+            self.initialization.identifier,
+            (quantization.step, quantization.variant)[: _choices(pyramid.field)],
+            (0,) * _choices(pyramid.field),
+            per_chunk,
+            tuple(chunks),
+        )
+
+    def _variant(self, step: int, trade_off: float) -> int:
+        """The variant of the field that suits some patches best."""
+        pyramid = pyramid_on(self.initialization, self.device)
+        grid = Grid(self.patches.shape, self.patches.closed)
+        some = range(0, len(self.patches), -(-len(self.patches) // VARIANT_PATCHES))
+        values = torch.cat([self._values(patch) for patch in some]).to(self.device)
+        return best_variant(
+            pyramid,
+            values,
+            grid,
+            torch.full((len(values),), float(step), device=self.device),
+            torch.full((len(values),), trade_off, device=self.device),
         )
 
     def _values(self, patch: int) -> torch.Tensor:
@@ -114,11 +137,11 @@ def adaptation_steps(options: EncodeOptions) -> int:
     return STEPS[options.effort] if options.steps is None else options.steps
 
 
-def pyramid_on(initialization: Initialization, device: torch.device) -> Pyramid:
-    """An initialization's networks in floating point, as adaptation needs them."""
+def pyramid_on(initialization: Initialization, device: torch.device, variant: int = 0) -> Pyramid:
+    """A variant of an initialization's field with its networks in floating point, as adaptation needs them."""
     field, prior = _parts(initialization)
     return Pyramid(
-        field=field,
+        field=field.variant(variant),
         shared={name: value.to(device) for name, value in initialization.theta_0.items()},
         contexts=prior.contexts,
         weights={name: (value.float() / WEIGHT_UNIT).to(device) for name, value in prior.weights.items()},
@@ -127,12 +150,14 @@ def pyramid_on(initialization: Initialization, device: torch.device) -> Pyramid:
 
 def check_header(header: StreamHeader, initialization: Initialization) -> None:
     """Raises: CorruptFile if a header's quantization or chunks cannot be those of the initialization's fields."""
-    if len(header.steps) != 1 or not MIN_STEP <= header.steps[0] <= MAX_STEP:
-        raise CorruptFile(f"the signal {header.name!r} has the quantization steps {header.steps!r:.80}")
-    patches, points = patch_count(header.axes, initialization.patches)
-    # Levels of one sample do not shrink further: thin patches have somewhat more latents than samples.
     field, _ = _parts(initialization)
-    size = (points + max(field.levels) * 2 ** len(field.levels)) * field.out_features
+    step, variant = (*header.steps, 0)[:2] if header.steps else (MIN_STEP - 1, 0)
+    known = MIN_STEP <= step <= MAX_STEP and 0 <= variant < field.variants
+    if len(header.steps) != _choices(field) or not known:
+        raise CorruptFile(f"the signal {header.name!r} has the quantization steps {header.steps!r:.80}")
+    patches, shape = patch_layout(header.axes, initialization.patches)
+    grid = Grid(shape, (False,) * len(shape))
+    size = sum(math.prod(latents) for latents in field.variant(variant).latent_shapes(grid))
     if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
         raise CorruptFile(
             f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} latents, "
@@ -154,7 +179,8 @@ def render(
     """
     field, prior = _parts(initialization)
     grid = Grid(patches.shape, patches.closed)
-    (step,) = stream.header.steps
+    step, variant = (*stream.header.steps, 0)[:2]
+    field = field.variant(variant)
     per_chunk = stream.header.patches_per_chunk
     shared = {name: value.to(device) for name, value in initialization.theta_0.items()}
     steps = torch.full((1,), float(step), device=device)
@@ -167,36 +193,16 @@ def render(
             asked = next(samples)
             with torch.no_grad():
                 maps = field.maps(shared, latents, grid, steps)
-                values = _ask(field, shared, maps, asked.local, grid, steps)
+                values = field.values_at(shared, maps, asked.local, grid, steps)[0].flatten(1).T.cpu().numpy()
             asked.accumulate(signal_channels(values, onto.shape[-1]), onto)
             yield number * per_chunk + patch + 1
 
 
-def _ask(
-    field: LatentPyramid,
-    shared: dict[str, torch.Tensor],
-    maps: torch.Tensor,
-    positions: list[np.ndarray],
-    grid: Grid,
-    steps: torch.Tensor,
-) -> np.ndarray:
-    """Values [points, C] at the product of positions, block by block along the first axis."""
-    first, *others = positions
-    size = max(1, BLOCK_POINTS // math.prod(len(along) for along in others))
-    maps = resample(maps, [np.arange(maps.shape[2]), *others], grid.periodic)
-    blocks = []
-    for start in range(0, len(first), size):
-        rows = first[start : start + size]
-        # The few rows of the grid that these lie between, so that the others are left alone.
-        part = maps
-        if not grid.periodic[0]:
-            low = max(0, int(np.floor(rows.min())) - 1)
-            part, rows = maps[:, :, low : int(np.floor(rows.max())) + 3], rows - low
-        here = resample(part, [rows, *(np.arange(size) for size in part.shape[3:])], grid.periodic)
-        blocks.append(field.values(shared, here, steps)[0].flatten(1).T.cpu().numpy())
-    return np.concatenate(blocks)
+def _choices(field: LatentField) -> int:
+    """How many numbers a header has to say how the latents were made."""
+    return 1 if field.variants == 1 else 2
 
 
-def _parts(initialization: Initialization) -> tuple[LatentPyramid, ContextPrior]:
-    assert isinstance(initialization.model, LatentPyramid) and isinstance(initialization.prior, ContextPrior)
+def _parts(initialization: Initialization) -> tuple[LatentField, ContextPrior]:
+    assert isinstance(initialization.model, LatentField) and isinstance(initialization.prior, ContextPrior)
     return initialization.model, initialization.prior

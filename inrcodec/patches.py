@@ -137,10 +137,12 @@ def _along_axes(axes: tuple[Axis, ...], config: PatchConfig) -> list[tuple[Axis,
     return [(axis, 1, 0) if axis.kind == "slice" else (axis, *next(sizes)) for axis in axes]
 
 
-def patch_count(axes: tuple[Axis, ...], config: PatchConfig) -> tuple[int, int]:
-    """How many patches cover a grid, and how many samples each has; costs nothing, however large the grid."""
+def patch_layout(axes: tuple[Axis, ...], config: PatchConfig) -> tuple[int, tuple[int, ...]]:
+    """How many patches cover a grid, and their samples along the axes that are no slices; costs nothing, however large
+    the grid."""
     layouts = [_layout(*along) for along in _along_axes(axes, config)]
-    return math.prod(count for count, _ in layouts), math.prod(size for _, size in layouts)
+    shape = tuple(size for axis, (_, size) in zip(axes, layouts, strict=True) if axis.kind != "slice")
+    return math.prod(count for count, _ in layouts), shape
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,14 @@ PSNR_TOLERANCE = 0.02
 LAMBDAS = (1e-9, 10.0)
 """Trade-offs between which the search goes on, from best to smallest."""
 
-BISECTIONS = 10
+FIRST_LAMBDA = 1e-3
+
+TRIALS = 12
+
+NARROW = 0.01
+
+LARGEST_MOVE = 4.0
+"""Of log lambda from one trial to the next."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,17 @@ class Target:
         if self.rate is not None:
             return result.rate >= self.rate * (1 - RATE_TOLERANCE)
         return result.psnr <= self._psnr + PSNR_TOLERANCE
+
+    def excess(self, result: "Coded") -> float:
+        """How far above the middle of what is near: of the rate its logarithm, of the PSNR in dB."""
+        if self.rate is not None:
+            return math.log(result.rate / (self.rate * (1 - RATE_TOLERANCE / 2)))
+        return min(result.psnr, 200.0) - (self._psnr + PSNR_TOLERANCE / 2)
+
+    @property
+    def slope(self) -> float:
+        """About what the excess changes by when log lambda grows by one."""
+        return -0.5 if self.rate is not None else -2.5
 
     @property
     def _psnr(self) -> float:
@@ -75,13 +93,12 @@ def search(
 ) -> Result:
     """The result nearest to the target among those that meet it.
 
-    Bisection over log lambda first. The results of neighbouring lambdas lie apart; single steps of single tensors
-    then fill the gap.
+    The secant method over log lambda first, within the bracket that the trials make. Where the results of neighbouring
+    lambdas lie apart, single steps of single tensors then fill the gap, from both sides.
 
     choose: the quantizations for a trade-off, from a start. on_trial: called with the number of every trial.
     Raises: UsageError if nothing meets the target.
     """
-    low, high = (math.log(trade_off) for trade_off in LAMBDAS)
     quantizations: Quantizations | None = None
     tried: dict[Quantizations, Result] = {}
     best: tuple[Quantizations, Result] | None = None
@@ -92,34 +109,48 @@ def search(
             on_trial(len(tried), tried[candidate])
         return tried[candidate]
 
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        quantizations = choose(math.exp(middle), quantizations)
+    least, most = (math.log(trade_off) for trade_off in LAMBDAS)
+    place, slope = math.log(FIRST_LAMBDA), target.slope
+    before: tuple[float, float] | None = None
+    low, high = -math.inf, math.inf
+    for _ in range(TRIALS):
+        quantizations = choose(math.exp(place), quantizations)
         result = attempt(quantizations)
-        met = target.met(result)
-        if met:
-            best = quantizations, result
+        if target.met(result):
             if target.near(result):
                 return result
-        # A rate asks for the smallest lambda that meets it, a PSNR for the largest.
-        if met == (target.rate is not None):
-            high = middle
-        else:
-            low = middle
+            if best is None or abs(target.excess(result)) < abs(target.excess(best[1])):
+                best = quantizations, result
+        excess = target.excess(result)
+        low, high = (place, high) if excess > 0 else (low, place)
+        if high - low < NARROW:  # the quantizations of its ends were of different starts
+            low, high = -math.inf, math.inf
+        if before is not None and before[0] != place:
+            measured = (excess - before[1]) / (place - before[0])
+            slope = min(max(measured, 3 * target.slope), target.slope / 3)
+        before = place, excess
+        move = min(max(-excess / slope, -LARGEST_MOVE), LARGEST_MOVE)
+        place = min(max(place + move, least), most)
+        if not low < place < high:
+            place = (max(low, least) + min(high, most)) / 2
     if best is None:
         raise UsageError(
             f"the target is out of reach of this initialization: its smallest file has "
             f"{min(result.rate for result in tried.values()):.3f} bits per sample, its best reconstruction "
             f"{max(result.psnr for result in tried.values()):.2f} dB; use more --steps or another --init or target"
         )
-    direction = -1 if target.rate is not None else 1
-    places = [(number, tensor) for number, part in enumerate(best[0]) for tensor in range(part.tensors)]
-    for number, tensor in places:
-        parts = list(best[0])
-        parts[number] = parts[number].moved(tensor, direction)
-        result = attempt(tuple(parts))
-        if target.met(result):
-            best = tuple(parts), result
-            if target.near(result):
-                break
+    missed = [quantizations for quantizations, result in tried.items() if not target.met(result)]
+    for begin in (best[0], *sorted(missed, key=lambda missing: abs(target.excess(tried[missing])))[:1]):
+        current = begin
+        meets = target.met(tried[begin])
+        # Towards the target: to a higher rate where that is met, to a lower PSNR likewise.
+        direction = -1 if meets == (target.rate is not None) else 1
+        for number, part in enumerate(begin):
+            for tensor in range(part.tensors):
+                moved = (*current[:number], current[number].moved(tensor, direction), *current[number + 1 :])
+                result = attempt(moved)
+                if target.met(result) and abs(target.excess(result)) < abs(target.excess(best[1])):
+                    best = moved, result
+                if target.met(result) == meets:
+                    current = moved
     return best[1]

@@ -18,7 +18,7 @@ from inrcodec.meta.data import PatchContexts, patch_contexts, signal_channels
 from inrcodec.meta.initialization import Initialization
 from inrcodec.models import Parameters
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_count
+from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_layout
 from inrcodec.signals.signal import Signal
 
 STEPS = {"fast": 16, "default": 64, "high": 256}
@@ -152,8 +152,8 @@ def check_header(header: StreamHeader, initialization: Initialization) -> None:
             f"the signal {header.name!r} has {len(header.steps)} quantization steps, its initialization "
             f"{len(initialization.adapted)} tensors"
         )
-    patches, points = patch_count(header.axes, initialization.patches)
-    size = points + initialization.delta_size
+    patches, shape = patch_layout(header.axes, initialization.patches)
+    size = math.prod(shape) + initialization.delta_size
     if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
         raise CorruptFile(
             f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} samples and "

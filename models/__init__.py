@@ -6,10 +6,24 @@ adding one module and one entry here.
 
 from inrcodec.models.ffn import FourierFeatureNetwork
 from inrcodec.models.field import Field, Parameters
+from inrcodec.models.latent import LatentField
 from inrcodec.models.nerv import NeRV
 from inrcodec.models.pyramid import LatentPyramid
 from inrcodec.models.siren import Siren
+from inrcodec.models.spectrum import LatentSpectrum
 
-FIELDS: dict[str, type[Field]] = {"siren": Siren, "ffn": FourierFeatureNetwork, "nerv": NeRV, "pyramid": LatentPyramid}
+FIELDS: dict[str, type[Field]] = {
+    field.name: field for field in (Siren, FourierFeatureNetwork, NeRV, LatentPyramid, LatentSpectrum)
+}
 
-__all__ = ["FIELDS", "Field", "FourierFeatureNetwork", "LatentPyramid", "NeRV", "Parameters", "Siren"]
+__all__ = [
+    "FIELDS",
+    "Field",
+    "FourierFeatureNetwork",
+    "LatentField",
+    "LatentPyramid",
+    "LatentSpectrum",
+    "NeRV",
+    "Parameters",
+    "Siren",
+]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inrcodec.models.field import Field, Parameters
+from inrcodec.models.field import Parameters
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
 from inrcodec.models.wavelet import Level, analyse, levels_of, synthesise
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -28,27 +29,18 @@ _FEATURE_GAIN = 8.0
 _RESTORED_LEVELS = 3
 """The network sees this many finest levels apart, the others as their sum."""
 
-STEPS_PER_OCTAVE = 8
-"""Latents are multiples of a quantization step Delta = 2^(index / 8), an integer index."""
+_BLOCK_POINTS = 1 << 19
+"""Points that the network is asked at once."""
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The grid a pyramid lies on. periodic: which axes are closed."""
-
-    shape: tuple[int, ...]
-    periodic: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class LatentPyramid(Field):
+class LatentPyramid(LatentField):
     """Configuration of a latent pyramid.
 
     levels: how often each axis is halved, six times unless given; the coarsest grid has strides 2 ** levels.
     width: of the restoring network; three outputs are shown as one luma and two chroma channels.
     """
 
-    levels: tuple[int, ...] = ()
     width: int = 16
 
     name: ClassVar[str] = "pyramid"
@@ -61,13 +53,8 @@ class LatentPyramid(Field):
             raise ValueError(f"a pyramid of {self.in_features} axes cannot have the levels {self.levels}")
 
     @property
-    def constants(self) -> frozenset[str]:  # type: ignore[override]
-        """All but the latents."""
-        return frozenset(self.shapes())
-
-    @property
     def groups(self) -> tuple[int, ...]:
-        """Channels that are coded together: luma first, then chroma."""
+        """Luma first, then chroma."""
         return (1, 2) if self.out_features == 3 else (self.out_features,)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -96,26 +83,13 @@ class LatentPyramid(Field):
     def levels_of(self, grid: Grid) -> tuple[Level, ...]:
         return levels_of(grid.shape, self.levels)
 
-    def latent_shapes(self, grid: Grid) -> list[tuple[int, ...]]:
-        """Shapes of the latents of one signal: [C * bands, *half] per level, finest first, and [C, *coarsest]."""
-        levels = self.levels_of(grid)
-        return [
-            *((self.out_features * level.bands, *level.half) for level in levels),
-            (self.out_features, *levels[-1].half),
-        ]
-
     def analyse(self, values: Tensor, grid: Grid) -> list[Tensor]:
-        """Latents that reproduce values [B, C, *grid.shape] exactly (but for the restoring network)."""
         mixed = torch.einsum("dc,bc...->bd...", _colors(self.out_features, values), values - 0.5)
         *details, means = analyse(mixed, self.levels_of(grid), grid.periodic)
         return [*(detail.flatten(1, 2) for detail in details), means]
 
     def maps(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
-        """What is interpolated at a coordinate: [B, C + width, *grid.shape].
-
-        symbols: as `latent_shapes`, with a batch dimension, in units of the quantization step.
-        step: [B] float, indices of the quantization step.
-        """
+        """What is interpolated at a coordinate: [B, C + width, *grid.shape]."""
         scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (len(grid.shape) + 1))
         latents = [level * scale for level in symbols]
         condition = condition_of(step)
@@ -138,21 +112,34 @@ class LatentPyramid(Field):
         features = features + bias.reshape(*bias.shape, *[1] * self.in_features)
         return torch.cat([linear, features], 1)
 
-    def values(self, parameters: Parameters, maps: Tensor, step: Tensor) -> Tensor:
+    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor) -> Tensor:
+        return self._restored(parameters, maps, step)
+
+    def values_at(
+        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step: Tensor
+    ) -> Tensor:
+        first, *others = positions
+        size = max(1, _BLOCK_POINTS // math.prod(len(along) for along in others))
+        maps = resample(maps, [np.arange(maps.shape[2]), *others], grid.periodic)
+        blocks = []
+        for start in range(0, len(first), size):
+            rows = first[start : start + size]
+            # The few rows of the grid that these lie between, so that the others are left alone.
+            part = maps
+            if not grid.periodic[0]:
+                low = max(0, int(np.floor(rows.min())) - 1)
+                part, rows = maps[:, :, low : int(np.floor(rows.max())) + 3], rows - low
+            here = resample(part, [rows, *(np.arange(size) for size in part.shape[3:])], grid.periodic)
+            blocks.append(self._restored(parameters, here, step))
+        return torch.cat(blocks, 2)
+
+    def _restored(self, parameters: Parameters, maps: Tensor, step: Tensor) -> Tensor:
         """Values [B, C, ...] where the interpolated `maps` are [B, C + width, ...]."""
         linear, features = maps[:, : self.out_features], maps[:, self.out_features :]
         hidden = functional.gelu(features)
         hidden = functional.gelu(_pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
         restored = _pointwise(hidden, parameters["head.weight"], parameters["head.bias"])
         return linear + torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (maps.dim() - 1)) * restored
-
-    def features(self, parameters: Parameters, coordinates: Tensor) -> Tensor:
-        raise NotImplementedError("a pyramid is asked on grids: see maps and values")
-
-
-def condition_of(step: Tensor) -> Tensor:
-    """What networks are told about the quantization: log2 of the step relative to 1/8."""
-    return step / STEPS_PER_OCTAVE + 3
 
 
 def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:

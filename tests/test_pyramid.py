@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inrcodec.models import FIELDS, LatentPyramid, Parameters
-from inrcodec.models.pyramid import STEPS_PER_OCTAVE, Grid, condition_of, resample
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, condition_of
+from inrcodec.models.pyramid import resample
 from inrcodec.models.wavelet import synthesise
 
 PLANE = LatentPyramid(2, 3, (3, 2), width=5)
@@ -103,7 +104,7 @@ def expected_values(
 def test_values_are_the_specified_ones(field: LatentPyramid, grid: Grid, index: int) -> None:
     parameters, symbols = random_parameters(field), random_symbols(field, grid)
     step = torch.tensor([float(index)], dtype=torch.float64)
-    values = field.values(parameters, field.maps(parameters, symbols, grid, step), step)
+    values = field.values(parameters, field.maps(parameters, symbols, grid, step), grid, step)
     expected = expected_values(field, parameters, symbols, grid, index)
     np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-9)
 
@@ -119,7 +120,7 @@ def test_analysis_reproduces_values(field: LatentPyramid, grid: Grid) -> None:
     scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (values.dim() - 1))
     maps = field.maps(parameters, [level / scale for level in latents], grid, step)
     assert maps.shape == (2, field.out_features + field.width, *grid.shape)
-    torch.testing.assert_close(field.values(parameters, maps, step), values, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(field.values(parameters, maps, grid, step), values, atol=1e-11, rtol=1e-11)
 
 
 def test_grey_has_no_chroma() -> None:
@@ -134,11 +135,11 @@ def test_signals_of_a_batch_do_not_mix() -> None:
     grid = Grid((7, 10), (False, False))
     parameters, symbols = random_parameters(PLANE), random_symbols(PLANE, grid, batch=3)
     step = torch.tensor([-30.0, -8.0, 2.0], dtype=torch.float64)
-    whole = PLANE.values(parameters, PLANE.maps(parameters, symbols, grid, step), step)
+    whole = PLANE.values(parameters, PLANE.maps(parameters, symbols, grid, step), grid, step)
     for signal in range(3):
         own = slice(signal, signal + 1)
         maps = PLANE.maps(parameters, [level[own] for level in symbols], grid, step[own])
-        torch.testing.assert_close(PLANE.values(parameters, maps, step[own])[0], whole[signal])
+        torch.testing.assert_close(PLANE.values(parameters, maps, grid, step[own])[0], whole[signal])
 
 
 def test_the_linear_part_of_a_closed_axis_has_no_beginning() -> None:

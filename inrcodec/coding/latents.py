@@ -14,7 +14,7 @@ from torch import Tensor
 from inrcodec.coding import entropy
 from inrcodec.coding.context_model import ACTIVATION_UNIT, ContextModel, Place
 from inrcodec.models import Parameters
-from inrcodec.models.pyramid import STEPS_PER_OCTAVE, Grid, LatentPyramid
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
 
 _ROW_ROW = entropy.ZERO_ROW + 16
 """The Laplace model under which the rows of the means are coded."""
@@ -25,7 +25,7 @@ _SIGN_ROW = entropy.FLAG_ROW + entropy.EVEN_FLAG
 def pack_latents(
     symbols: Sequence[np.ndarray],
     index: int,
-    field: LatentPyramid,
+    field: LatentField,
     grid: Grid,
     contexts: ContextModel,
     weights: Parameters,
@@ -56,7 +56,7 @@ def unpack_latents(
     data: bytes,
     batch: int,
     index: int,
-    field: LatentPyramid,
+    field: LatentField,
     grid: Grid,
     contexts: ContextModel,
     weights: Parameters,
@@ -86,7 +86,7 @@ def unpack_latents(
 def _passes(
     magnitudes: list[Tensor],
     index: int,
-    field: LatentPyramid,
+    field: LatentField,
     grid: Grid,
     contexts: ContextModel,
     weights: Parameters,
@@ -103,7 +103,7 @@ def _rows(rows: Tensor, first: int) -> np.ndarray:
     return rows.reshape(-1).numpy().astype(np.int64) + first
 
 
-def _groups(means: np.ndarray, field: LatentPyramid) -> list[np.ndarray]:
+def _groups(means: np.ndarray, field: LatentField) -> list[np.ndarray]:
     """Views of the channels of every group."""
     ends = np.cumsum(field.groups)
     return [means[:, end - size : end] for end, size in zip(ends, field.groups, strict=True)]

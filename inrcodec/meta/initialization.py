@@ -18,7 +18,7 @@ from torch import Tensor
 from inrcodec.coding.context_model import ContextModel
 from inrcodec.errors import InitializationError
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
-from inrcodec.models import FIELDS, Field, LatentPyramid, Parameters
+from inrcodec.models import FIELDS, Field, LatentField, Parameters
 from inrcodec.patches import PatchConfig
 from inrcodec.signals import MODALITIES
 
@@ -219,7 +219,7 @@ def _tensor(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tu
 def _prior(
     document: dict[str, Any], tensors: dict[str, Tensor], model: Field, adapted: dict[str, tuple[int, ...]]
 ) -> CodingPrior | ContextPrior:
-    if isinstance(model, LatentPyramid):
+    if isinstance(model, LatentField):
         contexts = ContextModel(model.groups, model.levels, document["hidden"])
         shapes = contexts.shapes()
         weights = {name: _tensor(tensors, f"contexts/{name}", torch.int32, shape) for name, shape in shapes.items()}

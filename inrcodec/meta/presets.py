@@ -6,7 +6,16 @@ from typing import Literal
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import AdaptationConfig
 from inrcodec.meta.training import TrainingConfig
-from inrcodec.models import Field, FourierFeatureNetwork, LatentPyramid, NeRV, Siren
+from inrcodec.models import (
+    FIELDS,
+    Field,
+    FourierFeatureNetwork,
+    LatentField,
+    LatentPyramid,
+    LatentSpectrum,
+    NeRV,
+    Siren,
+)
 from inrcodec.patches import PatchConfig
 
 Scale = Literal["codec", "paper"]
@@ -47,18 +56,23 @@ PAPER_PATCHES = {
     "climate": PatchConfig((181, 360), (0, 0), normalize=False, sphere=True),
 }
 
-PYRAMID_PATCHES = {
+LATENT_PATCHES = {
     "image": PatchConfig((768, 768), (16, 16), normalize=False),
     "video": PatchConfig((16, 320, 320), (0, 8, 8), normalize=False),
     "audio": PatchConfig((1 << 16,), (256,), normalize=False),
     "climate": PatchConfig((1024, 1536), (16, 16), normalize=False),
 }
 
-PYRAMID_CROPS = {"image": (128, 128), "video": (8, 64, 64), "audio": (1 << 14,), "climate": (88, 120)}
+LATENT_CROPS = {"image": (128, 128), "video": (8, 64, 64), "audio": (1 << 14,), "climate": (88, 120)}
 
-PYRAMID_LEVELS = {"image": (6, 6), "video": (3, 5, 5), "audio": (10,), "climate": (6, 6)}
+LATENT_FIELDS: dict[str, LatentField] = {
+    "image": LatentPyramid(2, 3, (6, 6)),
+    "video": LatentPyramid(3, 3, (3, 5, 5)),
+    "audio": LatentSpectrum(1, 1, (4, 6)),
+    "climate": LatentPyramid(2, 1, (6, 6)),
+}
 
-PYRAMID_QUANTIZATION = {"image": (-56, -4), "video": (-48, -4), "audio": (-88, -16), "climate": (-88, -20)}
+LATENT_QUANTIZATION = {"image": (-56, -4), "video": (-48, -4), "audio": (-96, -32), "climate": (-88, -20)}
 
 OUTPUTS = {"image": 3, "video": 3, "audio": 1, "climate": 1}
 
@@ -73,8 +87,8 @@ def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Prese
     """
     if modality not in OUTPUTS:
         raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(OUTPUTS)}")
-    if field == "pyramid":
-        return _pyramid(modality)
+    if issubclass(FIELDS.get(field, Field), LatentField):
+        return _latent(modality, field)
     patches = (CODEC_PATCHES if scale == "codec" else PAPER_PATCHES)[modality]
     inputs, outputs = patches.dimensions, OUTPUTS[modality]
     if field == "nerv" and modality != "video":
@@ -84,11 +98,13 @@ def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Prese
     return Preset(_paper_field(modality, field, inputs, outputs), patches, _paper_training(modality, field))
 
 
-def _pyramid(modality: str) -> Preset:
-    crop = PYRAMID_CROPS[modality]
+def _latent(modality: str, field: str) -> Preset:
+    crop = LATENT_CROPS[modality]
+    if field != LATENT_FIELDS[modality].name:
+        raise UsageError(f"the latent field for {modality} is not {field!r}: choose {LATENT_FIELDS[modality].name}")
     return Preset(
-        model=LatentPyramid(len(crop), OUTPUTS[modality], PYRAMID_LEVELS[modality]),
-        patches=PYRAMID_PATCHES[modality],
+        model=LATENT_FIELDS[modality],
+        patches=LATENT_PATCHES[modality],
         training=TrainingConfig(
             adaptation=AdaptationConfig(steps=1, gamma=1.0, score="full"),
             bootstrap_steps=0,
@@ -97,7 +113,7 @@ def _pyramid(modality: str) -> Preset:
             clip=0.5,
             batch=6 if modality != "climate" else 12,
             outer_steps=12_000,
-            quantization=PYRAMID_QUANTIZATION[modality],
+            quantization=LATENT_QUANTIZATION[modality],
         ),
         crop=crop,
         hidden=32,
@@ -113,7 +129,7 @@ def _codec_field(modality: str, field: str, inputs: int, outputs: int) -> Field:
             return FourierFeatureNetwork(inputs, outputs, width=width, depth=4, frequencies=width, scale=2.0)
         case "nerv":
             return NeRV(inputs, outputs, octaves=3, stem=16, base=(4, 4), channels=(12, 8, 8, 8))
-    raise UsageError(f"no field is called {field!r}: choose siren, ffn, nerv or pyramid")
+    raise UsageError(f"no field is called {field!r}: choose from {', '.join(FIELDS)}")
 
 
 def _codec_training(field: str) -> TrainingConfig:

@@ -9,14 +9,14 @@ rounded, and of the rate through the contexts, which prices every magnitude. The
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from inrcodec.coding.context_model import ContextModel, Costs
 from inrcodec.models import Parameters
-from inrcodec.models.pyramid import STEPS_PER_OCTAVE, Grid, LatentPyramid, condition_of
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
 
 CURVATURE = 11.1
 """Second derivative of the distortion in bits with respect to a symbol, which ties the trade-off to the step."""
@@ -51,14 +51,14 @@ class Pyramid:
     field: the configuration; shared: its constants; contexts: the entropy model's configuration and weights.
     """
 
-    field: LatentPyramid
+    field: LatentField
     shared: Parameters
     contexts: ContextModel
     weights: Parameters
 
     def values(self, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
         """Field values [B, C, *grid] for symbols (float) and indices of the quantization step [B]."""
-        return self.field.values(self.shared, self.field.maps(self.shared, symbols, grid, step), step)
+        return self.field.values(self.shared, self.field.maps(self.shared, symbols, grid, step), grid, step)
 
     def bits(self, symbols: Sequence[Tensor], grid: Grid, step: Tensor, contexts: Sequence[Tensor]) -> Tensor:
         """Bits of the details of every signal, [B], with contexts of the magnitudes `contexts`."""
@@ -79,9 +79,9 @@ def adapt_latents(
     values: [B, C, *grid.shape] in [0, 1]. step: [B] float, whole indices of the quantization step.
     steps: gradient steps after the first, each followed by new decisions.
     trade_off: [B] lambda; the one the step is made for unless given.
-    Returns the symbols of every level, finest first, and of the coarsest means, as `LatentPyramid.latent_shapes`.
+    Returns the symbols of every level, finest first, and of the coarsest means, as `LatentField.latent_shapes`.
     """
-    spread = (-1, *[1] * (values.dim() - 1))
+    spread = (-1, *[1] * (1 + len(pyramid.field.levels)))
     scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(spread)
     curvature = torch.full_like(step, CURVATURE)
     if trade_off is not None:
@@ -107,6 +107,21 @@ def adapt_latents(
     with torch.no_grad():
         objective = _objective(pyramid, symbols, symbols, values, grid, step, curvature, _magnitudes(symbols))
     return _better(best, lowest, symbols, objective)[0]
+
+
+def best_variant(pyramid: Pyramid, values: Tensor, grid: Grid, step: Tensor, trade_off: Tensor) -> int:
+    """The variant of the field whose first decisions have the lowest mean objective; arguments as `adapt_latents`."""
+    if pyramid.field.variants == 1:
+        return 0
+    objectives = []
+    for index in range(pyramid.field.variants):
+        varied = replace(pyramid, field=pyramid.field.variant(index))
+        symbols = adapt_latents(varied, values, grid, step, steps=0, trade_off=trade_off)
+        with torch.no_grad():
+            error = (varied.values(symbols, grid, step) - values).square().flatten(1).mean(1)
+            rate = varied.bits(symbols, grid, step, _magnitudes(symbols)) / values[0, 0].numel()
+        objectives.append(float((error / trade_off + rate).mean()))
+    return objectives.index(min(objectives))
 
 
 def _better(

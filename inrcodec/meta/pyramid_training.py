@@ -15,7 +15,7 @@ from inrcodec.meta.initialization import ContextPrior
 from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, trade_off_of_step
 from inrcodec.meta.training import MAX_DIVERGED, OuterLoss, TrainingConfig, load_tensors, save_tensors, scheduled
 from inrcodec.models import Parameters
-from inrcodec.models.pyramid import Grid, LatentPyramid
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
 
 PLAIN_SHARE = 0.5
 """Share of a run before the latents take more than the first step: the prices mean little until the rate does."""
@@ -35,7 +35,7 @@ class PyramidTrainer:
 
     def __init__(
         self,
-        model: LatentPyramid,
+        model: LatentField,
         config: TrainingConfig,
         shape: tuple[int, ...],
         hidden: int,
@@ -76,7 +76,8 @@ class PyramidTrainer:
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + self.step) % 2**63)
         finest, coarsest = config.quantization
         steps = torch.randint(finest, coarsest + 1, (len(values),), generator=generator).to(values)
-        pyramid = Pyramid(self.model, self.theta_0, self.contexts, self.weights)
+        variant = int(torch.randint(self.model.variants, (), generator=generator))
+        pyramid = Pyramid(self.model.variant(variant), self.theta_0, self.contexts, self.weights)
         symbols = self._symbols(pyramid, values, steps)
         error = (pyramid.values(symbols, self.grid, steps) - values).square().flatten(1).mean(1)
         magnitudes = [level.abs() for level in symbols]
@@ -99,8 +100,8 @@ class PyramidTrainer:
 
     def _symbols(self, pyramid: Pyramid, values: Tensor, steps: Tensor) -> list[Tensor]:
         if self.step < UNTRAINED_STEPS:
-            scale = 1 / torch.exp2(steps / 8).reshape(-1, *[1] * (values.dim() - 1))
-            return [torch.round(level * scale) for level in self.model.analyse(values, self.grid)]
+            scale = 1 / torch.exp2(steps / STEPS_PER_OCTAVE).reshape(-1, *[1] * (1 + len(pyramid.field.levels)))
+            return [torch.round(level * scale) for level in pyramid.field.analyse(values, self.grid)]
         plain = self.step < PLAIN_SHARE * self.config.outer_steps
         return adapt_latents(pyramid, values, self.grid, steps, steps=0 if plain else self.config.adaptation.steps)
 

@@ -23,10 +23,10 @@ from inrcodec.meta.card import model_card
 from inrcodec.meta.data import PatchContexts, PatchSampler
 from inrcodec.meta.initialization import CodingPrior, Initialization
 from inrcodec.meta.presets import Preset
-from inrcodec.meta.pyramid_adaptation import adapt_latents, step_of_trade_off
+from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant, step_of_trade_off
 from inrcodec.meta.pyramid_training import PyramidTrainer
 from inrcodec.meta.training import MetaTrainer
-from inrcodec.models.pyramid import Grid, LatentPyramid
+from inrcodec.models.latent import Grid, LatentField
 from inrcodec.options import EncodeOptions, trade_off_of_quality
 from inrcodec.signals import find_files, read, write_whole
 from inrcodec.signals.signal import Signal
@@ -144,7 +144,7 @@ Trainer = MetaTrainer | PyramidTrainer
 
 
 def _trainer(preset: Preset, device: torch.device) -> Trainer:
-    if isinstance(preset.model, LatentPyramid):
+    if isinstance(preset.model, LatentField):
         shape = preset.training_patches.shape
         return PyramidTrainer(preset.model, preset.training, shape, preset.hidden or 32, device)
     return MetaTrainer(preset.model, preset.training, device)
@@ -251,12 +251,14 @@ def evaluate_pyramid(
     shape = preset.training_patches.shape
     values = contexts.values.transpose(1, 2).unflatten(2, shape)
     grid = Grid(shape, (False,) * len(shape))
-    pyramid = pyramid_on(initialization, device)
+    networks = pyramid_on(initialization, device)
     results: dict[str, dict[str, dict[str, float]]] = {}
     for quality in (20, 40, 60):
         trade_off = trade_off_of_quality(quality)
         step = torch.full((len(values),), float(step_of_trade_off(trade_off, values.shape[1])), device=device)
         results[str(quality)] = {}
+        variant = best_variant(networks, values, grid, step, torch.full_like(step, trade_off))
+        pyramid = replace(networks, field=networks.field.variant(variant))
         for steps in (0, 1, 4):
             symbols = adapt_latents(pyramid, values, grid, step, steps=steps)
             with torch.no_grad():

@@ -1,0 +1,142 @@
+"""The latent spectrum: a field over time whose latents are the coefficients of overlapping cosines.
+
+The modified discrete cosine transform (Princen, Johnson and Bradley 1987) with a sine window: frame n weighs the
+cosines of N frequencies with a window two hops of N samples long, so that at every time two frames overlap. It is
+orthonormal, and its inverse is a sum of windowed cosines, which can be asked at any time. The coefficients make a
+plane, frames by frequencies; as nothing in it is smooth, its levels are those of the lazy wavelet: the details are
+the coefficients at odd places, the means those at even ones.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inrcodec.models.field import Parameters
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
+from inrcodec.models.wavelet import Level, levels_of
+
+_PHASES = 1 << 9
+"""Times within a hop for which the cosines are computed at once."""
+
+
+@dataclass(frozen=True)
+class LatentSpectrum(LatentField):
+    """Configuration of a latent spectrum.
+
+    levels: how often the axes of the plane, frames and frequencies, are halved; (4, 6) unless given.
+    hop: N, samples from frame to frame and frequencies of each, the least; its variants have up to 8 times as many.
+    """
+
+    hop: int = 256
+
+    name: ClassVar[str] = "spectrum"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.levels:
+            object.__setattr__(self, "levels", (4, 6))
+        if self.in_features != 1 or len(self.levels) != 2 or max(self.levels) > 16:
+            raise ValueError(
+                f"a spectrum has one axis and a plane of two: {self.in_features = }, levels = {self.levels}"
+            )
+
+    @property
+    def variants(self) -> int:
+        return 4
+
+    def variant(self, index: int) -> Self:
+        """Longer frames tell tones apart, shorter ones times."""
+        return replace(self, hop=self.hop << index)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Nothing is shared but the transform."""
+        return {}
+
+    def initialize(self, generator: torch.Generator) -> Parameters:
+        return {}
+
+    def levels_of(self, grid: Grid) -> tuple[Level, ...]:
+        return levels_of((self._frames(grid), self.hop), self.levels)
+
+    def analyse(self, values: Tensor, grid: Grid) -> list[Tensor]:
+        frames = self._frames(grid)
+        padded = functional.pad(values - 0.5, (self.hop, frames * self.hop - grid.shape[0]))
+        windows = padded.unfold(2, 2 * self.hop, self.hop)
+        return _take_apart(windows @ self._cosines(np.arange(2 * self.hop)).to(values), self.levels_of(grid))
+
+    def maps(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
+        """The plane of coefficients: [B, C, frames, N]."""
+        plane = _put_together(symbols, self.levels_of(grid), self.out_features)
+        return plane * torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, 1, 1, 1)
+
+    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor) -> Tensor:
+        cosines = self._cosines(np.arange(2 * self.hop)).to(maps)
+        rising, falling = (maps @ cosines.T).chunk(2, 3)
+        return (falling[:, :, :-1] + rising[:, :, 1:]).flatten(2)[..., : grid.shape[0]] + 0.5
+
+    def values_at(
+        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step: Tensor
+    ) -> Tensor:
+        (times,) = positions
+        # Half a sample before the first begins the hop that frames 0 and 1 share.
+        block = np.floor((times + 0.5) / self.hop).clip(0, maps.shape[2] - 2).astype(np.int64)
+        phases, phase = np.unique(times - block * self.hop, return_inverse=True)
+        result = maps.new_empty(*maps.shape[:2], len(times))
+        for start in range(0, len(phases), _PHASES):
+            asked = phases[start : start + _PHASES]
+            falling = maps[:, :, :-1] @ self._cosines(asked + self.hop).to(maps).T
+            rising = maps[:, :, 1:] @ self._cosines(asked).to(maps).T
+            here = np.flatnonzero((phase >= start) & (phase < start + _PHASES))
+            places = [torch.from_numpy(index).to(maps.device) for index in (here, block[here], phase[here] - start)]
+            result[..., places[0]] = (falling + rising)[:, :, places[1], places[2]]
+        return result + 0.5
+
+    def _frames(self, grid: Grid) -> int:
+        return -(-grid.shape[0] // self.hop) + 1
+
+    def _cosines(self, times: np.ndarray) -> Tensor:
+        """The windowed cosines at times within a frame, in samples: [len(times), N] float32."""
+        size = self.hop
+        window = np.sin(math.pi / (2 * size) * (times + 0.5)) * math.sqrt(2 / size)
+        angles = math.pi / size * np.outer(times + (size + 1) / 2, np.arange(size) + 0.5)
+        return torch.from_numpy((window[:, None] * np.cos(angles)).astype(np.float32))
+
+
+def _take_apart(plane: Tensor, levels: Sequence[Level]) -> list[Tensor]:
+    """The places of a plane [B, C, *grid] by level: details [B, C * bands, *half], finest first, and the rest."""
+    result = []
+    for level in levels:
+        ends = [end for axis in (1, 0) for end in (0, level.grid[axis] % 2 if axis in level.axes else 0)]
+        padded = functional.pad(plane, ends)
+        plane, *details = (padded[(..., *band)] for band in _bands(level))
+        result.append(torch.stack(details, 2).flatten(1, 2))
+    return [*result, plane]
+
+
+def _put_together(latents: Sequence[Tensor], levels: Sequence[Level], channels: int) -> Tensor:
+    """Inverse of `_take_apart`."""
+    plane = latents[-1]
+    for level, details in zip(reversed(levels), reversed(latents[:-1]), strict=True):
+        sizes = [2 * half if axis in level.axes else half for axis, half in enumerate(level.half)]
+        whole = plane.new_zeros(*plane.shape[:2], *sizes)
+        parts = [plane, *details.unflatten(1, (channels, -1)).unbind(2)]
+        for band, part in zip(_bands(level), parts, strict=True):
+            whole[(..., *band)] = part
+        plane = whole[..., : level.grid[0], : level.grid[1]]
+    return plane
+
+
+def _bands(level: Level) -> list[tuple[slice, slice]]:
+    """Where the bands of a level lie in its grid: the means, then the details."""
+    choices = [(0, 1) if axis in level.axes else (None,) for axis in range(2)]
+    return [
+        (slice(first, None, None if first is None else 2), slice(second, None, None if second is None else 2))
+        for first, second in itertools.product(*choices)
+    ]
