@@ -1,0 +1,97 @@
+"""The search for a rate or a PSNR, on coders whose curves are known."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from inrcodec.errors import UsageError
+from inrcodec.targets import PSNR_TOLERANCE, RATE_TOLERANCE, Target, search
+
+
+@dataclass(frozen=True)
+class Result:
+    rate: float
+    psnr: float
+
+
+@dataclass(frozen=True)
+class Coarseness:
+    """As of a signal coded with tensors of these step indices, an eighth octave apart."""
+
+    steps: tuple[int, ...]
+
+    @property
+    def tensors(self) -> int:
+        return len(self.steps)
+
+    def moved(self, tensor: int, direction: int) -> "Coarseness":
+        steps = list(self.steps)
+        steps[tensor] += direction
+        return replace(self, steps=tuple(steps))
+
+
+@dataclass(frozen=True)
+class Continuous:
+    trade_off: float
+    tensors: int = 0
+
+    def moved(self, tensor: int, direction: int) -> "Continuous":
+        raise IndexError(tensor)
+
+
+def smooth(slope: float) -> Callable[[tuple[Continuous, ...]], Result]:
+    """A coder whose rate is a power of lambda, and every bit worth 6 dB."""
+    return lambda parts: Result(
+        rate := sum(0.02 * part.trade_off**slope for part in parts) / len(parts), 20 + 6.02 * rate
+    )
+
+
+def stepped(parts: tuple[Coarseness, ...]) -> Result:
+    rate = sum(sum(2 ** (-step / 8) for step in part.steps) / part.tensors for part in parts) / len(parts)
+    return Result(rate, 20 + 6.02 * rate)
+
+
+def ignore(number: int, result: Result) -> None:
+    pass
+
+
+@pytest.mark.parametrize("slope", [-0.3, -0.5, -0.8])
+@pytest.mark.parametrize("target", [Target(rate=0.03), Target(rate=0.5), Target(rate=4.0), Target(psnr=27.0)])
+def test_smooth_curves_are_hit_in_a_few_trials(slope, target):
+    trials = []
+    result = search(
+        target, lambda trade_off, start: (Continuous(trade_off),), smooth(slope), lambda *trial: trials.append(trial)
+    )
+    assert target.met(result) and target.near(result)
+    assert len(trials) <= 9
+
+
+@pytest.mark.parametrize("wanted", [0.3, 1.1, 3.7])
+def test_gaps_between_trade_offs_are_filled(wanted):
+    """Neighbouring trade-offs lie 9 % apart; one tensor of eight moves the rate by about 1 %."""
+
+    def choose(trade_off, start):
+        return (Coarseness((round(-8 * math.log2(0.02 / math.sqrt(trade_off))),) * 8),)
+
+    result = search(Target(rate=wanted), choose, stepped, ignore)
+    assert wanted * (1 - 2 * RATE_TOLERANCE) <= result.rate <= wanted
+    result = search(Target(psnr=20 + 6.02 * wanted), choose, stepped, ignore)
+    assert wanted <= result.rate <= 1.02 * wanted
+
+
+def test_several_signals_share_a_target():
+    result = search(
+        Target(psnr=23.0),
+        lambda trade_off, start: (Continuous(trade_off), Continuous(2 * trade_off)),
+        smooth(-0.5),
+        ignore,
+    )
+    assert 23.0 <= result.psnr <= 23.0 + PSNR_TOLERANCE
+
+
+@pytest.mark.parametrize("target", [Target(rate=1e-4), Target(psnr=1e6)])
+def test_out_of_reach(target):
+    with pytest.raises(UsageError, match="out of reach"):
+        search(target, lambda trade_off, start: (Continuous(trade_off),), smooth(-0.5), ignore)
