@@ -11,6 +11,7 @@ import torch
 from inrcodec import latent_fields, weight_fields
 from inrcodec.coding.container import Stream, read_container, unpack_missing
 from inrcodec.coding.header import MAX_SAMPLES, StreamHeader
+from inrcodec.coding.residual import apply_section
 from inrcodec.device import pick_device
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.initializations import find_initialization
@@ -110,7 +111,10 @@ def decode_stream(
     device: str | torch.device = "auto",
     on_progress: Callable[[float], None] | None = None,
 ) -> Signal:
-    """One signal: symbols to deltas to fields, asked at every point of the wanted grid."""
+    """One signal: symbols to deltas to fields, asked at every point of the wanted grid.
+
+    Where that is the original one, a residual brings the values within the header's largest error.
+    """
     header = stream.header
     kind = latent_fields if isinstance(initialization.prior, ContextPrior) else weight_fields
     needed = -(-_patch_count(header, initialization) // header.patches_per_chunk)
@@ -127,9 +131,12 @@ def decode_stream(
             on_progress(done / len(patches))
     for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
         values = decimate(values, dimension, fine.size // target.size, fine.kind)
+    native = native_values(values, header.value_range, np.dtype(header.dtype))
+    if stream.residual is not None and header.max_error is not None and _same_grid(axes, header.axes):
+        native = apply_section(native, stream.residual, header.max_error)
     return Signal(
         modality=header.modality,
-        values=native_values(values, header.value_range, np.dtype(header.dtype)),
+        values=native,
         axes=axes,
         value_range=header.value_range,
         name=header.name,
@@ -174,6 +181,10 @@ def native_values(values: np.ndarray, value_range: tuple[float, float], dtype: n
             exact = np.rint(exact).clip(limits.min, limits.max)
         part[...] = exact
     return native
+
+
+def _same_grid(axes: tuple[Axis, ...], others: tuple[Axis, ...]) -> bool:
+    return [(axis.size, axis.rate) for axis in axes] == [(axis.size, axis.rate) for axis in others]
 
 
 def _patch_count(header: StreamHeader, initialization: Initialization) -> int:

@@ -19,12 +19,13 @@ MAGIC = b"\xf1INR"
 VERSION = 1
 MAX_SECTION_BYTES = 1 << 40
 
-_HEADER, _INITIALIZATION, _CHUNK, _MISSING, _END = b"S", b"I", b"C", b"M", b"E"
+_HEADER, _INITIALIZATION, _CHUNK, _MISSING, _RESIDUAL, _END = b"S", b"I", b"C", b"M", b"R", b"E"
 _LABELS = {
     _HEADER: "header",
     _INITIALIZATION: "initialization",
     _CHUNK: "chunk",
     _MISSING: "missing mask",
+    _RESIDUAL: "residual",
     _END: "end",
 }
 _CRC_BYTES = 4
@@ -35,11 +36,13 @@ class Stream:
     """One signal of a file.
 
     chunks: `header.chunks` payloads. missing: what `pack_missing` returned, if `header.has_missing`.
+    residual: what `residual.pack_section` returned, if `header.max_error` is not None.
     """
 
     header: StreamHeader
     chunks: tuple[bytes, ...]
     missing: bytes | None = None
+    residual: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +72,19 @@ def write_container(container: Container) -> bytes:
     sections += [_section(_INITIALIZATION, content) for content in container.initializations]
     for stream in container.streams:
         header = stream.header
-        if header.chunks != len(stream.chunks) or header.has_missing != (stream.missing is not None):
+        said = (header.chunks, header.has_missing, header.max_error is not None)
+        there = (len(stream.chunks), stream.missing is not None, stream.residual is not None)
+        if said != there:
             raise UsageError(
-                f"the header of signal {header.name!r} disagrees with its stream: {header.chunks = }, "
-                f"{len(stream.chunks) = }, {header.has_missing = }, {stream.missing is not None = }"
+                f"the header of signal {header.name!r} disagrees with its stream about the number of chunks, a mask or "
+                f"a residual: {said = }, {there = }"
             )
         sections.append(_section(_HEADER, pack_header(header)))
         if stream.missing is not None:
             sections.append(_section(_MISSING, stream.missing))
         sections += [_section(_CHUNK, chunk) for chunk in stream.chunks]
+        if stream.residual is not None:
+            sections.append(_section(_RESIDUAL, stream.residual))
     sections.append(_section(_END, b""))
     return b"".join(sections)
 
@@ -106,7 +113,8 @@ def read_container(data: bytes) -> Container:
         header = unpack_header(take(_HEADER))
         missing = take(_MISSING) if header.has_missing else None
         chunks = tuple(take(_CHUNK) for _ in range(header.chunks))
-        streams.append(Stream(header, chunks, missing))
+        residual = take(_RESIDUAL) if header.max_error is not None else None
+        streams.append(Stream(header, chunks, missing, residual))
     return Container(tuple(streams), tuple(initializations))
 
 
@@ -119,7 +127,7 @@ def section_sizes(data: bytes) -> list[SectionSize]:
     begin, stream = len(MAGIC) + 1, -1
     for section in _read_sections(data):
         stream += section.kind == _HEADER
-        own = stream if section.kind in (_HEADER, _MISSING, _CHUNK) else None
+        own = stream if section.kind in (_HEADER, _MISSING, _CHUNK, _RESIDUAL) else None
         sizes.append(SectionSize(_LABELS[section.kind], own, section.end - begin))
         begin = section.end
     return sizes

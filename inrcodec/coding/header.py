@@ -9,6 +9,7 @@ import numpy as np
 
 from inrcodec.coding import plain
 from inrcodec.coding.axes import check_axis, compact, listed, number, pack_axis, unpack_axis
+from inrcodec.coding.residual import LARGEST_BOUND, SMALLEST_BOUND, VALUE_LIMIT
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.signals.signal import Axis
 
@@ -45,6 +46,8 @@ class StreamHeader:
     sphere: the last two axes are latitude and longitude, both with `points`.
     has_missing: a mask of missing values follows the header.
     attributes: plain values, as in `Signal`.
+    max_error: the largest absolute error of a value on the original grid, which a residual after the chunks ensures;
+        2^-1000..2^1000, fewer than 2^31 values. None: there is no bound and no residual.
     """
 
     modality: str
@@ -61,6 +64,7 @@ class StreamHeader:
     sphere: bool = False
     has_missing: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
+    max_error: float | None = None
 
 
 def pack_header(header: StreamHeader) -> bytes:
@@ -114,6 +118,7 @@ def _to_fields(header: StreamHeader) -> list[Any]:
         (header.name, ""),
         (_SPHERE * header.sphere + _MISSING * header.has_missing, 0),
         (header.attributes, {}),
+        (None if header.max_error is None else compact(float(header.max_error)), None),
     ]
     while optional and optional[-1][0] == optional[-1][1]:
         optional.pop()
@@ -132,12 +137,12 @@ def _to_fields(header: StreamHeader) -> list[Any]:
 
 def _from_fields(fields: Any) -> StreamHeader:
     """Raises ValueError where a field cannot be understood; `_check` does the ranges."""
-    defaults: list[Any] = [None, None, "", 0, {}]
+    defaults: list[Any] = [None, None, "", 0, {}, None]
     if type(fields) is not list or not 0 <= len(fields) - _REQUIRED_FIELDS <= len(defaults):
         raise ValueError(f"no list of {_REQUIRED_FIELDS} to {_REQUIRED_FIELDS + len(defaults)} fields")
     required, optional = fields[:_REQUIRED_FIELDS], fields[_REQUIRED_FIELDS:]
     modality, initialization, dtype, axes, channels, patches_per_chunk, chunks, steps = required
-    shifts, value_range, name, flags, attributes = optional + defaults[len(optional) :]
+    shifts, value_range, name, flags, attributes, max_error = optional + defaults[len(optional) :]
     dtype = listed(DTYPES, dtype, "dtype")
     if type(flags) is not int or not 0 <= flags <= (_SPHERE | _MISSING):
         raise ValueError(f"{flags = !r:.80}")
@@ -157,6 +162,7 @@ def _from_fields(fields: Any) -> StreamHeader:
         sphere=bool(flags & _SPHERE),
         has_missing=bool(flags & _MISSING),
         attributes=attributes,
+        max_error=None if max_error is None else number(max_error),
     )
 
 
@@ -221,3 +227,7 @@ def _check(header: StreamHeader) -> None:
     grid = len(shape) >= 2 and all(axis.points is not None and axis.kind != "slice" for axis in header.axes[-2:])
     require(grid or not header.sphere, "sphere without the points of two last axes, shape", shape)
     require(type(header.attributes) is dict, "attributes", header.attributes)
+    if header.max_error is not None:
+        require(SMALLEST_BOUND <= header.max_error <= LARGEST_BOUND, "largest error", header.max_error)
+        values = prod(shape) * header.channels
+        require(values < VALUE_LIMIT, "number of values (fewer than 2^31 may have a largest error)", values)

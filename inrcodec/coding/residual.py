@@ -2,9 +2,13 @@
 
 Errors beyond the bound are corrected by multiples of a step of about twice the bound; these integers, most of them 0
 where the reconstruction is good, are the symbols, which `residual_model` codes. docs/FORMAT.md has all of it.
+
+In a file, the bound that the steps follow stands before the payload: an encoder may correct to a smaller error than the
+one it promises.
 """
 
 import math
+import struct
 
 import numpy as np
 
@@ -13,12 +17,17 @@ from inrcodec.coding.residual_model import SYMBOL_LIMIT, read_slices, write_slic
 from inrcodec.coding.residual_parts import SIDE_ROW, ResidualReader, ResidualWriter
 from inrcodec.errors import CorruptFile
 
+SMALLEST_BOUND, LARGEST_BOUND = 2.0**-1000, 2.0**1000
+VALUE_LIMIT = entropy.SYMBOL_LIMIT
+"""Arrays have fewer values."""
+
 # The step depends on the bound and on the gap, the bound's exponent less that of the spacing between the values.
 _FINEST_GAP = 12  # a spacing that is finer still makes no difference
 _COARSEST_GAP = -2200
 _LARGEST_SPACING = 1000
-_LARGEST_BOUND = 1000
 _UNUSUAL_SHARE = 1e-3
+
+_BOUND_BYTES = 8
 
 
 def pack_residual(original: np.ndarray, decoded: np.ndarray, bound: float, missing: np.ndarray | None = None) -> bytes:
@@ -76,14 +85,34 @@ def apply_residual(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndar
     return corrected
 
 
+def pack_section(payload: bytes, bound: float) -> bytes:
+    """What a file stores of the `payload` that `pack_residual` has made for a bound."""
+    return struct.pack("<d", bound) + payload if payload else b""
+
+
+def apply_section(decoded: np.ndarray, section: bytes, max_error: float) -> np.ndarray:
+    """The reconstruction within `max_error`, which the header promises: an array like `decoded`.
+
+    Raises: CorruptFile if `section` is not what `pack_section` returns for such an array and a bound up to `max_error`.
+    """
+    if not section:
+        return decoded.copy()
+    if len(section) <= _BOUND_BYTES:
+        raise CorruptFile(f"a residual has {len(section)} bytes: obtain the file again")
+    (bound,) = struct.unpack_from("<d", section)
+    if not SMALLEST_BOUND <= bound <= max_error:
+        raise CorruptFile(f"a residual is for an error of {bound}, the header says {max_error}: obtain the file again")
+    return apply_residual(decoded, section[_BOUND_BYTES:], bound)
+
+
 def _check(decoded: np.ndarray, bound: float) -> None:
     kind, size = decoded.dtype.kind, decoded.dtype.itemsize
     if not ((kind == "f" and size <= 8) or (kind in "iu" and size <= 4)):
         raise ValueError(f"values must be floats or integers of up to 32 bits: {decoded.dtype = }")
-    if decoded.ndim < 2 or not 0 < decoded.size < entropy.SYMBOL_LIMIT:
+    if decoded.ndim < 2 or not 0 < decoded.size < VALUE_LIMIT:
         raise ValueError(f"values must be [*grid, C], fewer than 2^31 but some: {decoded.shape = }")
-    if not 2.0**-_LARGEST_BOUND <= bound <= 2.0**_LARGEST_BOUND:
-        raise ValueError(f"a bound must lie in 2^-{_LARGEST_BOUND}..2^{_LARGEST_BOUND}: {bound = }")
+    if not SMALLEST_BOUND <= bound <= LARGEST_BOUND:
+        raise ValueError(f"a bound must lie in 2^-1000..2^1000: {bound = }")
 
 
 def _beyond(original: np.ndarray, decoded: np.ndarray, bound: float, missing: np.ndarray | None) -> np.ndarray:
