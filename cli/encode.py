@@ -41,6 +41,14 @@ def encode(
     ] = None,
     bpp: Annotated[float | None, typer.Option("--bpp", help="Aim for this many bits per pixel or sample.")] = None,
     psnr: Annotated[float | None, typer.Option("--psnr", help="Aim for this PSNR in dB.")] = None,
+    max_error: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-error",
+            metavar="E|NAME=E",
+            help="Largest error of any value, in its unit; repeatable for several variables.",
+        ),
+    ] = None,
     effort: Annotated[
         str | None, typer.Option("--effort", metavar="fast|default|high", help="How long to adapt.")
     ] = None,
@@ -83,7 +91,14 @@ def encode(
     from inrcodec.initializations import named_initialization
 
     options = encode_options(
-        quality=quality, effort=effort, steps=steps, bits_per_sample=bpp, psnr=psnr, rescaling=rescaling, device=device
+        quality=quality,
+        effort=effort,
+        steps=steps,
+        bits_per_sample=bpp,
+        psnr=psnr,
+        max_error=parse_max_error(max_error or []),
+        rescaling=rescaling,
+        device=device,
     )
     pick_device(options.device)
     settings: dict[str, Any] = {
@@ -185,6 +200,22 @@ def encode_options(**given: Any) -> "EncodeOptions":
     return EncodeOptions(**given)
 
 
+def parse_max_error(given: list[str]) -> float | dict[str, float] | None:
+    """One number for all signals, or numbers by name as in t2m=0.1. Raises: UsageError."""
+    bounds: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        if name in bounds:
+            raise UsageError(f"--max-error is given twice for {name or 'all signals'}: give it once")
+        try:
+            bounds[name] = float(number)
+        except ValueError as error:
+            raise UsageError(f"--max-error is {text!r}, give a number as 0.1, or a name with one as t2m=0.1") from error
+    if "" in bounds and len(bounds) > 1:
+        raise UsageError("--max-error is given for all signals and by name: give one number, or names only")
+    return bounds.get("", bounds or None)
+
+
 def find_jobs(inputs: list[Path], modality: str | None) -> list[Job]:
     """The files to encode: the inputs themselves, and for folders all files below.
 
@@ -237,7 +268,14 @@ def summary(report: "EncodeReport") -> str:
     if main.get("snr_db") is not None:
         fidelity += f", SNR {main['snr_db']:.2f} dB"
     if "rmse" in main:
-        fidelity += f", RMSE {main['rmse']:.4g}, largest error {main['max_error']:.4g}"
+        fidelity += f", RMSE {main['rmse']:.4g}"
+    if "max_error" in main:
+        fidelity += f", largest error {main['max_error']:.4g}"
+    bounds = {signal["name"]: f"{signal['bound']:g}" for signal in report.signals if "bound" in signal}
+    if len(set(bounds.values())) == 1 and len(bounds) == len(report.signals):
+        fidelity += f" (bound {bounds[main['name']]})"
+    elif bounds:
+        fidelity += f" (bounds {', '.join(f'{name or report.modality} {bound}' for name, bound in bounds.items())})"
     return (
         f"{report.input} -> {report.output}: {report.bytes:,} bytes ({rate}, 1:{report.ratio:.0f}), "
         f"{fidelity}, {report.seconds:.1f} s on {report.device}"

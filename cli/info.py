@@ -81,6 +81,7 @@ def _describe_signal(header: "StreamHeader", size: int) -> dict[str, Any]:
         "missing_values": header.has_missing,
         "initialization": header.initialization.hex(),
         "chunks": header.chunks,
+        "max_error": header.max_error,
         "bytes": size,
         "bits_per_sample": 8 * size / prod(shape),
     }
@@ -92,7 +93,17 @@ def _show(content: dict[str, Any]) -> None:
     embedded = ", initialization embedded" if content["embedded"] else ""
     console.data(f"{content['file']}: {content['bytes']:,} bytes, format version {content['version']}{embedded}\n")
     console.table(
-        ("signal", "modality", "shape", "channels", "type", "per second", "bits/sample", "initialization"),
+        (
+            "signal",
+            "modality",
+            "shape",
+            "channels",
+            "type",
+            "per second",
+            "bits/sample",
+            "largest error",
+            "initialization",
+        ),
         [
             (
                 name,
@@ -102,6 +113,7 @@ def _show(content: dict[str, Any]) -> None:
                 signal["dtype"],
                 signal["rate"] or "-",
                 f"{signal['bits_per_sample']:.3f}",
+                "-" if signal["max_error"] is None else f"{signal['max_error']:g}",
                 signal["initialization"],
             )
             for name, signal in zip(names, signals, strict=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from inrcodec import latent_fields, metrics, weight_fields
+from inrcodec import bounded, latent_fields, metrics, weight_fields
 from inrcodec.coding.container import Container, Stream, write_container
 from inrcodec.decoder import Resolution, decode_stream
 from inrcodec.device import pick_device
@@ -38,14 +38,14 @@ class AdaptedSignal(Protocol):
 
 
 class EncodedFile:
-    """The file that some quantizers of some signals give.
+    """The file that the streams of some signals give.
 
     data: its content; rate: its bits per sample.
     """
 
-    def __init__(self, parts: Sequence[AdaptedSignal], quantizers: Sequence[Quantization], embed: bool) -> None:
+    def __init__(self, parts: Sequence[AdaptedSignal], streams: Sequence[Stream], embed: bool) -> None:
         self.parts = parts
-        self.streams = tuple(part.code(quantizer) for part, quantizer in zip(parts, quantizers, strict=True))
+        self.streams = tuple(streams)
         carried = {part.initialization.identifier: part.initialization for part in parts} if embed else {}
         embedded = tuple(initialization.to_bytes() for initialization in carried.values())
         self.data = write_container(Container(self.streams, embedded))
@@ -54,10 +54,7 @@ class EncodedFile:
     @cached_property
     def decoded(self) -> list[Signal]:
         """The signals as a decoder returns them."""
-        return [
-            decode_stream(stream, part.initialization, resolution=Resolution(), device=part.device)
-            for part, stream in zip(self.parts, self.streams, strict=True)
-        ]
+        return [_decoded(part, stream) for part, stream in zip(self.parts, self.streams, strict=True)]
 
     @property
     def psnr(self) -> float:
@@ -84,13 +81,15 @@ def encode(
 ) -> tuple[bytes, list[Signal]]:
     """Compress signals, each from its own initialization, into one `.inr` file.
 
-    A target rate is that of the whole file, a target PSNR that of the first signal; all signals share one trade-off.
+    A target rate is that of the whole file, a target PSNR that of the first signal; all signals share one trade-off,
+    but those with a bound on their error have each the one that makes it smallest.
 
     embed: carry the initializations in the file, so that it decodes wherever this version of the format does.
     Returns the file's content and the signals as the decoder will return them.
-    Raises: UsageError if an initialization does not fit its signal or a target is out of reach.
+    Raises: UsageError if an initialization does not fit its signal, a target is out of reach or a bound impossible.
     """
     options = options or EncodeOptions()
+    bounds = options.bounds(signals)
     parts = [
         adapt_signal(signal, initialization, options, on_progress)
         for signal, initialization in zip(signals, initializations, strict=True)
@@ -101,16 +100,57 @@ def encode(
         return tuple(part.choose(trade_off, before) for part, before in zip(parts, starts, strict=True))
 
     def code(quantizers: tuple[Quantization, ...]) -> EncodedFile:
-        return EncodedFile(parts, quantizers, embed)
+        return EncodedFile(parts, [part.code(each) for part, each in zip(parts, quantizers, strict=True)], embed)
 
     def report(trial: int, file: EncodedFile) -> None:
         if on_progress is not None:
             psnr = None if options.psnr is None else file.psnr
             on_progress(Progress("search", trial, None, psnr, file.rate))
 
-    target = options.target
-    file = code(choose(options.trade_off)) if target is None else search(target, choose, code, report)
+    if options.target is not None:
+        file = search(options.target, choose, code, report)
+    else:
+        streams = [
+            part.code(part.choose(options.trade_off, None))
+            if bound is None
+            else code_within(part, bound, options, on_progress)
+            for part, bound in zip(parts, bounds, strict=True)
+        ]
+        file = EncodedFile(parts, streams, embed)
+    for signal, decoded, bound in zip(signals, file.decoded, bounds, strict=True):
+        if bound is not None:
+            bounded.check_bound(signal, decoded, bound)
     return file.data, file.decoded
+
+
+def code_within(
+    part: AdaptedSignal, max_error: float, options: EncodeOptions, on_progress: ProgressCallback | None = None
+) -> Stream:
+    """The smallest stream found of which every value decodes within a bound, whatever the quality of its field."""
+    searched = bounded.searched_part(part.signal)
+    sample = part
+    if searched is not part.signal:
+        sample = adapt_signal(searched, part.initialization, options, on_progress)
+    trials = 0
+    quantization: Quantization | None = None
+
+    def code(trade_off: float, of: AdaptedSignal = sample) -> Stream:
+        nonlocal trials, quantization
+        quantization = of.choose(trade_off, quantization)
+        stream = of.code(quantization)
+        stream = bounded.with_residual(stream, of.signal, _decoded(of, stream), max_error)
+        trials += 1
+        if on_progress is not None:
+            rate = 8 * bounded.stream_bytes(stream) / of.signal.samples
+            on_progress(Progress("search", trials, None, None, rate))
+        return stream
+
+    trade_off, stream = bounded.best_trade_off(code, bounded.start_trade_off(part.signal, max_error))
+    return stream if sample is part else code(trade_off, part)
+
+
+def _decoded(part: AdaptedSignal, stream: Stream) -> Signal:
+    return decode_stream(stream, part.initialization, resolution=Resolution(), device=part.device)
 
 
 def adapt_signal(

@@ -26,7 +26,8 @@ class EncodeReport:
     """What encoding a file gave, measured on the file and on what its decoder returns.
 
     A sample is a pixel, a video pixel, an audio sample of one channel, or a grid point. `bytes` is the size of the
-    file, `samples` and the measures are of the main signal; `signals` has those of every signal in the file.
+    file, `samples` and the measures are of the main signal; `signals` has those of every signal in the file, and of
+    those with a bound on their error both that "bound" and the largest error.
     ratio: bytes of the uncompressed values of all signals over `bytes`.
     """
 
@@ -87,12 +88,18 @@ def encode_file(
         steps=adaptation_steps(options, chosen[0]),
         seconds=time.perf_counter() - began,
         device=str(pick_device(options.device)),
-        signals=tuple(measures(signal, rebuilt, len(data)) for signal, rebuilt in zip(signals, decoded, strict=True)),
+        signals=tuple(
+            measures(signal, rebuilt, len(data), bound)
+            for signal, rebuilt, bound in zip(signals, decoded, options.bounds(signals), strict=True)
+        ),
     )
 
 
-def measures(original: Signal, decoded: Signal, size: int) -> dict[str, Any]:
-    """Name, samples and fidelity of one decoded signal; `size` is that of the whole file, in bytes."""
+def measures(original: Signal, decoded: Signal, size: int, bound: float | None = None) -> dict[str, Any]:
+    """Name, samples and fidelity of one decoded signal.
+
+    size: that of the whole file, in bytes. bound: what its largest error must not exceed.
+    """
     result: dict[str, Any] = {
         "name": original.name,
         "modality": original.modality,
@@ -106,7 +113,10 @@ def measures(original: Signal, decoded: Signal, size: int) -> dict[str, Any]:
             result["kbps"] = 8 * size / 1000 / float(time_axis.size / time_axis.rate)
     if original.modality == "climate":
         result["rmse"] = math.sqrt(metrics.mean_squared_error(original, decoded))
+    if original.modality == "climate" or bound is not None:
         result["max_error"] = metrics.max_error(original, decoded)
+    if bound is not None:
+        result["bound"] = bound
     return result
 
 

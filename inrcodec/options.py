@@ -1,12 +1,14 @@
 """What a user can ask of the encoder, and what it says while it works."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from inrcodec.coding.residual import LARGEST_BOUND, SMALLEST_BOUND
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import Rescaling
+from inrcodec.signals.signal import Signal
 from inrcodec.targets import Target
 
 Effort = Literal["fast", "default", "high"]
@@ -16,11 +18,13 @@ Effort = Literal["fast", "default", "high"]
 class EncodeOptions:
     """What a user can ask of the encoder.
 
-    quality: 1..100, sets the trade-off of rate against distortion; ignored where a target is given.
+    quality: 1..100, sets the trade-off of rate against distortion; ignored where a target or a bound is given.
     effort: how long to adapt: "fast", "default" or "high".
     steps: K_test, adaptation steps on the full context, instead of those of an effort.
     bits_per_sample: size of the file to aim for, in bits per sample of the signal.
     psnr: reconstruction to aim for, in dB, at the lowest rate.
+    max_error: largest absolute error of any decoded value, in the unit of the values, at the original resolution; for
+        all signals of the main one's modality, or by the names of some. The file is as small as it gets.
     rescaling: how the full-context gradient is rescaled.
     device: "auto", "cpu" or "cuda[:n]".
     """
@@ -30,6 +34,7 @@ class EncodeOptions:
     steps: int | None = None
     bits_per_sample: float | None = None
     psnr: float | None = None
+    max_error: float | Mapping[str, float] | None = None
     rescaling: Rescaling = "exact"
     device: str = "auto"
 
@@ -45,6 +50,13 @@ class EncodeOptions:
         for name, target in (("bits per sample", self.bits_per_sample), ("PSNR", self.psnr)):
             if target is not None and not 0 < target < math.inf:
                 raise UsageError(f"the target of {target} {name} is not a positive number")
+        if self.max_error is None:
+            return
+        if self.bits_per_sample is not None or self.psnr is not None:
+            raise UsageError("a largest error leaves no choice of a rate or a PSNR: give one of them")
+        for bound in self.max_error.values() if isinstance(self.max_error, Mapping) else [self.max_error]:
+            if not SMALLEST_BOUND <= bound <= LARGEST_BOUND:
+                raise UsageError(f"the largest error of {bound} is not a positive number")
 
     @property
     def target(self) -> Target | None:
@@ -52,6 +64,25 @@ class EncodeOptions:
         if self.bits_per_sample is None and self.psnr is None:
             return None
         return Target(self.bits_per_sample, self.psnr)
+
+    def bounds(self, signals: Sequence[Signal]) -> list[float | None]:
+        """The largest error of each signal of a file, None for those that may have any.
+
+        Raises: UsageError if a name is of no signal.
+        """
+        if self.max_error is None:
+            return [None] * len(signals)
+        if not isinstance(self.max_error, Mapping):
+            bound = float(self.max_error)
+            return [bound if signal.modality == signals[0].modality else None for signal in signals]
+        names = [signal.name for signal in signals]
+        unknown = [name for name in self.max_error if name not in names]
+        if unknown:
+            raise UsageError(
+                f"a largest error is given for {', '.join(map(repr, unknown))}, but the signals are called "
+                f"{', '.join(map(repr, names))}"
+            )
+        return [float(self.max_error[name]) if name in self.max_error else None for name in names]
 
     @property
     def trade_off(self) -> float:

@@ -7,13 +7,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from inrcodec.errors import InrcodecError, SignalError, UsageError
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_frames import FRAME_EXTENSIONS
 
 MODALITIES = ("image", "video", "audio", "climate")
 
-__all__ = ["MODALITIES", "Axis", "Signal", "default_extension", "find_files", "read", "write", "write_whole"]
+__all__ = [
+    "MODALITIES",
+    "Axis",
+    "Signal",
+    "default_extension",
+    "find_files",
+    "read",
+    "read_back",
+    "stored_step",
+    "write",
+    "write_whole",
+]
 
 
 def _module(modality: str) -> ModuleType:
@@ -58,6 +71,21 @@ def write(signals: Sequence[Signal], path: Path) -> None:
     """
     module = _module(signals[0].modality)
     write_whole(path, lambda temporary: module.write(list(signals), temporary))
+
+
+def stored_step(signal: Signal) -> float:
+    """How far apart the values are that a file of the decoded signal can hold; 0 where it holds any of their type."""
+    step: float = getattr(_module(signal.modality), "stored_step", lambda _: 0.0)(signal)
+    return step
+
+
+def read_back(signal: Signal) -> np.ndarray:
+    """The values that reading a file of the decoded signal gives: those of the signal, unless they are packed there.
+
+    Raises: SignalError if no file can hold the signal.
+    """
+    values: np.ndarray = getattr(_module(signal.modality), "read_back", lambda same: same.values)(signal)
+    return values
 
 
 def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:

@@ -18,7 +18,7 @@ from inrcodec.signals.cf_grid import (
     is_monotonic,
     numbers_of,
 )
-from inrcodec.signals.cf_packing import pack, packing_of
+from inrcodec.signals.cf_packing import Packing, pack, packing_of
 from inrcodec.signals.netcdf import Contents, Dimension, Variable
 from inrcodec.signals.signal import Axis, Signal
 
@@ -94,6 +94,15 @@ def contents_of(signals: list[Signal]) -> Contents:
     return Contents(_fitted(dimensions, variables, resampled.keys()), attributes, variables)
 
 
+def packing_of_signal(signal: Signal) -> Packing:
+    """How the values of a signal are stored. Raises: SignalError, and as `contents_of`."""
+    return _packing_of_field(_field_of(signal))
+
+
+def _packing_of_field(field: _Field) -> Packing:
+    return packing_of(f"variable {field.name!r}", field.dtype, field.attributes)
+
+
 def _field_of(signal: Signal) -> _Field:
     if len(signal.axes) != 3 or signal.channels != 1:
         raise SignalError(
@@ -121,8 +130,7 @@ def _data_variable(field: _Field, resampled: Set[str]) -> Variable:
     leading = [size for place, size in enumerate(field.shape) if place not in places]
     if np.prod(leading, dtype=np.int64) != values.shape[0]:
         raise SignalError(f"signal {field.name!r} has {values.shape[0]} slices, but its file had {leading}")
-    label = f"variable {field.name!r}"
-    raw = pack(label, values, missing, packing_of(label, field.dtype, field.attributes))
+    raw = pack(f"variable {field.name!r}", values, missing, _packing_of_field(field))
     data = np.moveaxis(raw.reshape(*leading, *values.shape[1:]), [-2, -1], places)
     wrong = GRIB_GRID_ATTRIBUTES if resampled & set(field.dimensions) else frozenset()
     attributes = {key: value for key, value in field.attributes.items() if key not in wrong}

@@ -139,6 +139,24 @@ def filled(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return result
 
 
+def stored_step(signal: Signal) -> float:
+    """The step between packed values, 0 for a variable that is not packed into integers."""
+    from inrcodec.signals.cf_writing import packing_of_signal
+
+    packing = packing_of_signal(signal)
+    return abs(packing.scale or 0.0) if packing.number.kind in "iu" else 0.0
+
+
+def read_back(signal: Signal) -> np.ndarray:
+    """The values [S, H, W, 1] that `read` returns of what `write` writes; whatever where they are missing."""
+    from inrcodec.signals.cf_packing import pack, unpack
+    from inrcodec.signals.cf_writing import packing_of_signal
+
+    packing = packing_of_signal(signal)
+    raw = pack(f"variable {signal.name!r}", signal.values[..., 0], signal.missing, packing)
+    return unpack(raw, packing)[0][..., np.newaxis]
+
+
 def write(signals: list[Signal], path: Path) -> None:
     """Write a NetCDF-4 file that holds these signals and what the first one's attributes say of the file.
 
