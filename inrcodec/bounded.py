@@ -90,12 +90,8 @@ def with_residual(stream: Stream, original: Signal, base: Signal, max_error: flo
     """The stream with a residual that brings `base`, as which it decodes, within `max_error` of `original`.
 
     The bound also holds for what a file of the decoded signal gives when it is read again.
-    Raises: UsageError if that is impossible, or `original` is not finite where it is not missing.
+    Raises: UsageError if that is impossible.
     """
-    known = original.values if original.missing is None else original.values[~original.missing]
-    unknown = known.size - np.count_nonzero(np.isfinite(known))
-    if unknown:
-        raise UsageError(f"{_label(original)} has {unknown} values that are not finite: mark them as missing")
     header = replace(stream.header, max_error=max_error)
     for bound in _working_bounds(original, max_error):
         try:
@@ -110,6 +106,14 @@ def with_residual(stream: Stream, original: Signal, base: Signal, max_error: flo
         f"{_label(original)} cannot be within {max_error:g} in the file that the decoder writes, "
         "whose numbers are too coarse: give a larger bound"
     )
+
+
+def check_finite(signal: Signal) -> None:
+    """Raises: UsageError if there are values without an error: what is not a number must be missing."""
+    values = signal.values if signal.missing is None else signal.values[~signal.missing]
+    others = values.size - np.count_nonzero(np.isfinite(values))
+    if others:
+        raise UsageError(f"{_label(signal)} has {others} values that are not finite: mark them as missing")
 
 
 def check_bound(original: Signal, decoded: Signal, max_error: float) -> None:

@@ -90,6 +90,9 @@ def encode(
     """
     options = options or EncodeOptions()
     bounds = options.bounds(signals)
+    for signal, bound in zip(signals, bounds, strict=True):
+        if bound is not None:
+            bounded.check_finite(signal)
     parts = [
         adapt_signal(signal, initialization, options, on_progress)
         for signal, initialization in zip(signals, initializations, strict=True)

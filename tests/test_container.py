@@ -1,5 +1,6 @@
 """The container: round trips, its exact bytes, and every way a file can be damaged."""
 
+import math
 import zlib
 from dataclasses import replace
 from fractions import Fraction
@@ -76,7 +77,11 @@ SOUND = replace(
 )
 SMALL = Container((Stream(IMAGE, (b"first", b"")),))
 LARGE = Container(
-    (Stream(CLIMATE, (b"chunk",), b"mask"), Stream(SOUND, ()), Stream(IMAGE, (b"first", b"second"))),
+    (
+        Stream(replace(CLIMATE, max_error=0.25), (b"chunk",), b"mask", b"residual"),
+        Stream(SOUND, ()),
+        Stream(IMAGE, (b"first", b"second")),
+    ),
     (b"embedded", b""),
 )
 
@@ -95,7 +100,7 @@ def header_as_values(header: StreamHeader) -> dict[str, Any]:
 
 
 def as_values(container: Container) -> list[Any]:
-    streams = [(header_as_values(s.header), s.chunks, s.missing) for s in container.streams]
+    streams = [(header_as_values(s.header), s.chunks, s.missing, s.residual) for s in container.streams]
     return [streams, container.initializations]
 
 
@@ -158,13 +163,15 @@ def headers(draw: st.DrawFn) -> StreamHeader:
     low, high = sorted(draw(st.sets(st.floats(-1e6, 1e6) | st.integers(-9, 9).map(float), min_size=2, max_size=2)))
     steps = draw(st.lists(st.integers(-128, 127), max_size=12))
     shifts = draw(st.lists(st.integers(-128, 127), min_size=len(steps), max_size=len(steps)))
+    channels = draw(st.integers(1, 4096))
+    few = math.prod(axis.size for axis in grid) * channels < 2**31
     return StreamHeader(
         modality=draw(st.sampled_from(["image", "video", "audio", "climate"])),
         name=draw(st.text(max_size=6)),
         initialization=draw(st.binary(min_size=8, max_size=8)),
         dtype=draw(st.sampled_from(["|u1", "<u2", "<u4", "|i1", "<i2", "<i4", "<f2", "<f4", "<f8"])),
         axes=tuple(grid),
-        channels=draw(st.integers(1, 4096)),
+        channels=channels,
         value_range=draw(st.sampled_from([(low, high), (0.0, 255.0), (0.0, 65535.0), (-0.0, 1.0)])),
         sphere=len(grid) > 1 and all(axis.points is not None and axis.kind != "slice" for axis in grid[-2:]),
         steps=tuple(steps),
@@ -173,6 +180,7 @@ def headers(draw: st.DrawFn) -> StreamHeader:
         has_missing=draw(st.booleans()),
         attributes=draw(st.dictionaries(st.text(max_size=4), plain_values, max_size=3)),
         chunks=draw(st.integers(0, 2**31)),
+        max_error=draw(st.none() | st.sampled_from([1.0, 0.1, 2.0**-1000, 2.0**1000])) if few else None,
     )
 
 
@@ -197,7 +205,12 @@ def test_headers_round_trip(header: StreamHeader) -> None:
 def test_containers_round_trip(streams: list[Any], initializations: list[bytes]) -> None:
     container = Container(
         tuple(
-            Stream(replace(h, chunks=len(chunks)), tuple(chunks), mask if h.has_missing else None)
+            Stream(
+                replace(h, chunks=len(chunks)),
+                tuple(chunks),
+                mask if h.has_missing else None,
+                None if h.max_error is None else mask[::-1],
+            )
             for h, chunks, mask in streams
         ),
         tuple(initializations),
@@ -243,6 +256,7 @@ def test_section_sizes_name_every_part() -> None:
         ("header", 0),
         ("missing mask", 0),
         ("chunk", 0),
+        ("residual", 0),
         ("header", 1),
         ("header", 2),
         ("chunk", 2),
@@ -305,14 +319,20 @@ def test_what_is_not_an_inr_file() -> None:
 
 def test_sections_in_another_order_are_corrupt() -> None:
     header, one_chunk = header_section(FIELDS), header_section([*FIELDS[:6], 1, b""])
-    chunk, mask, embedded = section(b"C", b"x"), section(b"M", b"x"), section(b"I", b"x")
+    chunk, mask, embedded, residual = (section(kind, b"x") for kind in (b"C", b"M", b"I", b"R"))
+    with_bound = header_section([*FIELDS[:6], 1, b"", None, None, "", 0, {}, 0.5])
     assert len(read_container(file_with(embedded, one_chunk, chunk, header, END)).streams) == 2
+    assert read_container(file_with(with_bound, chunk, residual, END)).streams[0].residual == b"x"
     for sections in (
         [END],
         [embedded, END],
         [chunk, END],
         [header, chunk, END],
         [header, mask, END],
+        [header, residual, END],
+        [with_bound, chunk, END],
+        [with_bound, residual, chunk, END],
+        [with_bound, chunk, residual, residual, END],
         [header, embedded, END],
         [one_chunk, END],
         [one_chunk, mask, chunk, END],
@@ -341,7 +361,7 @@ def test_lengths_are_not_believed() -> None:
 BAD_FIELDS: dict[str, Any] = {
     "not a list": {"a": 1},
     "too few": FIELDS[:7],
-    "too many": [*FIELDS, None, None, "", 0, {}, 0],
+    "too many": [*FIELDS, None, None, "", 0, {}, 1, 0],
     "modality": [4, *FIELDS[1:]],
     "negative modality": [-1, *FIELDS[1:]],
     "boolean modality": [False, *FIELDS[1:]],
@@ -394,6 +414,13 @@ BAD_FIELDS: dict[str, Any] = {
     "sphere": [*FIELDS, None, None, "", 1],
     "attributes": [*FIELDS, None, None, "", 0, [1]],
     "attributes key": [*FIELDS, None, None, "", 0, {1: 2}],
+    "largest error 0": [*FIELDS, None, None, "", 0, {}, 0],
+    "largest error negative": [*FIELDS, None, None, "", 0, {}, -0.5],
+    "largest error tiny": [*FIELDS, None, None, "", 0, {}, 2.0**-1001],
+    "largest error huge": [*FIELDS, None, None, "", 0, {}, 2.0**1001],
+    "largest error infinite": [*FIELDS, None, None, "", 0, {}, float("inf")],
+    "largest error type": [*FIELDS, None, None, "", 0, {}, "1"],
+    "largest error of many values": [*FIELDS[:3], [2**16, 2**15], 1, *FIELDS[5:], None, None, "", 0, {}, 1],
 }
 
 

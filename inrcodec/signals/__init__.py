@@ -80,10 +80,7 @@ def stored_step(signal: Signal) -> float:
 
 
 def read_back(signal: Signal) -> np.ndarray:
-    """The values that reading a file of the decoded signal gives: those of the signal, unless they are packed there.
-
-    Raises: SignalError if no file can hold the signal.
-    """
+    """The values that reading a file of the decoded signal gives: those of the signal, unless they are packed there."""
     values: np.ndarray = getattr(_module(signal.modality), "read_back", lambda same: same.values)(signal)
     return values
 

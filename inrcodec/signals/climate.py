@@ -25,6 +25,7 @@ from inrcodec.signals.signal import Axis, Signal
 
 if TYPE_CHECKING:
     from inrcodec.signals.cf_grid import Grid
+    from inrcodec.signals.cf_packing import Packing
     from inrcodec.signals.netcdf import Contents, Variable
 
 MODALITY = "climate"
@@ -141,20 +142,32 @@ def filled(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 def stored_step(signal: Signal) -> float:
     """The step between packed values, 0 for a variable that is not packed into integers."""
-    from inrcodec.signals.cf_writing import packing_of_signal
-
-    packing = packing_of_signal(signal)
-    return abs(packing.scale or 0.0) if packing.number.kind in "iu" else 0.0
+    packing = _packing(signal)
+    return abs(packing.scale or 0.0) if packing is not None and packing.number.kind in "iu" else 0.0
 
 
 def read_back(signal: Signal) -> np.ndarray:
-    """The values [S, H, W, 1] that `read` returns of what `write` writes; whatever where they are missing."""
-    from inrcodec.signals.cf_packing import pack, unpack
-    from inrcodec.signals.cf_writing import packing_of_signal
+    """The values [S, H, W, 1] that `read` returns of what `write` writes; whatever where they are missing.
 
-    packing = packing_of_signal(signal)
+    Those of the signal if it cannot be written.
+    """
+    from inrcodec.signals.cf_packing import pack, unpack
+
+    packing = _packing(signal)
+    if packing is None or (signal.missing is not None and not packing.markers):
+        return signal.values
     raw = pack(f"variable {signal.name!r}", signal.values[..., 0], signal.missing, packing)
     return unpack(raw, packing)[0][..., np.newaxis]
+
+
+def _packing(signal: Signal) -> "Packing | None":
+    """How `write` stores the values; None if it cannot."""
+    from inrcodec.signals.cf_writing import packing_of_signal
+
+    try:
+        return packing_of_signal(signal)
+    except (SignalError, LookupError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def write(signals: list[Signal], path: Path) -> None:
