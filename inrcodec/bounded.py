@@ -82,7 +82,6 @@ def searched_part(signal: Signal) -> Signal:
         values=signal.values[chosen],
         missing=None if signal.missing is None else signal.missing[chosen],
         axes=(replace(axis, size=count, points=None), *signal.axes[1:]),
-        attributes={},
     )
 
 

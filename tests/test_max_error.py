@@ -486,7 +486,8 @@ def test_the_command_line(run: Run, tmp_path: Path) -> None:
         assert np.nanmax(np.abs(physical(tmp_path / "a.nc", name) - physical(tmp_path / "b.nc", name))) <= bound
 
 
-def test_one_bound_for_all(run: Run, tmp_path: Path) -> None:
+def test_one_bound_for_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "SEARCH_VALUES", 21 * 34)
     netcdf(tmp_path / "a.nc", {"t2m": PACKED, "d2m": PACKED})
     code, out, said = run(*ENCODE, "0.2", "--json")
     report = json.loads(out)
