@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import plots
@@ -18,6 +18,7 @@ import sources
 import inrcodec
 from inrcodec.cli import console
 from inrcodec.errors import UsageError
+from inrcodec.options import Effort
 from inrcodec.signals.signal import Signal
 
 RATE_UNITS = {
@@ -53,6 +54,7 @@ def main() -> None:
             "modality": modality,
             "rate_unit": RATE_UNITS[modality],
             "psnr_peak": report.PSNR_PEAK[modality],
+            "efforts": arguments.efforts,
             "steps": arguments.steps,
             "data": str(arguments.data or "shipped samples"),
             "cut": vars(sources.cut_of(arguments)),
@@ -63,7 +65,7 @@ def main() -> None:
             "points": points,
         }
         report.write_json(content, output / f"rate_distortion_{modality}.json")
-        ours = {name for name, _ in initializations}
+        ours = {label for name, _ in initializations for label, _, _ in our_settings(name, arguments)}
         plots.rate_distortion(
             summary, ours, anchors, modality, RATE_UNITS[modality], output / f"rate_distortion_{modality}.png"
         )
@@ -75,7 +77,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--qualities", nargs="+", type=float, default=[10, 30, 50, 70, 90], help="of our encoder, 1 to 100"
     )
-    parser.add_argument("--steps", type=int, default=64, help="adaptation steps of our encoder [default: 64]")
+    parser.add_argument(
+        "--efforts", nargs="+", choices=get_args(Effort), default=["default"], help="of our encoder [default: default]"
+    )
+    parser.add_argument("--steps", type=int, help="adaptation steps of our encoder, instead of those of an effort")
+    parser.add_argument(
+        "--max-errors", nargs="+", type=float, help="bounds on the error of our files, instead of qualities"
+    )
     parser.add_argument("--no-rivals", action="store_true", help="measure our codec alone")
     parser.add_argument("--anchors", type=Path, help="CSV of published points (codec, rate or rate_kbps, psnr_db)")
     parser.add_argument("--anchor-codecs", nargs="+", help="those of its codecs to plot [default: all]")
@@ -92,7 +100,7 @@ def measure_all(
         report.say(f"{source.name}: {'x'.join(map(str, source.signal.shape))}")
         for name, initialization in initializations:
             points += our_points(source, name, initialization, arguments, folder / "coded.inr")
-        for rival in () if arguments.no_rivals else rivals.rivals_of(modality):
+        for rival in () if arguments.no_rivals else rivals.rivals_of(modality, arguments.max_errors or ()):
             try:
                 points += rival_points(source, rival)
             except ValueError as error:
@@ -109,14 +117,26 @@ def our_points(
     path: Path,
 ) -> Iterator[Point]:
     """Through the public interface, from file to file; measured is what a decoder makes of the file."""
-    for quality in arguments.qualities:
-        options = inrcodec.EncodeOptions(quality=quality, steps=arguments.steps, device=arguments.device)
+    for label, setting, options in our_settings(name, arguments):
         began = time.perf_counter()
         inrcodec.encode_file(source.path, path, options, initialization=initialization, modality=source.signal.modality)
         encoded = time.perf_counter()
         (decoded,) = inrcodec.decode(path.read_bytes(), initializations=[initialization], device=arguments.device)
         times = encoded - began, time.perf_counter() - encoded
-        yield point(source, name, f"quality {quality:g}", path.stat().st_size, decoded.values, times)
+        yield point(source, label, setting, path.stat().st_size, decoded.values, times)
+
+
+def our_settings(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, str, inrcodec.EncodeOptions]]:
+    """What a curve of ours is called, what a point of it is, and how to make it."""
+    for effort in arguments.efforts:
+        label = f"{name} {effort}" if len(arguments.efforts) > 1 else name
+        options = inrcodec.EncodeOptions(effort=effort, steps=arguments.steps, device=arguments.device)
+        if arguments.max_errors:
+            for bound in arguments.max_errors:
+                yield label, f"bound {bound:g}", replace(options, max_error=bound)
+        else:
+            for quality in arguments.qualities:
+                yield label, f"quality {quality:g}", replace(options, quality=quality)
 
 
 def rival_points(source: sources.Source, rival: rivals.Rival) -> list[Point]:
@@ -128,7 +148,7 @@ def rival_points(source: sources.Source, rival: rivals.Rival) -> list[Point]:
     for setting in rival.settings:
         coded = rivals.code(rival, source.signal, setting)
         times = coded.encode_seconds, coded.decode_seconds
-        points.append(point(source, rival.name, f"{rival.unit} {setting}", coded.size, coded.values, times))
+        points.append(point(source, rival.name, f"{rival.unit} {setting:g}", coded.size, coded.values, times))
     return points
 
 

@@ -17,7 +17,8 @@ from adaptation_views import View, adaptation_views, random_initialization
 from inrcodec.cli import console
 from inrcodec.device import pick_device
 from inrcodec.encoder import check_fit
-from inrcodec.meta.initialization import Initialization
+from inrcodec.errors import UsageError
+from inrcodec.meta.initialization import CodingPrior, Initialization
 from inrcodec.meta.run import RANDOM_STEP_SIZES
 
 STRIP_STEPS = (0, 4, 8, 16)
@@ -28,12 +29,16 @@ Row = dict[str, Any]
 
 def main() -> None:
     arguments = parse()
-    chosen = report.initializations(arguments.init, arguments.modality)
+    chosen = report.initializations(arguments.init, arguments.modality, "siren")
     output = report.output_folder(arguments.output)
     device = pick_device(arguments.device)
     for modality, initializations in chosen.items():
         results = []
         for name, initialization in initializations:
+            if not isinstance(initialization.prior, CodingPrior):
+                raise UsageError(
+                    f"{name} has latents, which are integers from the first step on: give weight-coded fields"
+                )
             with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
                 found = sources.sources(
                     modality, arguments.data, arguments.limit, sources.cut_of(arguments), Path(folder)

@@ -66,10 +66,12 @@ def _peak(signal: Signal) -> float:
     return high - low
 
 
-def initializations(names: list[str], modalities: list[str] | None) -> dict[str, Initializations]:
+def initializations(
+    names: list[str], modalities: list[str] | None, field: str | None = None
+) -> dict[str, Initializations]:
     """For every modality asked for, its initializations with the names they are shown under.
 
-    Without `names`, the installed default of each modality; without `modalities`, all that have one.
+    Without `names`, the installed default of each modality (of a `field`); without `modalities`, all that have one.
     Raises: UsageError, UnknownInitialization, InitializationError.
     """
     chosen: dict[str, Initializations] = {}
@@ -83,7 +85,7 @@ def initializations(names: list[str], modalities: list[str] | None) -> dict[str,
         return {modality: chosen[modality] for modality in modalities or chosen}
     for modality in modalities or MODALITIES:
         try:
-            initialization = default_initialization(modality)
+            initialization = default_initialization(modality, field)
         except UnknownInitialization as error:
             if modalities:
                 raise

@@ -6,8 +6,9 @@ deflated arrays.
 
 import importlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +26,8 @@ class Rival:
 
     name: str
     unit: str
-    settings: tuple[int, ...]
-    encode: Callable[[Signal, int], bytes]
+    settings: tuple[float, ...]
+    encode: Callable[[Signal, Any], bytes]
     decode: Callable[[bytes, Signal], np.ndarray]
     obstacle: Callable[[Signal], str | None]
 
@@ -41,7 +42,7 @@ class Coded:
     decode_seconds: float
 
 
-def code(rival: Rival, signal: Signal, setting: int) -> Coded:
+def code(rival: Rival, signal: Signal, setting: float) -> Coded:
     """Encode and decode. Raises: ValueError if the codec gives up, with its reason."""
     import av
 
@@ -55,9 +56,12 @@ def code(rival: Rival, signal: Signal, setting: int) -> Coded:
     return Coded(len(data), values, encoded - began, time.perf_counter() - encoded)
 
 
-def rivals_of(modality: str) -> tuple[Rival, ...]:
-    """The rivals of a modality, one module each."""
-    found: tuple[Rival, ...] = importlib.import_module(f"rivals_{modality}").RIVALS
+def rivals_of(modality: str, bounds: Sequence[float] = ()) -> tuple[Rival, ...]:
+    """The rivals of a modality, one module each; with `bounds` on the error those that can keep them."""
+    module = importlib.import_module(f"rivals_{modality}")
+    if bounds:
+        return tuple(replace(rival, settings=tuple(bounds)) for rival in getattr(module, "BOUNDED", ()))
+    found: tuple[Rival, ...] = module.RIVALS
     return found
 
 

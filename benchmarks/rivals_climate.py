@@ -1,7 +1,12 @@
-"""What NetCDF and its tools do to float32 arrays. Missing points are NaN, and cost what they cost."""
+"""What NetCDF and its tools do to float32 arrays, and the error-bounded compressors of scientific data.
 
+Missing points are NaN, and cost what they cost, but for SZ3 and ZFP: they are given the mean there, and no mask.
+"""
+
+import importlib.util
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 from rivals import Rival
@@ -81,7 +86,78 @@ def _climate_obstacle(signal: Signal) -> str | None:
     return "all points are missing" if signal.missing is not None and signal.missing.all() else None
 
 
+def _without_gaps(signal: Signal) -> np.ndarray:
+    """[height, width] or [slices, height, width], without axes of one sample."""
+    values = _with_gaps(signal)
+    return np.ascontiguousarray(np.nan_to_num(values, nan=float(np.nanmean(values))).squeeze())
+
+
+def _bound(signal: Signal, setting: float, *, relative: bool) -> float:
+    low, high = signal.value_range
+    return float((high - low) / 2**setting if relative else setting)
+
+
+def _encode_sz3(signal: Signal, setting: float, *, relative: bool) -> bytes:
+    from pysz import sz, szConfig, szErrorBoundMode
+
+    config = szConfig()
+    config.errorBoundMode = szErrorBoundMode.ABS
+    config.absErrorBound = _bound(signal, setting, relative=relative)
+    compressed, _ = sz.compress(_without_gaps(signal), config)
+    return bytes(compressed.tobytes())
+
+
+def _decode_sz3(data: bytes, signal: Signal) -> np.ndarray:
+    from pysz import sz
+
+    values, _ = sz.decompress(np.frombuffer(data, np.uint8), np.float32, _without_gaps(signal).shape)
+    return np.asarray(values, np.float32).reshape(signal.values.shape)
+
+
+def _encode_zfp(signal: Signal, setting: float, *, relative: bool) -> bytes:
+    import zfpy
+
+    return bytes(zfpy.compress_numpy(_without_gaps(signal), tolerance=_bound(signal, setting, relative=relative)))
+
+
+def _decode_zfp(data: bytes, signal: Signal) -> np.ndarray:
+    import zfpy
+
+    return np.asarray(zfpy.decompress_numpy(data), np.float32).reshape(signal.values.shape)
+
+
+def _missing_package(signal: Signal, *, package: str) -> str | None:
+    if importlib.util.find_spec(package) is None:
+        return f"the package {package} is not installed"
+    return _climate_obstacle(signal)
+
+
+def _error_bounded(unit: str, settings: tuple[float, ...], *, relative: bool) -> tuple[Rival, ...]:
+    return (
+        Rival(
+            "SZ3",
+            unit,
+            settings,
+            partial(_encode_sz3, relative=relative),
+            _decode_sz3,
+            partial(_missing_package, package="pysz"),
+        ),
+        Rival(
+            "ZFP",
+            unit,
+            settings,
+            partial(_encode_zfp, relative=relative),
+            _decode_zfp,
+            partial(_missing_package, package="zfpy"),
+        ),
+    )
+
+
+BOUNDED = _error_bounded("bound", (), relative=False)
+"""Those that keep a bound on the error: their setting."""
+
 RIVALS = (
+    *_error_bounded("bound: range / 2^", (4, 5, 6, 7, 8, 10, 12), relative=True),
     Rival("deflate", "mantissa bits", (23,), _encode_rounded, _decode_floats, _climate_obstacle),
     Rival(
         "bit rounding",
