@@ -13,7 +13,7 @@ DEFAULTS: dict[str, str] = {
     "image": "image-siren",
     "video": "video-siren",
     "audio": "audio-siren",
-    "climate": "climate-siren",
+    "climate": "climate-pyramid",
 }
 """Name of the installed initialization that encodes a modality when none is asked for."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from inrcodec.coding.context_model import WEIGHT_UNIT
 from inrcodec.coding.header import StreamHeader
 from inrcodec.coding.latents import pack_latents, unpack_latents
 from inrcodec.errors import CorruptFile
-from inrcodec.meta.data import field_channels, signal_channels, unit_values
+from inrcodec.meta.data import check_channels, field_channels, signal_channels, unit_values
 from inrcodec.meta.initialization import ContextPrior, Initialization
 from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, best_variant, step_of_trade_off
 from inrcodec.models.latent import Grid, LatentField
@@ -47,6 +47,9 @@ class LatentQuantization:
     def moved(self, tensor: int, direction: int) -> "LatentQuantization":
         raise IndexError(f"no tensor {tensor}")
 
+    def held_at(self, trade_off: float) -> "LatentQuantization":
+        return replace(self, trade_off=trade_off)
+
 
 @dataclass(frozen=True, eq=False)
 class AdaptedLatents:
@@ -62,8 +65,6 @@ class AdaptedLatents:
     def choose(self, trade_off: float, start: LatentQuantization | None) -> LatentQuantization:
         """The quantization for a trade-off of rate against distortion."""
         step = step_of_trade_off(trade_off, self.initialization.model.out_features)
-        if start is not None and abs(start.step - step) <= 3:
-            step = start.step  # so that a search ends where the rate is continuous
         step = min(max(step, MIN_STEP), MAX_STEP)
         variant = self._variant(step, trade_off) if start is None else start.variant
         return LatentQuantization(step, trade_off, variant)
@@ -128,7 +129,11 @@ def adapt_signal(
     device: torch.device,
     on_progress: ProgressCallback | None = None,
 ) -> AdaptedLatents:
-    """Cut a signal into the patches of latent pyramids."""
+    """Cut a signal into the patches of latent pyramids.
+
+    Raises: UsageError if the signal has several channels, but not as many as the field.
+    """
+    check_channels(signal, initialization.model.out_features)
     patches = Patches.cover(signal.axes, initialization.patches)
     return AdaptedLatents(signal, initialization, patches, adaptation_steps(options), device, on_progress)
 
@@ -153,8 +158,10 @@ def check_header(header: StreamHeader, initialization: Initialization) -> None:
     field, _ = _parts(initialization)
     step, variant = (*header.steps, 0)[:2] if header.steps else (MIN_STEP - 1, 0)
     known = MIN_STEP <= step <= MAX_STEP and 0 <= variant < field.variants
-    if len(header.steps) != _choices(field) or not known:
-        raise CorruptFile(f"the signal {header.name!r} has the quantization steps {header.steps!r:.80}")
+    if len(header.steps) != _choices(field) or any(header.shifts) or not known:
+        raise CorruptFile(
+            f"the signal {header.name!r} has the quantization steps {header.steps!r:.80}, shifts {header.shifts!r:.80}"
+        )
     patches, shape = patch_layout(header.axes, initialization.patches)
     grid = Grid(shape, (False,) * len(shape))
     size = sum(math.prod(latents) for latents in field.variant(variant).latent_shapes(grid))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from inrcodec.errors import UsageError
 
@@ -19,11 +19,13 @@ LAMBDAS = (1e-9, 10.0)
 FIRST_LAMBDA = 1e-3
 
 TRIALS = 12
+"""Of either search over lambda."""
 
-NARROW = 0.01
+FILLINGS = 2
+"""How often every tensor may be moved to fill a gap."""
 
-LARGEST_MOVE = 4.0
-"""Of log lambda from one trial to the next."""
+LEAST_MOVE, LARGEST_MOVE = 0.4, 4.0
+"""Of log lambda from one trial to the next; below the least one, steps change by one or two, and results jump."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,61 @@ Result = TypeVar("Result", bound=Coded)
 
 
 class Quantization(Protocol):
-    """How finely a signal is coded. `tensors` can be made finer or coarser one by one, by a small step."""
+    """How finely a signal is coded: with a step for each of its `tensors`, and decisions for a trade-off.
+
+    moved: one tensor a little finer (-1) or coarser (1). held_at: the same steps with decisions for another lambda, or
+    itself where these do not depend on it.
+    """
 
     @property
     def tensors(self) -> int: ...
     def moved(self, tensor: int, direction: int) -> "Quantization": ...
+    def held_at(self, trade_off: float) -> "Quantization": ...
 
 
 Quantizations = tuple[Quantization, ...]
 """One for every signal of a file."""
+
+
+class _Trials(Generic[Result]):
+    """What has been coded, and how far it is from the target."""
+
+    def __init__(
+        self, target: Target, code: Callable[[Quantizations], Result], on_trial: Callable[[int, Result], None]
+    ) -> None:
+        self.target = target
+        self._code = code
+        self._on_trial = on_trial
+        self._tried: dict[Quantizations, Result] = {}
+
+    @property
+    def results(self) -> list[Result]:
+        return list(self._tried.values())
+
+    def excess(self, candidate: Quantizations) -> float:
+        """How far above the target this one is, coding it if need be."""
+        if candidate not in self._tried:
+            self._tried[candidate] = self._code(candidate)
+            self._on_trial(len(self._tried), self._tried[candidate])
+        return self.target.excess(self._tried[candidate])
+
+    def met(self, candidate: Quantizations) -> bool:
+        return self.target.met(self._tried[candidate])
+
+    def nearest(self, met: bool) -> Quantizations | None:
+        """The nearest of those that meet the target, or of those that do not."""
+        found = [candidate for candidate in self._tried if self.met(candidate) == met]
+        return min(found, key=lambda candidate: abs(self.excess(candidate)), default=None)
+
+    @property
+    def best(self) -> Result | None:
+        """The nearest that meets the target."""
+        nearest = self.nearest(met=True)
+        return None if nearest is None else self._tried[nearest]
+
+    @property
+    def done(self) -> bool:
+        return self.best is not None and self.target.near(self.best)
 
 
 def search(
@@ -93,64 +141,81 @@ def search(
 ) -> Result:
     """The result nearest to the target among those that meet it.
 
-    The secant method over log lambda first, within the bracket that the trials make. Where the results of neighbouring
-    lambdas lie apart, single steps of single tensors then fill the gap, from both sides.
+    First over lambda; but steps are whole numbers, so the results of neighbouring lambdas may lie apart. Then with the
+    steps of the nearest trial over the lambda of the decisions alone; and last by single steps of single tensors, from
+    both sides.
 
     choose: the quantizations for a trade-off, from a start. on_trial: called with the number of every trial.
     Raises: UsageError if nothing meets the target.
     """
-    quantizations: Quantizations | None = None
-    tried: dict[Quantizations, Result] = {}
-    best: tuple[Quantizations, Result] | None = None
+    trials = _Trials(target, code, on_trial)
+    chosen: Quantizations | None = None
 
-    def attempt(candidate: Quantizations) -> Result:
-        if candidate not in tried:
-            tried[candidate] = code(candidate)
-            on_trial(len(tried), tried[candidate])
-        return tried[candidate]
+    def choose_next(trade_off: float) -> Quantizations:
+        nonlocal chosen
+        chosen = choose(trade_off, chosen)
+        return chosen
 
-    least, most = (math.log(trade_off) for trade_off in LAMBDAS)
-    place, slope = math.log(FIRST_LAMBDA), target.slope
-    before: tuple[float, float] | None = None
-    low, high = -math.inf, math.inf
-    for _ in range(TRIALS):
-        quantizations = choose(math.exp(place), quantizations)
-        result = attempt(quantizations)
-        if target.met(result):
-            if target.near(result):
-                return result
-            if best is None or abs(target.excess(result)) < abs(target.excess(best[1])):
-                best = quantizations, result
-        excess = target.excess(result)
-        low, high = (place, high) if excess > 0 else (low, place)
-        if high - low < NARROW:  # the quantizations of its ends were of different starts
-            low, high = -math.inf, math.inf
-        if before is not None and before[0] != place:
-            measured = (excess - before[1]) / (place - before[0])
-            slope = min(max(measured, 3 * target.slope), target.slope / 3)
-        before = place, excess
-        move = min(max(-excess / slope, -LARGEST_MOVE), LARGEST_MOVE)
-        place = min(max(place + move, least), most)
-        if not low < place < high:
-            place = (max(low, least) + min(high, most)) / 2
-    if best is None:
+    place = _follow(trials, choose_next, math.log(FIRST_LAMBDA), least_move=LEAST_MOVE)
+    held = min(filter(None, map(trials.nearest, (True, False))), key=lambda each: abs(trials.excess(each)))
+
+    def hold(trade_off: float) -> Quantizations:
+        same = tuple(part.held_at(trade_off) for part in held)
+        return choose_next(trade_off) if same == held else same
+
+    _follow(trials, hold, place)
+    for met in (True, False):
+        begin = trials.nearest(met)
+        if begin is not None and not trials.done:
+            _fill(trials, begin)
+    if trials.best is None:
         raise UsageError(
             f"the target is out of reach of this initialization: its smallest file has "
-            f"{min(result.rate for result in tried.values()):.3f} bits per sample, its best reconstruction "
-            f"{max(result.psnr for result in tried.values()):.2f} dB; use more --steps or another --init or target"
+            f"{min(result.rate for result in trials.results):.3f} bits per sample, its best reconstruction "
+            f"{max(result.psnr for result in trials.results):.2f} dB; use more --steps or another --init or target"
         )
-    missed = [quantizations for quantizations, result in tried.items() if not target.met(result)]
-    for begin in (best[0], *sorted(missed, key=lambda missing: abs(target.excess(tried[missing])))[:1]):
-        current = begin
-        meets = target.met(tried[begin])
-        # Towards the target: to a higher rate where that is met, to a lower PSNR likewise.
-        direction = -1 if meets == (target.rate is not None) else 1
-        for number, part in enumerate(begin):
-            for tensor in range(part.tensors):
-                moved = (*current[:number], current[number].moved(tensor, direction), *current[number + 1 :])
-                result = attempt(moved)
-                if target.met(result) and abs(target.excess(result)) < abs(target.excess(best[1])):
-                    best = moved, result
-                if target.met(result) == meets:
-                    current = moved
-    return best[1]
+    return trials.best
+
+
+def _follow(
+    trials: _Trials[Result], propose: Callable[[float], Quantizations], place: float, least_move: float = 0.0
+) -> float:
+    """Proposals for one lambda after another, by secants of the excess over log lambda; returns the nearest log lambda.
+
+    Ends near the target, after `TRIALS`, or where moves are less than `least_move` or proposals stay the same.
+    """
+    least, most = (math.log(trade_off) for trade_off in LAMBDAS)
+    slope = trials.target.slope
+    visited: list[tuple[float, float]] = []
+    before: Quantizations | None = None
+    while len(visited) < TRIALS and not trials.done:
+        candidate = propose(math.exp(place))
+        if candidate == before:
+            break
+        before = candidate
+        excess = trials.excess(candidate)
+        if visited and visited[-1][0] != place:
+            measured = (excess - visited[-1][1]) / (place - visited[-1][0])
+            slope = min(max(measured, 3 * trials.target.slope), trials.target.slope / 3)
+        visited.append((place, excess))
+        move = min(max(-excess / slope, -LARGEST_MOVE), LARGEST_MOVE)
+        place = min(max(place + move, least), most)
+        if abs(move) < least_move:
+            break
+    return min(visited, key=lambda visit: abs(visit[1]))[0] if visited else place
+
+
+def _fill(trials: _Trials[Result], begin: Quantizations) -> None:
+    """Single steps of single tensors, one after the other, towards the target and as little as possible beyond."""
+    meets = trials.met(begin)
+    # To a higher rate where that is met, to a lower PSNR likewise.
+    direction = -1 if meets == (trials.target.rate is not None) else 1
+    current = begin
+    places = [(number, tensor) for number, part in enumerate(begin) for tensor in range(part.tensors)]
+    for number, tensor in places * FILLINGS:
+        moved = (*current[:number], current[number].moved(tensor, direction), *current[number + 1 :])
+        trials.excess(moved)
+        if trials.done or (trials.met(moved) and not meets):
+            return
+        if trials.met(moved) == meets:
+            current = moved

@@ -119,6 +119,8 @@ class LatentPyramid(LatentField):
         self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step: Tensor
     ) -> Tensor:
         first, *others = positions
+        if not all(len(along) for along in positions):
+            return maps.new_empty(maps.shape[0], self.out_features, *map(len, positions))
         size = max(1, _BLOCK_POINTS // math.prod(len(along) for along in others))
         maps = resample(maps, [np.arange(maps.shape[2]), *others], grid.periodic)
         blocks = []

@@ -15,7 +15,7 @@ from inrcodec.coding.latents import pack_latents, unpack_latents
 from inrcodec.errors import CorruptFile
 from inrcodec.meta.pyramid_adaptation import Pyramid
 from inrcodec.models import LatentPyramid, Parameters
-from inrcodec.models.pyramid import Grid
+from inrcodec.models.latent import Grid
 
 FIELDS = [
     LatentPyramid(1, 1, (3,)),

@@ -10,15 +10,16 @@ import pytest
 import inrcodec
 import inrcodec.assets
 from inrcodec.initializations import DEFAULTS, installed
-from inrcodec.meta.initialization import Initialization
+from inrcodec.meta.initialization import ContextPrior, Initialization
 from inrcodec.metrics import psnr, snr
-from inrcodec.options import EncodeOptions
+from inrcodec.options import EncodeOptions, trade_off_of_quality
 
 ASSETS = Path(next(iter(inrcodec.assets.__path__)))
 SAMPLES = ASSETS / "samples"
 
 IDENTIFIERS = {
     "audio-siren": "f6e528413fd869d0",
+    "climate-pyramid": "1347174001877f87",
     "climate-siren": "3e6d63a22cd8066e",
     "image-siren": "d20ec4c5d60f5262",
     "video-siren": "dc832af46431b418",
@@ -44,6 +45,15 @@ def test_published_initializations_are_what_their_cards_say(path):
     card = path.with_suffix(".md").read_text()
     assert initialization.identifier.hex() in card
     evaluation = initialization.provenance["evaluation"]
+    if isinstance(initialization.prior, ContextPrior):
+        for quality, measured in evaluation.items():
+            assert f"| {quality} | 4 | {measured['4']['bits']:.3f} | {measured['4']['psnr']:.2f} |" in card
+            before, after = (
+                10 ** (-measured[steps]["psnr"] / 10) / trade_off_of_quality(float(quality)) + measured[steps]["bits"]
+                for steps in ("0", "4")
+            )
+            assert after < before
+        return
     for steps, reached in evaluation["initialization"].items():
         assert f"| {steps} | {reached:.2f} |" in card
         assert reached > evaluation["random"][steps]

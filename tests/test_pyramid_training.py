@@ -26,7 +26,7 @@ from inrcodec.meta.pyramid_training import PyramidTrainer
 from inrcodec.meta.run import TrainingData, TrainingProgress, meta_train, pyramid_initialization
 from inrcodec.meta.training import MAX_DIVERGED
 from inrcodec.models import LatentPyramid, Parameters
-from inrcodec.models.pyramid import Grid
+from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, trade_off_of_quality
 from inrcodec.patches import PatchConfig
 from inrcodec.signals.signal import Signal

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from inrcodec.errors import UsageError
-from inrcodec.targets import PSNR_TOLERANCE, RATE_TOLERANCE, Target, search
+from inrcodec.targets import PSNR_TOLERANCE, RATE_TOLERANCE, TRIALS, Target, search
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Coarseness:
         steps[tensor] += direction
         return replace(self, steps=tuple(steps))
 
+    def held_at(self, trade_off: float) -> "Coarseness":
+        return self
+
 
 @dataclass(frozen=True)
 class Continuous:
@@ -39,6 +42,24 @@ class Continuous:
 
     def moved(self, tensor: int, direction: int) -> "Continuous":
         raise IndexError(tensor)
+
+    def held_at(self, trade_off: float) -> "Continuous":
+        return Continuous(trade_off)
+
+
+@dataclass(frozen=True)
+class Jumping:
+    """As of latents: the rate jumps with the step, and is continuous in lambda between."""
+
+    step: int
+    trade_off: float
+    tensors: int = 0
+
+    def moved(self, tensor: int, direction: int) -> "Jumping":
+        raise IndexError(tensor)
+
+    def held_at(self, trade_off: float) -> "Jumping":
+        return replace(self, trade_off=trade_off)
 
 
 def smooth(slope: float) -> Callable[[tuple[Continuous, ...]], Result]:
@@ -65,7 +86,7 @@ def test_smooth_curves_are_hit_in_a_few_trials(slope, target):
         target, lambda trade_off, start: (Continuous(trade_off),), smooth(slope), lambda *trial: trials.append(trial)
     )
     assert target.met(result) and target.near(result)
-    assert len(trials) <= 9
+    assert len(trials) <= TRIALS
 
 
 @pytest.mark.parametrize("wanted", [0.3, 1.1, 3.7])
@@ -79,6 +100,21 @@ def test_gaps_between_trade_offs_are_filled(wanted):
     assert wanted * (1 - 2 * RATE_TOLERANCE) <= result.rate <= wanted
     result = search(Target(psnr=20 + 6.02 * wanted), choose, stepped, ignore)
     assert wanted <= result.rate <= 1.02 * wanted
+
+
+@pytest.mark.parametrize("wanted", [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("jump", [0.03, 0.3])
+def test_jumps_of_the_step_are_bridged(wanted, jump):
+    def choose(trade_off, start):
+        return (Jumping(round(4 * math.log2(trade_off)), trade_off),)
+
+    def code(parts):
+        (part,) = parts
+        rate = 0.02 * part.trade_off**-0.2 * 2 ** (-jump * part.step)
+        return Result(rate, 20 + 6.02 * rate)
+
+    target = Target(rate=wanted)
+    assert target.near(search(target, choose, code, ignore))
 
 
 def test_several_signals_share_a_target():

@@ -43,6 +43,10 @@ class Quantizer:
         steps[tensor] += direction
         return replace(self, steps=tuple(steps))
 
+    def held_at(self, trade_off: float) -> "Quantizer":
+        """Rounding does not depend on the trade-off."""
+        return self
+
     def columns(self, initialization: Initialization) -> tuple[np.ndarray, np.ndarray]:
         """Steps and model scales of every coded parameter, each int64 [n]."""
         sizes = [initialization.theta_0[name].numel() for name in initialization.adapted]

@@ -32,6 +32,15 @@ def signal_channels(values: np.ndarray, channels: int) -> np.ndarray:
     return values.mean(axis=-1, keepdims=True) if channels == 1 else values
 
 
+def check_channels(signal: Signal, channels: int) -> None:
+    """Raises: UsageError if a field with `channels` outputs cannot show a signal."""
+    if signal.channels not in (1, channels):
+        raise UsageError(
+            f"the signal has {signal.channels} channels, the initialization's field {channels}: "
+            "choose another initialization"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class PatchContexts:
     """The context sets of all patches of a signal.
@@ -66,11 +75,7 @@ def patch_contexts(signal: Signal, patches: Patches, channels: int) -> PatchCont
 
     Raises: UsageError if the signal has several channels, but not as many as the field.
     """
-    if signal.channels not in (1, channels):
-        raise UsageError(
-            f"the signal has {signal.channels} channels, the initialization's field {channels}: "
-            "choose another initialization"
-        )
+    check_channels(signal, channels)
     values = np.empty((len(patches), patches.points, channels), np.float32)
     exponents = np.zeros(len(patches), np.int64)
     means = np.zeros((len(patches), channels), np.int64)
