@@ -93,17 +93,24 @@ def describe(path: Path | None, initialization: "Initialization") -> dict[str, A
 def _show(found: list[dict[str, Any]]) -> None:
     rows = []
     for each in found:
-        evaluation = each["provenance"].get("evaluation", {}).get("initialization", {})
         rows.append(
             (
                 each["name"] + (" (default)" if each["default"] else ""),
                 each["modality"],
                 each["field"],
                 "x".join(map(str, each["patch"])),
-                str(each["parameters"]),
-                " / ".join(f"{psnr:.2f} dB after {steps}" for steps, psnr in evaluation.items()) or "-",
+                "latents" if each["parameters"] == 0 else f"{each['parameters']} weights",
+                _held_out(each["provenance"].get("evaluation", {})) or "-",
                 f"{each['bytes']:,}",
                 each["identifier"],
             )
         )
-    console.table(("name", "modality", "field", "patch", "parameters", "held-out PSNR", "bytes", "identifier"), rows)
+    console.table(("name", "modality", "field", "patch", "coded", "held-out", "bytes", "identifier"), rows)
+
+
+def _held_out(evaluation: dict[str, Any]) -> str:
+    """PSNR after steps; of latents at the default quality, with the rate it took."""
+    if "initialization" in evaluation:
+        return " / ".join(f"{psnr:.2f} dB after {steps}" for steps, psnr in evaluation["initialization"].items())
+    measured = evaluation.get("40", {}).get("4")
+    return f"{measured['psnr']:.2f} dB at {measured['bits']:.3f} bits" if measured else ""

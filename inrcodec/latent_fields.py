@@ -184,25 +184,35 @@ def render(
 
     Yields the number of patches done.
     """
-    field, prior = _parts(initialization)
-    grid = Grid(patches.shape, patches.closed)
+    field = _parts(initialization)[0]
     step, variant = (*stream.header.steps, 0)[:2]
     field = field.variant(variant)
-    per_chunk = stream.header.patches_per_chunk
+    grid = Grid(patches.shape, patches.closed)
     shared = {name: value.to(device) for name, value in initialization.theta_0.items()}
     steps = torch.full((1,), float(step), device=device)
-    for number, chunk in enumerate(stream.chunks):
-        count = min(per_chunk, len(patches) - number * per_chunk)
-        integers = unpack_latents(chunk, count, step, field, grid, prior.contexts, prior.weights)
+    done = 0
+    for integers in read_symbols(stream, initialization, patches):
         symbols = [torch.from_numpy(level).float() for level in integers]
-        for patch in range(count):
+        for patch in range(len(symbols[0])):
             latents = [level[patch : patch + 1].to(device) for level in symbols]
             asked = next(samples)
             with torch.no_grad():
                 maps = field.maps(shared, latents, grid, steps)
                 values = field.values_at(shared, maps, asked.local, grid, steps)[0].flatten(1).T.cpu().numpy()
             asked.accumulate(signal_channels(values, onto.shape[-1]), onto)
-            yield number * per_chunk + patch + 1
+            done += 1
+            yield done
+
+
+def read_symbols(stream: Stream, initialization: Initialization, patches: Patches) -> Iterator[list[np.ndarray]]:
+    """The latents of one chunk after the other, as `unpack_latents` returns them. Raises: CorruptFile."""
+    field, prior = _parts(initialization)
+    step, variant = (*stream.header.steps, 0)[:2]
+    grid = Grid(patches.shape, patches.closed)
+    per_chunk = stream.header.patches_per_chunk
+    for number, chunk in enumerate(stream.chunks):
+        count = min(per_chunk, len(patches) - number * per_chunk)
+        yield unpack_latents(chunk, count, step, field.variant(variant), grid, prior.contexts, prior.weights)
 
 
 def _choices(field: LatentField) -> int:

@@ -11,7 +11,8 @@ import inrcodec
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [f"v1-{modality}-{field}" for modality in ("image", "video", "audio", "climate") for field in ("siren", "ffn")]
-NAMES.append("v1-video-nerv")
+NAMES += ["v1-video-nerv", "v1-image-pyramid", "v1-video-pyramid", "v1-audio-spectrum"]
+NAMES += ["v1-climate-pyramid", "v1-climate-bound"]
 
 
 def test_every_golden_file_is_listed_and_there():

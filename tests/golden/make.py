@@ -2,8 +2,9 @@
 
     python tests/golden/make.py
 
-For every modality and field: an `.inr` file, the values it decodes to (`.npy`), and in `symbols.json` the hash of its
-symbols. Fields without a published initialization get a small random one, embedded in the file.
+For every modality and field, and for a bound on the error: an `.inr` file, the values it decodes to (`.npy`), and in
+`symbols.json` the hash of its symbols. Fields without a published initialization get a small random one, embedded in
+the file.
 """
 
 import json
@@ -26,6 +27,12 @@ from inrcodec.options import EncodeOptions
 from inrcodec.signals.signal import Axis, Signal
 
 HERE = Path(__file__).parent
+FIELDS = {
+    "image": ("siren", "ffn", "pyramid"),
+    "video": ("siren", "ffn", "nerv", "pyramid"),
+    "audio": ("siren", "ffn", "spectrum"),
+    "climate": ("siren", "ffn", "pyramid", "bound"),
+}
 SAMPLES = HERE.parent.parent / "assets" / "samples"
 
 
@@ -74,15 +81,17 @@ def signals() -> dict[str, Signal]:
 def main() -> None:
     known = json.loads((HERE / "symbols.json").read_text()) if (HERE / "symbols.json").exists() else {}
     for modality, signal in signals().items():
-        for field in ("siren", "ffn", "nerv") if modality == "video" else ("siren", "ffn"):
+        for field in FIELDS[modality]:
             path = HERE / f"v1-{modality}-{field}.inr"
             if path.exists():
                 continue
-            published = field == "siren"
+            published = field not in ("ffn", "nerv")
             initialization = (
-                inrcodec.default_initialization(modality) if published else random_initialization(modality, field)
+                inrcodec.named_initialization(f"{modality}-{'pyramid' if field == 'bound' else field}")
+                if published
+                else random_initialization(modality, field)
             )
-            options = EncodeOptions(steps=8, device="cpu")
+            options = EncodeOptions(steps=8, max_error=0.5 if field == "bound" else None, device="cpu")
             data, decoded = inrcodec.encode([signal], [initialization], options, embed=not published)
             path.write_bytes(data)
             np.save(path.with_suffix(".npy"), decoded[0].values)
