@@ -18,7 +18,7 @@ from inrcodec.coding.context_model import ContextModel, Costs
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
 
-CURVATURE = 11.1
+CURVATURE = 14.4
 """Second derivative of the distortion in bits with respect to a symbol, which ties the trade-off to the step."""
 
 PRICE = 0.7
