@@ -10,9 +10,9 @@ from inrcodec.errors import InitializationError, UnknownInitialization
 from inrcodec.meta.initialization import IDENTIFIER_BYTES, SUFFIX, Initialization
 
 DEFAULTS: dict[str, str] = {
-    "image": "image-siren",
+    "image": "image-pyramid",
     "video": "video-siren",
-    "audio": "audio-siren",
+    "audio": "audio-spectrum",
     "climate": "climate-pyramid",
 }
 """Name of the installed initialization that encodes a modality when none is asked for."""

@@ -19,8 +19,10 @@ SAMPLES = ASSETS / "samples"
 
 IDENTIFIERS = {
     "audio-siren": "f6e528413fd869d0",
+    "audio-spectrum": "e89a77e9de815618",
     "climate-pyramid": "1347174001877f87",
     "climate-siren": "3e6d63a22cd8066e",
+    "image-pyramid": "1eb67ecaa3464c38",
     "image-siren": "d20ec4c5d60f5262",
     "video-siren": "dc832af46431b418",
 }
@@ -60,9 +62,9 @@ def test_published_initializations_are_what_their_cards_say(path):
 
 
 def test_a_photo(tmp_path):
-    report = inrcodec.encode_file(SAMPLES / "photo.png", tmp_path / "photo.inr", EncodeOptions(steps=24))
-    assert (tmp_path / "photo.inr").stat().st_size == report.bytes < 30_000
-    assert report.signals[0]["psnr_db"] > 22
+    report = inrcodec.encode_file(SAMPLES / "photo.png", tmp_path / "photo.inr", EncodeOptions(steps=2))
+    assert (tmp_path / "photo.inr").stat().st_size == report.bytes < 10_000
+    assert report.signals[0]["psnr_db"] > 31.9
     inrcodec.decode_file(tmp_path / "photo.inr", tmp_path / "photo.png")
     written = inrcodec.read(tmp_path / "photo.png")[0]
     original = inrcodec.read(SAMPLES / "photo.png")[0]
@@ -91,19 +93,19 @@ def test_a_clip_with_sound(tmp_path):
 
 def test_speech(tmp_path):
     original = inrcodec.read(SAMPLES / "speech.flac")[0]
-    report = inrcodec.encode_file(SAMPLES / "speech.flac", tmp_path / "s.inr", EncodeOptions(steps=32, quality=70))
-    assert report.modality == "audio" and report.signals[0]["kbps"] < 256
+    report = inrcodec.encode_file(SAMPLES / "speech.flac", tmp_path / "s.inr", EncodeOptions(steps=2, quality=70))
+    assert report.modality == "audio" and report.signals[0]["kbps"] < 16
     inrcodec.decode_file(tmp_path / "s.inr", tmp_path / "s.wav")
     written = inrcodec.read(tmp_path / "s.wav")[0]
     assert written.values.shape == original.values.shape
-    assert snr(original, written) > 3
+    assert snr(original, written) > 23
 
 
 def test_a_climate_field(tmp_path):
     xarray = pytest.importorskip("xarray")
-    report = inrcodec.encode_file(SAMPLES / "t2m.nc", tmp_path / "t2m.inr", EncodeOptions(steps=24))
-    assert report.signals[0]["rmse"] < 3
-    assert report.ratio > 20
+    report = inrcodec.encode_file(SAMPLES / "t2m.nc", tmp_path / "t2m.inr", EncodeOptions(steps=2))
+    assert report.signals[0]["rmse"] < 1.6
+    assert report.ratio > 120
     inrcodec.decode_file(tmp_path / "t2m.inr", tmp_path / "t2m.nc")
     with xarray.open_dataset(SAMPLES / "t2m.nc") as original, xarray.open_dataset(tmp_path / "t2m.nc") as decoded:
         assert set(decoded.coords) == set(original.coords) and decoded.attrs == original.attrs

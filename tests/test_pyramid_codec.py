@@ -111,7 +111,7 @@ def test_decoding_gives_what_the_encoder_says(
     for signals, initializations, psnr in (
         ([replace(tiny_image(5, 44, 70), attributes={"dpi": [72, 72]}), alpha], [pictures, pictures], 38),
         ([globe(25, 48), replace(globe(7, 9, slices=1), name="other")], [maps, maps], 38),
-        ([clip(7)], [videos], 38),
+        ([clip(7)], [videos], 36),
     ):
         data, said = encode(signals, initializations, QUICK)
         decoded = decode(data, initializations=initializations)
