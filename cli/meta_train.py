@@ -52,6 +52,12 @@ def meta_train(
             help="Where to write, over what is there.",
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start", metavar="NAME|ID|FILE", show_default="at random", help="Initialization to learn on from."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the output.")] = False,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", show_default="all cores", help="CPU threads.")] = None,
@@ -146,8 +152,10 @@ def meta_train(
         check_range("threads", threads)
         torch.set_num_threads(threads)
     from inrcodec.device import pick_device
+    from inrcodec.initializations import named_initialization
 
     chosen_device = pick_device(device)
+    beginning = named_initialization(start) if start else None
     signals = _load(data, modality, validation)
     if not quiet:
         for reason in signals.unreadable.values():
@@ -155,7 +163,7 @@ def meta_train(
         where = f"{len(signals.training)} signals to learn from, {len(signals.held_out)} to evaluate on"
         console.say(f"{where}, {preset.training.outer_steps} outer steps; Ctrl-C keeps the last checkpoint")
     described = source or (str(data) if data else _SAMPLES)
-    initialization = _run(modality, preset, signals, target, described, resume, chosen_device, quiet)
+    initialization = _run(modality, preset, signals, target, described, beginning, resume, chosen_device, quiet)
     if json:
         console.json_data(_report(target, initialization, signals))
     if not quiet:
@@ -197,6 +205,7 @@ def _run(
     signals: "TrainingData",
     target: Path,
     source: str,
+    start: "Initialization | None",
     resume: bool,
     device: "torch.device",
     quiet: bool,
@@ -218,6 +227,7 @@ def _run(
                 signals,
                 target,
                 source=source,
+                start=start,
                 resume=resume,
                 device=device,
                 on_progress=show,

@@ -194,10 +194,11 @@ def render(
     for integers in read_symbols(stream, initialization, patches):
         symbols = [torch.from_numpy(level).float() for level in integers]
         for patch in range(len(symbols[0])):
-            latents = [level[patch : patch + 1].to(device) for level in symbols]
+            coded = [level[patch : patch + 1].to(device) for level in symbols]
             asked = next(samples)
             with torch.no_grad():
-                maps = field.maps(shared, latents, grid, steps)
+                decoded = field.decoded(shared, coded, grid, steps)
+                maps = field.maps(shared, decoded, grid, steps)
                 values = field.values_at(shared, maps, asked.local, grid, steps)[0].flatten(1).T.cpu().numpy()
             asked.accumulate(signal_channels(values, onto.shape[-1]), onto)
             done += 1

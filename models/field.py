@@ -41,6 +41,8 @@ class Field(ABC):
             numbers = list(value) if isinstance(value, list | tuple) else [value]
             if isinstance(value, list | tuple):  # as it comes back from JSON
                 object.__setattr__(self, each.name, tuple(value))
+            if value == each.default and type(value) is type(each.default):  # which may be 0: there is no such part
+                continue
             whole = each.type is not float
             for number in numbers:
                 if type(number) not in ((int,) if whole else (int, float)) or not 0 < number <= MAX_SIZE:

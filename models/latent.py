@@ -6,7 +6,7 @@ are shared by all signals; only the latents are adapted, from theta_0 = 0.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from inrcodec.models.field import Field, Parameters
+from inrcodec.models.order import Order, Place, assemble
 from inrcodec.models.wavelet import Level
 
 STEPS_PER_OCTAVE = 8
@@ -48,6 +49,11 @@ class LatentField(Field):
         return (self.out_features,)
 
     @property
+    def order(self) -> Order:
+        """The order in which latents are decoded."""
+        return Order(self.groups, self.levels)
+
+    @property
     def variants(self) -> int:
         """How many transforms a signal can choose from; they share all parameters."""
         return 1
@@ -72,11 +78,34 @@ class LatentField(Field):
     def analyse(self, values: Tensor, grid: Grid) -> list[Tensor]:
         """Latents, as `latent_shapes`, that reproduce values [B, C, *grid.shape] but for what a network restores."""
 
+    def latents(
+        self, parameters: Parameters, means: Tensor, grid: Grid, step: Tensor, choose: Callable[[Place, Tensor], Tensor]
+    ) -> list[Tensor]:
+        """Decode latents pass by pass, in units of the quantization step: what is expected of them plus their symbols.
+
+        means: [B, C, *coarsest], the coarsest ones. step: [B] float, indices of the quantization step.
+        choose: gives the symbols of a pass for its place and what is expected of it.
+        Returns tensors as `latent_shapes`, with a batch dimension.
+        """
+        details = []
+        for index, level in reversed(list(enumerate(self.levels_of(grid)))):
+            shape = (len(means), self.out_features * level.bands, *level.half)
+            nothing = means.new_zeros(shape)
+            passes = self.order.passes(index, level.half)
+            details.append(assemble([(place, choose(place, nothing[place.index])) for place in passes], shape))
+        return [*details[::-1], means]
+
+    def decoded(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> list[Tensor]:
+        """The latents of all symbols, [B, ...] as `latent_shapes`; see `latents`."""
+        return self.latents(
+            parameters, symbols[-1], grid, step, lambda place, expected: symbols[place.level][place.index]
+        )
+
     @abstractmethod
-    def maps(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
+    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
         """What a coordinate is looked up in.
 
-        symbols: as `latent_shapes`, with a batch dimension, in units of the quantization step.
+        latents: as `latent_shapes`, with a batch dimension, in units of the quantization step.
         step: [B] float, indices of the quantization step.
         """
 

@@ -8,7 +8,7 @@ is shared by all signals; only the latents are adapted, from theta_0 = 0.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from inrcodec.models.field import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
+from inrcodec.models.order import Place
+from inrcodec.models.prediction import Predictor
 from inrcodec.models.wavelet import Level, analyse, levels_of, synthesise
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -39,9 +41,11 @@ class LatentPyramid(LatentField):
 
     levels: how often each axis is halved, six times unless given; the coarsest grid has strides 2 ** levels.
     width: of the restoring network; three outputs are shown as one luma and two chroma channels.
+    prediction: width of the networks that expect details; without them zeros are expected.
     """
 
     width: int = 16
+    prediction: int = 0
 
     name: ClassVar[str] = "pyramid"
 
@@ -61,7 +65,7 @@ class LatentPyramid(LatentField):
         """Shapes of the shared parameters; those of the latents follow from the grid: `latent_shapes`."""
         channels, width = self.out_features, self.width
         taps = (3,) * self.in_features
-        return {
+        shapes: dict[str, tuple[int, ...]] = {
             "context.weight": (width, channels * (min(_RESTORED_LEVELS, max(self.levels)) + 1), *taps),
             "context.bias": (3, width),
             "hidden.weight": (width, width),
@@ -69,14 +73,15 @@ class LatentPyramid(LatentField):
             "head.weight": (channels, width),
             "head.bias": (channels,),
         }
+        return shapes | (self._predictor.shapes() if self.prediction else {})
 
     def initialize(self, generator: torch.Generator) -> Parameters:
-        """Random shared parameters; the head is zero, so that the field is linear at first."""
+        """Random shared parameters; heads are zero, so that the field is linear at first."""
         parameters = {}
         for name, shape in self.shapes().items():
             bound = 1 / math.sqrt(math.prod(shape[1:]))
             parameters[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
-            if name.startswith("head") or name.endswith("bias"):
+            if "head" in name or name.endswith("bias"):
                 parameters[name] = torch.zeros(shape)
         return parameters
 
@@ -88,10 +93,23 @@ class LatentPyramid(LatentField):
         *details, means = analyse(mixed, self.levels_of(grid), grid.periodic)
         return [*(detail.flatten(1, 2) for detail in details), means]
 
-    def maps(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
+    def latents(
+        self, parameters: Parameters, means: Tensor, grid: Grid, step: Tensor, choose: Callable[[Place, Tensor], Tensor]
+    ) -> list[Tensor]:
+        if not self.prediction:
+            return super().latents(parameters, means, grid, step, choose)
+        scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (means.dim() - 1))
+        levels = self.levels_of(grid)
+        return self._predictor.latents(parameters, means, levels, grid.periodic, scale, condition_of(step), choose)
+
+    @property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.order, self.prediction)
+
+    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
         """What is interpolated at a coordinate: [B, C + width, *grid.shape]."""
         scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (len(grid.shape) + 1))
-        latents = [level * scale for level in symbols]
+        latents = [level * scale for level in latents]
         condition = condition_of(step)
         levels = self.levels_of(grid)
         channels = self.out_features

@@ -71,9 +71,9 @@ class LatentSpectrum(LatentField):
         windows = padded.unfold(2, 2 * self.hop, self.hop)
         return _take_apart(windows @ self._cosines(np.arange(2 * self.hop)).to(values), self.levels_of(grid))
 
-    def maps(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
+    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
         """The plane of coefficients: [B, C, frames, N]."""
-        plane = _put_together(symbols, self.levels_of(grid), self.out_features)
+        plane = _put_together(latents, self.levels_of(grid), self.out_features)
         return plane * torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, 1, 1, 1)
 
     def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor) -> Tensor:

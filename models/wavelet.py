@@ -75,14 +75,19 @@ def synthesise(latents: Sequence[Tensor], levels: Sequence[Level], periodic: Seq
     values = latents[-1]
     grids = []
     for level, details in zip(reversed(levels), reversed(latents[:-1]), strict=True):
-        parts = [values, *details.unbind(2)]
-        for axis in reversed(level.axes):
-            size = level.grid[axis]
-            pairs = zip(parts[::2], parts[1::2], strict=True)
-            parts = [_join(low, high, axis + 2, size, periodic[axis]) for low, high in pairs]
-        values = parts[0]
+        values = join(values, details, level, periodic)
         grids.append(values)
     return grids[::-1]
+
+
+def join(means: Tensor, details: Tensor, level: Level, periodic: Sequence[bool]) -> Tensor:
+    """One level of the inverse: [B, C, *grid] from means [B, C, *half] and details [B, C, bands, *half]."""
+    parts = [means, *details.unbind(2)]
+    for axis in reversed(level.axes):
+        size = level.grid[axis]
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [_join(low, high, axis + 2, size, periodic[axis]) for low, high in pairs]
+    return parts[0]
 
 
 def _split(values: Tensor, dim: int, periodic: bool) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,9 @@
 """The entropy model of a latent pyramid: what each symbol is expected to be, given those decoded before it.
 
-Levels are coded from coarse to fine, each in 2^n interleaved *phases*: the grid is cut into its 2^n polyphase
-components along the n axes that the next coarser level splits, so that a phase has exactly the shape of that level.
-Within a phase the channels come in groups. All symbols of a (level, phase, group) are independent given the context
-and are coded together. Their context, within a 3^d neighbourhood: the earlier phases of the same level, the groups
-before at the same place, and the two next coarser levels, all as pseudo-logarithms of magnitudes. A small network
-turns it into two numbers per symbol: the log odds that it is not zero, and the log2 of the scale of its magnitude.
+All symbols of a pass (`inrcodec.models.order`) are independent given their context. That is, within a 3^d
+neighbourhood: the earlier phases of the same level, the groups before at the same place, and the two next coarser
+levels, all as pseudo-logarithms of magnitudes. A small network turns it into two numbers per symbol: the log odds
+that it is not zero, and the log2 of the scale of its magnitude.
 
 The network runs in two ways. In training and adaptation it is ordinary float32, differentiable in weights and
 symbols. In coding it is integer arithmetic: weights are integers in units of 2^-10, activations in units of 2^-8,
@@ -23,6 +21,7 @@ from torch.nn import functional
 
 from inrcodec.coding.entropy import EVEN_FLAG, FLAG_ROWS, MAGNITUDE_ROWS, UNIT_MAGNITUDE
 from inrcodec.models import Parameters
+from inrcodec.models.order import Order, Place, padded
 from inrcodec.models.wavelet import Level
 
 WEIGHT_UNIT = 1 << 10
@@ -35,17 +34,6 @@ ROWS_PER_UNIT = 4
 """Rows of both tables are a quarter of a logit, or of an octave, apart."""
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the symbols of one pass stand: `latents[level][index]` is [B, channels, *grid].
-
-    index: of a level's symbols [B, C * bands, *half].
-    """
-
-    level: int
-    index: tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -65,16 +53,17 @@ class ContextModel:
         """Shape of every weight tensor."""
         shapes: dict[str, tuple[int, ...]] = {}
         taps = (3,) * len(self.levels)
-        for level in range(self.depth):
-            for phase, group in itertools.product(range(self._phases(level)), range(len(self.groups))):
-                name = self._name(level, phase, group)
-                outputs = 2 * self.groups[group] * self._bands(level)
+        order = self.order
+        for level in range(order.depth):
+            for phase, group in itertools.product(range(order.phases(level)), range(len(self.groups))):
+                name = order.name(level, phase, group)
+                outputs = 2 * self.groups[group] * order.bands(level)
                 shapes[f"{name}.context"] = (self.hidden, self._inputs(level, phase, group), *taps)
                 shapes[f"{name}.hidden"] = (self.hidden, self.hidden)
                 shapes[f"{name}.head"] = (outputs, self.hidden)
-                shapes[f"{name}.context_bias"] = (self.depth + 2, self.hidden)
+                shapes[f"{name}.context_bias"] = (order.depth + 2, self.hidden)
                 shapes[f"{name}.hidden_bias"] = (1, self.hidden)
-                shapes[f"{name}.head_bias"] = (self.depth + 2, outputs)
+                shapes[f"{name}.head_bias"] = (order.depth + 2, outputs)
         return shapes
 
     def initialize(self, generator: torch.Generator) -> Parameters:
@@ -91,8 +80,8 @@ class ContextModel:
         return weights
 
     @property
-    def depth(self) -> int:
-        return max(self.levels)
+    def order(self) -> Order:
+        return Order(self.groups, self.levels)
 
     def passes(
         self, weights: Parameters, magnitudes: Sequence[Tensor], levels: Sequence[Level], condition: Tensor
@@ -107,32 +96,29 @@ class ContextModel:
         as rows of the tables if exact.
         """
         exact = next(iter(weights.values())).dtype == torch.float64
-        dimensions = len(self.levels)
         parent = grandparent = None
-        for level in reversed(range(self.depth)):
+        for level, shapes in reversed(list(enumerate(levels))):
             known = magnitudes[level]
-            half = levels[level].half
-            axes = self._interleaved(level)
-            grid = tuple(-(-size // 2) if axis in axes else size for axis, size in enumerate(half))
-            coarser = self._coarser(level, parent, grandparent, known, grid)
-            phases: list[Tensor] = []
-            for phase, offsets in enumerate(_offsets(axes, dimensions)):
-                steps = tuple(slice(offset, None, 2 if axis in axes else 1) for axis, offset in enumerate(offsets))
-                shape = tuple(len(range(size)[step]) for size, step in zip(half, steps, strict=True))
-                inside = tuple(slice(0, size) for size in shape)
-                current: list[Tensor] = []
-                for group in range(len(self.groups)):
-                    own = self._channels(level, group)
-                    inputs = torch.cat(
-                        [*(earlier[:, own] for earlier in phases), *current, *(part[:, own] for part in coarser)], 1
-                    )
-                    outputs = self._network(weights, self._name(level, phase, group), level, inputs, condition, exact)
-                    outputs = outputs[(slice(None), slice(None), *inside)]
-                    flags, scales = outputs.chunk(2, 1)
-                    place = Place(level, (slice(None), own, *steps))
-                    yield place, flags, scales
-                    current.append(_padded(_logarithm(known[place.index], exact), grid))
-                phases.append(torch.cat(current, 1))
+            coarser = self._coarser(level, parent, grandparent, known, self.order.grid(level, shapes.half))
+            earlier: list[list[Tensor]] = []
+            for place in self.order.passes(level, shapes.half):
+                if place.group == 0:
+                    earlier.append([])
+                own = self.order.channels(level, place.group)
+                inputs = torch.cat(
+                    [
+                        *(phase[place.group] for phase in earlier[:-1]),
+                        *earlier[-1],
+                        *(part[:, own] for part in coarser),
+                    ],
+                    1,
+                )
+                outputs = self._network(weights, place, inputs, condition, exact)
+                shape = known[place.index].shape[2:]
+                outputs = outputs[(slice(None), slice(None), *[slice(0, size) for size in shape])]
+                flags, scales = outputs.chunk(2, 1)
+                yield place, flags, scales
+                earlier[-1].append(padded(_logarithm(known[place.index], exact), place.grid))
             grandparent, parent = parent, _logarithm(known, exact)
 
     def _coarser(
@@ -145,15 +131,15 @@ class ContextModel:
             if found is None or found.shape[1] != known.shape[1]:
                 parts.append(missing)
                 continue
-            for axis in self._interleaved(level + 1) if distance == 2 else ():
+            for axis in self.order.interleaved(level + 1) if distance == 2 else ():
                 found = found.repeat_interleave(2, axis + 2)
             parts.append(found[(slice(None), slice(None), *[slice(0, size) for size in grid])])
         return parts
 
-    def _network(
-        self, weights: Parameters, name: str, level: int, inputs: Tensor, condition: Tensor, exact: bool
-    ) -> Tensor:
+    def _network(self, weights: Parameters, place: Place, inputs: Tensor, condition: Tensor, exact: bool) -> Tensor:
         layers = _ExactLayers() if exact else _FloatLayers()
+        level = place.level
+        name = self.order.name(level, place.phase, place.group)
         bias = layers.conditioned(weights[f"{name}.context_bias"], level, condition)
         hidden = layers.activation(layers.neighbourhood(inputs, weights[f"{name}.context"], bias))
         bias = layers.conditioned(weights[f"{name}.hidden_bias"], 0, None)
@@ -161,29 +147,9 @@ class ContextModel:
         bias = layers.conditioned(weights[f"{name}.head_bias"], level, condition)
         return layers.outputs(layers.pointwise(hidden, weights[f"{name}.head"], bias))
 
-    def _name(self, level: int, phase: int, group: int) -> str:
-        """Levels with the same bands, phases and coarser levels share their weights."""
-        return f"{self._bands(level)}.{self._phases(level)}.{phase}.{group}"
-
-    def _axes(self, level: int) -> tuple[int, ...]:
-        return tuple(axis for axis, splits in enumerate(self.levels) if level < splits)
-
-    def _interleaved(self, level: int) -> tuple[int, ...]:
-        return self._axes(min(level + 1, self.depth - 1))
-
-    def _bands(self, level: int) -> int:
-        return 2 ** len(self._axes(level)) - 1
-
-    def _phases(self, level: int) -> int:
-        return 2 ** len(self._interleaved(level))
-
-    def _channels(self, level: int, group: int) -> slice:
-        bands = self._bands(level)
-        return slice(bands * sum(self.groups[:group]), bands * sum(self.groups[: group + 1]))
-
     def _inputs(self, level: int, phase: int, group: int) -> int:
         """Context channels: own group of earlier phases and of two coarser levels, other groups at the same place."""
-        return self._bands(level) * (self.groups[group] * (phase + 2) + sum(self.groups[:group]))
+        return self.order.bands(level) * (self.groups[group] * (phase + 2) + sum(self.groups[:group]))
 
 
 class _FloatLayers:
@@ -294,20 +260,6 @@ def _logarithm(magnitudes: Tensor, exact: bool) -> Tensor:
     if exact:
         return torch.floor(logarithm * ACTIVATION_UNIT).clamp(max=LARGEST_ACTIVATION)
     return logarithm
-
-
-def _offsets(axes: tuple[int, ...], dimensions: int) -> list[tuple[int, ...]]:
-    """Offsets of the phases: opposite corners follow each other, so that the later phases see both sides."""
-    corners = list(itertools.product((0, 1), repeat=len(axes)))
-    first = corners[: len(corners) // 2]
-    ordered = [corner for low in first for corner in (low, tuple(1 - offset for offset in low))]
-    return [tuple(corner[axes.index(axis)] if axis in axes else 0 for axis in range(dimensions)) for corner in ordered]
-
-
-def _padded(values: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Zeros at the end of axes shorter than `grid`."""
-    ends = [end for axis in reversed(range(len(grid))) for end in (0, grid[axis] - values.shape[axis + 2])]
-    return functional.pad(values, ends) if any(ends) else values
 
 
 def _spread(bias: Tensor, dimensions: int) -> Tensor:

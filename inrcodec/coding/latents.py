@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from inrcodec.coding import entropy
-from inrcodec.coding.context_model import ACTIVATION_UNIT, ContextModel, Place
+from inrcodec.coding.context_model import ACTIVATION_UNIT, ContextModel
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
+from inrcodec.models.order import Place
 
 _ROW_ROW = entropy.ZERO_ROW + 16
 """The Laplace model under which the rows of the means are coded."""

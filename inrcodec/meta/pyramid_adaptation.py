@@ -8,7 +8,7 @@ rounded, and of the rate through the contexts, which prices every magnitude. The
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from inrcodec.coding.context_model import ContextModel, Costs
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
+from inrcodec.models.order import Place
 
 CURVATURE = 14.4
 """Second derivative of the distortion in bits with respect to a symbol, which ties the trade-off to the step."""
@@ -58,17 +59,25 @@ class Pyramid:
 
     def values(self, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
         """Field values [B, C, *grid] for symbols (float) and indices of the quantization step [B]."""
-        return self.field.values(self.shared, self.field.maps(self.shared, symbols, grid, step), grid, step)
+        return self.values_of(self.field.decoded(self.shared, symbols, grid, step), grid, step)
+
+    def values_of(self, latents: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
+        """Field values [B, C, *grid] for decoded latents, in units of the quantization step."""
+        return self.field.values(self.shared, self.field.maps(self.shared, latents, grid, step), grid, step)
 
     def bits(self, symbols: Sequence[Tensor], grid: Grid, step: Tensor, contexts: Sequence[Tensor]) -> Tensor:
         """Bits of the details of every signal, [B], with contexts of the magnitudes `contexts`."""
-        condition = condition_of(step)
         total = torch.zeros_like(step)
-        levels = self.field.levels_of(grid)
-        for place, flags, scales in self.contexts.passes(self.weights, contexts, levels, condition):
+        for place, costs in self.costs(grid, step, contexts):
             magnitudes = symbols[place.level][place.index].detach().abs()
-            total = total + Costs.of(flags, scales)(magnitudes).flatten(1).sum(1)
+            total = total + costs(magnitudes).flatten(1).sum(1)
         return total
+
+    def costs(self, grid: Grid, step: Tensor, contexts: Sequence[Tensor]) -> Iterator[tuple[Place, Costs]]:
+        """What symbols cost, pass by pass; the magnitudes of a pass must be there when the next one is asked for."""
+        levels = self.field.levels_of(grid)
+        for place, flags, scales in self.contexts.passes(self.weights, contexts, levels, condition_of(step)):
+            yield place, Costs.of(flags, scales)
 
 
 def adapt_latents(
@@ -92,20 +101,21 @@ def adapt_latents(
     analysis = targets[:-1]
     means = torch.round(targets.pop())
     prices = [torch.zeros_like(target) for target in targets]
-    symbols = [*_decide(pyramid, targets, prices, grid, step, curvature), means]
+    symbols = _decide(pyramid, targets, prices, means, grid, step, curvature)
     if steps == 0:
         return symbols
     best, lowest = symbols, torch.full_like(step, torch.inf)
     for _ in range(steps):
-        slopes, fresh, objective = _gradients(pyramid, symbols, values, grid, step, curvature)
+        decoded, slopes, fresh, objective = _gradients(pyramid, symbols, values, grid, step, curvature)
         best, lowest = _better(best, lowest, symbols, objective)
         for level, (slope, price) in enumerate(zip(slopes, fresh, strict=True)):
-            move = MOVE * (symbols[level] - slope / curvature - targets[level])
+            move = MOVE * (decoded[level] - slope / curvature - targets[level])
             targets[level] = analysis[level] + (targets[level] + move - analysis[level]).clamp(-REACH, REACH)
             prices[level] = AVERAGING * price + (1 - AVERAGING) * prices[level]
-        symbols = [*_decide(pyramid, targets, prices, grid, step, curvature), means]
+        symbols = _decide(pyramid, targets, prices, means, grid, step, curvature)
     with torch.no_grad():
-        objective = _objective(pyramid, symbols, symbols, values, grid, step, curvature, _magnitudes(symbols))
+        decoded = pyramid.field.decoded(pyramid.shared, symbols, grid, step)
+        objective = _objective(pyramid, symbols, decoded, values, grid, step, curvature, _magnitudes(symbols))
     return _better(best, lowest, symbols, objective)[0]
 
 
@@ -149,26 +159,26 @@ def _objective(
     contexts: Sequence[Tensor],
 ) -> Tensor:
     """Distortion of `latents` in bits plus the rate of the details, per signal: [B]."""
-    error = (pyramid.values(latents, grid, step) - values).square().flatten(1).sum(1)
+    error = (pyramid.values_of(latents, grid, step) - values).square().flatten(1).sum(1)
     distortion = error * curvature.flatten() / (2 * torch.exp2(2 * step / STEPS_PER_OCTAVE))
     return distortion + pyramid.bits(symbols, grid, step, contexts)
 
 
 def _gradients(
     pyramid: Pyramid, symbols: Sequence[Tensor], values: Tensor, grid: Grid, step: Tensor, curvature: Tensor
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Of the distortion in bits with respect to the details; of the rate with respect to the pseudo-logarithm of
-    their magnitudes as others' context; and the objective itself, [B]."""
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """Decoded latents; gradients of the distortion in bits with respect to the details, and of the rate with respect
+    to the pseudo-logarithm of their magnitudes as others' context; and the objective itself, [B]."""
     details = [level.detach().requires_grad_() for level in symbols[:-1]]
     magnitudes = [level.requires_grad_() for level in _magnitudes(symbols)]
     with torch.enable_grad():
-        latents = [*details, symbols[-1]]
+        latents = pyramid.field.decoded(pyramid.shared, [*details, symbols[-1]], grid, step)
         objective = _objective(pyramid, symbols, latents, values, grid, step, curvature, magnitudes)
         gradients = torch.autograd.grad(objective.sum(), [*details, *magnitudes])
     slopes, prices = gradients[: len(details)], gradients[len(details) :]
     # The logarithm rises by 2^-e per unit.
     priced = [price * _unit(level) for price, level in zip(prices, magnitudes, strict=True)]
-    return list(slopes), priced, objective.detach()
+    return [level.detach() for level in latents], list(slopes), priced, objective.detach()
 
 
 @torch.no_grad()
@@ -176,23 +186,26 @@ def _decide(
     pyramid: Pyramid,
     targets: Sequence[Tensor],
     prices: Sequence[Tensor],
+    means: Tensor,
     grid: Grid,
     step: Tensor,
     curvature: Tensor,
 ) -> list[Tensor]:
-    """Every symbol as the cheapest of its candidates: distortion, own bits in context, price as context of others."""
+    """Every symbol as the cheapest of its candidates: distortion, own bits in context, price as context of others.
+
+    Returns the symbols of every level and the means.
+    """
     symbols = [torch.zeros_like(target) for target in targets]
     magnitudes = [torch.zeros_like(target) for target in targets]
-    condition = condition_of(step)
-    levels = pyramid.field.levels_of(grid)
-    for place, flags, scales in pyramid.contexts.passes(pyramid.weights, magnitudes, levels, condition):
-        target = targets[place.level][place.index]
+    passes = pyramid.costs(grid, step, magnitudes)
+
+    def choose(place: Place, expected: Tensor) -> Tensor:
+        _, costs = next(passes)
+        target = targets[place.level][place.index] - expected
         price = PRICE * prices[place.level][place.index]
         wanted = target.abs()
-        costs = Costs.of(flags, scales)
         down = torch.floor(wanted)
-        zero = 0.5 * curvature * wanted.square() + costs.zero
-        best, lowest = torch.zeros_like(wanted), zero
+        best, lowest = torch.zeros_like(wanted), 0.5 * curvature * wanted.square() + costs.zero
         for candidate in (down, down + 1):
             total = 0.5 * curvature * (candidate - wanted).square() + costs.one + (candidate - 1) * costs.more
             total += price * torch.log2(1 + candidate)
@@ -200,7 +213,10 @@ def _decide(
             best, lowest = torch.where(better, candidate, best), torch.where(better, total, lowest)
         magnitudes[place.level][place.index] = best
         symbols[place.level][place.index] = torch.copysign(best, target) + 0.0
-    return symbols
+        return symbols[place.level][place.index]
+
+    pyramid.field.latents(pyramid.shared, means, grid, step, choose)
+    return [*symbols, means]
 
 
 def _unit(magnitudes: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ logarithm of J = D / lambda + R at them, each signal at a quantization step of i
 serves all qualities.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, trade_off_o
 from inrcodec.meta.training import MAX_DIVERGED, OuterLoss, TrainingConfig, load_tensors, save_tensors, scheduled
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
+from inrcodec.models.order import Place
 
 PLAIN_SHARE = 0.5
 """Share of a run before the latents take more than the first step: the prices mean little until the rate does."""
@@ -79,9 +82,8 @@ class PyramidTrainer:
         variant = int(torch.randint(self.model.variants, (), generator=generator))
         pyramid = Pyramid(self.model.variant(variant), self.theta_0, self.contexts, self.weights)
         symbols = self._symbols(pyramid, values, steps)
-        error = (pyramid.values(symbols, self.grid, steps) - values).square().flatten(1).mean(1)
-        magnitudes = [level.abs() for level in symbols]
-        rate = pyramid.bits(symbols, self.grid, steps, magnitudes) / values[0, 0].numel()
+        error, bits = objective_to_learn(pyramid, symbols, values, self.grid, steps)
+        rate = bits / values[0, 0].numel()
         trade_off = torch.tensor([trade_off_of_step(int(step), values.shape[1]) for step in steps]).to(values)
         loss = torch.log(error / trade_off + rate + FLOOR).mean()
         self.optimizer.zero_grad()
@@ -115,6 +117,37 @@ class PyramidTrainer:
         self.step = int(tensors["step"])
         self.diverged = int(tensors["diverged"])
         load_tensors(tensors, self._groups, self.optimizer)
+
+
+def objective_to_learn(
+    pyramid: Pyramid, symbols: Sequence[Tensor], values: Tensor, grid: Grid, step: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean squared error and bits of the details, both [B], with gradients for all that is shared.
+
+    Symbols do not move with what is expected of them, so a gradient at fixed symbols would miss what predictions are
+    for. Of the bits, the gradient is therefore that of the distance between a latent and its expectation at the local
+    cost of a unit; of the error, expectations get a gradient only where the symbol is zero, as the others are
+    rounded to the same distance wherever the expectation is.
+    """
+    scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (1 + len(pyramid.field.levels)))
+    with torch.no_grad():
+        targets = [level / scale for level in pyramid.field.analyse(values, grid)]
+    costs = pyramid.costs(grid, step, [level.abs() for level in symbols])
+    bits = torch.zeros_like(step)
+
+    def choose(place: Place, expected: Tensor) -> Tensor:
+        nonlocal bits
+        _, cost = next(costs)
+        coded = symbols[place.level][place.index]
+        distance = (targets[place.level][place.index] - expected).abs()
+        unit = torch.where(distance < 1, torch.maximum(cost.one - cost.zero, cost.more), cost.more).detach()
+        pull = unit * (distance - distance.detach())
+        bits = bits + (cost(coded.abs()) + pull).flatten(1).sum(1)
+        return coded - torch.where(coded == 0, 0.0, expected - expected.detach())
+
+    latents = pyramid.field.latents(pyramid.shared, symbols[-1], grid, step, choose)
+    error = (pyramid.values_of(latents, grid, step) - values).square().flatten(1).mean(1)
+    return error, bits
 
 
 def _learned(parameters: Parameters, device: torch.device) -> Parameters:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from inrcodec import __version__
+from inrcodec.coding.context_model import WEIGHT_UNIT
 from inrcodec.coding.quantization import unflatten
 from inrcodec.coding.rate_distortion import STEP_LIMIT, choose_quantizer
 from inrcodec.errors import InrcodecError, UsageError
@@ -21,7 +22,7 @@ from inrcodec.latent_fields import pyramid_on
 from inrcodec.meta.adaptation import SHARED, signal_losses
 from inrcodec.meta.card import model_card
 from inrcodec.meta.data import PatchContexts, PatchSampler
-from inrcodec.meta.initialization import CodingPrior, Initialization
+from inrcodec.meta.initialization import CodingPrior, ContextPrior, Initialization
 from inrcodec.meta.presets import Preset
 from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant, step_of_trade_off
 from inrcodec.meta.pyramid_training import PyramidTrainer
@@ -97,6 +98,7 @@ def meta_train(
     output: Path,
     *,
     source: str,
+    start: Initialization | None = None,
     resume: bool = False,
     device: torch.device | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
@@ -106,13 +108,17 @@ def meta_train(
     A checkpoint beside the output is written every minute and at the end; `resume` goes on from there, with the
     same result as if the run had not been cut.
     source: what the data is, for the card.
-    Raises: UsageError if the settings differ from those of the checkpoint, or training diverges.
+    start: an initialization to go on from: its tensors of the same names and shapes, beside random ones.
+    Raises: UsageError if nothing of `start` fits the field, the settings differ from those of the checkpoint, or
+    training diverges.
     """
     device = device or torch.device("cpu")
     config = preset.training
     sampler = PatchSampler(data.training, preset.training_patches, preset.model.out_features, config.seed)
     held_out = PatchSampler(data.held_out, preset.training_patches, preset.model.out_features, seed=1)
     trainer = _trainer(preset, device)
+    if start is not None:
+        _start_from(trainer, start)
     checkpoint = output.with_name(output.name + ".checkpoint")
     seconds = _resume(trainer, preset, checkpoint) if resume else 0.0
     _save(trainer, preset, checkpoint, seconds)  # so that a run cut in its first minute can be resumed too
@@ -120,6 +126,7 @@ def meta_train(
     provenance = {
         "data": source,
         "files": data.files,
+        "start": None if start is None else start.identifier.hex(),
         "training": asdict(config),
         "seconds": round(seconds),
         "device": str(device),
@@ -148,6 +155,24 @@ def _trainer(preset: Preset, device: torch.device) -> Trainer:
         shape = preset.training_patches.shape
         return PyramidTrainer(preset.model, preset.training, shape, preset.hidden or 32, device)
     return MetaTrainer(preset.model, preset.training, device)
+
+
+def _start_from(trainer: Trainer, start: Initialization) -> None:
+    """Take over the tensors of an initialization that fit. Raises: UsageError if none does."""
+    pairs = [(trainer.theta_0, start.theta_0)]
+    if isinstance(trainer, PyramidTrainer) and isinstance(start.prior, ContextPrior):
+        trained = {name: value.float() / WEIGHT_UNIT for name, value in start.prior.weights.items()}
+        pairs.append((trainer.weights, trained))
+    fitting = [
+        (value, found[name])
+        for own, found in pairs
+        for name, value in own.items()
+        if name in found and found[name].shape == value.shape
+    ]
+    if trainer.model.name != start.model.name or not fitting:
+        raise UsageError(f"no tensor of the initialization to start from, a {start.model.name}, fits the field")
+    for value, found in fitting:
+        value.data.copy_(found)
 
 
 def _train(

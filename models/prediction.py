@@ -1,0 +1,124 @@
+"""What the details of a pyramid are expected to be, given all that is decoded before them.
+
+A wavelet leaves dependence between a level's means and its details, and between neighbouring details: an edge that is
+seen in the means goes on in the details. Small shared networks turn the means, their 3^d neighbourhood at every phase,
+and the details of earlier passes into expectations; only what differs from them is coded. They are ordinary floating
+point: the entropy model sees symbols alone, so that machines that round differently still decode the same symbols.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inrcodec.models.field import Parameters
+from inrcodec.models.order import Order, Place, assemble, padded
+from inrcodec.models.wavelet import Level, join
+
+_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+_GAIN = 8.0
+"""Brings means and details of values in [0, 1] to about unit size."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Configuration of the networks, one for each kind of pass. width: of their hidden layers."""
+
+    order: Order
+    width: int
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the shared parameters."""
+        order, width = self.order, self.width
+        taps = (3,) * len(order.splits)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for level in range(order.depth):
+            for phase, group in itertools.product(range(order.phases(level)), range(len(order.groups))):
+                bands, size = order.bands(level), order.groups[group]
+                before = size * (order.phases(level) + bands * phase) + bands * sum(order.groups[:group])
+                name = f"prediction.{order.name(level, phase, group)}"
+                shapes[f"{name}.context.weight"] = (width, before, *taps)
+                shapes[f"{name}.context.bias"] = (order.depth + 2, width)
+                shapes[f"{name}.hidden.weight"] = (width, width, *taps)
+                shapes[f"{name}.hidden.bias"] = (width,)
+                shapes[f"{name}.head.weight"] = (bands * size, width)
+        return shapes
+
+    def latents(
+        self,
+        parameters: Parameters,
+        means: Tensor,
+        levels: Sequence[Level],
+        periodic: Sequence[bool],
+        scale: Tensor,
+        condition: Tensor,
+        choose: Callable[[Place, Tensor], Tensor],
+    ) -> list[Tensor]:
+        """Decode latents pass by pass; see `LatentField.latents`.
+
+        scale: [B, 1, ...] the quantization step. condition: [B] its logarithm.
+        """
+        batch, channels = means.shape[:2]
+        details: list[Tensor] = []
+        low = means
+        for index, level in reversed(list(enumerate(levels))):
+            # Orthonormal wavelets make means grow by sqrt(2) with every halving.
+            gain = scale * (_GAIN / 2 ** (sum(len(each.axes) for each in levels[: index + 1]) / 2))
+            around = self._phases(index, low * gain)
+            parts: list[tuple[Place, Tensor]] = []
+            earlier: list[list[Tensor]] = []
+            for place in self.order.passes(index, level.half):
+                if place.group == 0:
+                    earlier.append([])
+                own = slice(sum(self.order.groups[: place.group]), sum(self.order.groups[: place.group + 1]))
+                seen = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
+                inputs = torch.cat([*(phase[:, own] for phase in around), *seen], 1)
+                expected = self._network(parameters, place, inputs, condition) / gain
+                shape = [len(range(size)[step]) for size, step in zip(level.half, place.index[2:], strict=True)]
+                expected = expected[(slice(None), slice(None), *[slice(0, size) for size in shape])]
+                part = expected + choose(place, expected)
+                parts.append((place, part))
+                earlier[-1].append(padded(part * gain, place.grid))
+            whole = assemble(parts, (batch, channels * level.bands, *level.half))
+            details.append(whole)
+            if index > 0:
+                low = join(low, whole.unflatten(1, (channels, -1)), level, periodic)
+        return [*details[::-1], means]
+
+    def _phases(self, level: int, means: Tensor) -> list[Tensor]:
+        """The means of a level at each of its phases."""
+        ends = [
+            end
+            for axis in reversed(range(means.dim() - 2))
+            for end in (0, means.shape[axis + 2] % 2 if axis in self.order.interleaved(level) else 0)
+        ]
+        even = functional.pad(means, ends, mode="replicate")
+        return [even[(slice(None), slice(None), *steps)] for steps in self.order.steps(level)]
+
+    def _network(self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor) -> Tensor:
+        order = self.order
+        name = f"prediction.{order.name(place.level, place.phase, place.group)}"
+        dimensions = inputs.dim() - 2
+        convolution = _CONVOLUTIONS[dimensions]
+        table = parameters[f"{name}.context.bias"]
+        bias = table[place.level] + condition[:, None] * table[-2] + condition[:, None].square() * table[-1]
+        weight = parameters[f"{name}.context.weight"]
+        # Filters of the means sum to zero: what counts is how they change, not how bright they are.
+        of_means = weight[:, : order.phases(place.level) * order.groups[place.group]]
+        by_phase = of_means.unflatten(1, (order.phases(place.level), order.groups[place.group]))
+        others = (1, *range(3, by_phase.dim()))
+        centred = (by_phase - by_phase.mean(others, keepdim=True)).flatten(1, 2)
+        weight = torch.cat([centred, weight[:, of_means.shape[1] :]], 1)
+        hidden = convolution(_edged(inputs), weight) + bias.reshape(*bias.shape, *[1] * dimensions)
+        hidden = functional.gelu(hidden)
+        hidden = convolution(_edged(hidden), parameters[f"{name}.hidden.weight"], parameters[f"{name}.hidden.bias"])
+        head = parameters[f"{name}.head.weight"]
+        return convolution(functional.gelu(hidden), head.reshape(*head.shape, *[1] * dimensions))
+
+
+def _edged(values: Tensor) -> Tensor:
+    return functional.pad(values, (1, 1) * (values.dim() - 2), mode="replicate")
