@@ -19,12 +19,20 @@ from inrcodec.models.wavelet import synthesise
 PLANE = LatentPyramid(2, 3, (3, 2), width=5)
 LINE = LatentPyramid(1, 1, (2,), width=4)
 BOX = LatentPyramid(3, 2, (1, 2, 2), width=3)
+EXPECTING = LatentPyramid(2, 3, (3, 2), width=5, prediction=4)
+EXPECTING_LINE = LatentPyramid(1, 1, (2,), width=4, prediction=3)
+EXPECTING_BOX = LatentPyramid(3, 2, (1, 2, 2), width=3, prediction=2)
 FIELDS_AND_GRIDS = [
     (PLANE, Grid((9, 14), (False, False))),
     (PLANE, Grid((8, 12), (False, True))),
     (PLANE, Grid((1, 5), (False, False))),
     (LINE, Grid((21,), (False,))),
     (BOX, Grid((3, 6, 5), (False, False, False))),
+    (EXPECTING, Grid((9, 14), (False, False))),
+    (EXPECTING, Grid((8, 12), (False, True))),
+    (EXPECTING, Grid((1, 5), (False, False))),
+    (EXPECTING_LINE, Grid((21,), (False,))),
+    (EXPECTING_BOX, Grid((3, 6, 5), (False, False, False))),
 ]
 
 
@@ -63,13 +71,105 @@ def enlarged(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return grid
 
 
+def phases_of(field: LatentPyramid, level: int) -> list[tuple[int, ...]]:
+    """Offsets of a level's phases in order; None along axes that are not interleaved."""
+    finest = min(level + 1, max(field.levels) - 1)
+    axes = [axis for axis, splits in enumerate(field.levels) if finest < splits]
+    corners = list(itertools.product((0, 1), repeat=len(axes)))
+    ordered = []
+    for corner in corners[: len(corners) // 2]:
+        ordered += [corner, tuple(1 - offset for offset in corner)]
+    places = [dict(zip(axes, corner, strict=True)) for corner in ordered]
+    return [tuple(place.get(axis, -1) for axis in range(len(field.levels))) for place in places]
+
+
+def expected_latents(
+    field: LatentPyramid, theta: dict[str, np.ndarray], symbols: Sequence[Tensor], grid: Grid, index: int
+) -> list[Tensor]:
+    """Latents of one signal in units of the step, point by point."""
+    if not field.prediction:
+        return list(symbols)
+    levels, depth, delta = field.levels_of(grid), max(field.levels), 2 ** (index / 8)
+    groups = [[0], [1, 2]] if field.out_features == 3 else [list(range(field.out_features))]
+    latents = [level.clone() for level in symbols]
+    low = symbols[-1]
+    kappa = index / 8 + 3
+    for number in reversed(range(depth)):
+        level, bands, phases = levels[number], levels[number].bands, phases_of(field, number)
+        gain = delta * 8 / math.sqrt(2) ** sum(len(each.axes) for each in levels[: number + 1])
+        half = level.half
+
+        def place(phase: tuple[int, ...], point: Sequence[int]) -> tuple[int, ...]:
+            return tuple(p if o < 0 else 2 * p + o for o, p in zip(phase, point, strict=True))
+
+        phase_grid = tuple(-(-n // 2) if o >= 0 else n for n, o in zip(half, phases[0], strict=True))
+        decoded = np.zeros((field.out_features, bands, *half))
+        coded = symbols[number][0].unflatten(0, (field.out_features, bands)).numpy()
+        for order, phase in enumerate(phases):
+            for group, channels in enumerate(groups):
+                name = f"prediction.{bands}.{len(phases)}.{order}.{group}"
+                weight = theta[f"{name}.context.weight"].copy()
+                for own in range(len(channels)):
+                    taps = weight[:, own : len(phases) * len(channels) : len(channels)]
+                    taps -= taps.mean(axis=tuple(range(1, taps.ndim)), keepdims=True)
+
+                def at(point: tuple[int, ...]) -> np.ndarray:
+                    """The inputs at a point of the phase grid."""
+                    inputs = []
+                    for each in phases:
+                        where = [min(p, n - 1) for p, n in zip(place(each, point), half, strict=True)]
+                        inputs += [gain * float(low[(0, channel, *where)]) for channel in channels]  # noqa: B023
+                    before = [(each, channels) for each in phases[:order]]  # noqa: B023
+                    before += [(phases[order], others) for others in groups[:group]]  # noqa: B023
+                    for each, shown in before:
+                        where = place(each, point)
+                        inside = all(p < n for p, n in zip(where, half, strict=True))  # noqa: B023
+                        for channel in shown:
+                            values = decoded[(channel, slice(None), *where)] if inside else np.zeros(bands)  # noqa: B023
+                            inputs += list(gain * values)  # noqa: B023
+                    return np.array(inputs)
+
+                table = theta[f"{name}.context.bias"]
+                bias = table[number] + kappa * table[depth] + kappa**2 * table[depth + 1]
+                points = list(itertools.product(*(range(n) for n in phase_grid)))
+                taps_of = list(itertools.product((-1, 0, 1), repeat=len(half)))
+
+                def nearest(point: Sequence[int], tap: Sequence[int]) -> tuple[int, ...]:
+                    return tuple(min(max(p + t, 0), n - 1) for p, t, n in zip(point, tap, phase_grid, strict=True))  # noqa: B023
+
+                def filtered(values: dict[tuple[int, ...], np.ndarray], kernel: np.ndarray) -> dict:
+                    return {
+                        point: sum(
+                            kernel[(slice(None), slice(None), *(t + 1 for t in tap))] @ values[nearest(point, tap)]
+                            for tap in taps_of
+                        )
+                        for point in values
+                    }
+
+                inputs = {point: at(point) for point in points}
+                hidden = {p: gelu(h + bias) for p, h in filtered(inputs, weight).items()}
+                second = filtered(hidden, theta[f"{name}.hidden.weight"])
+                for point, value in second.items():
+                    where = place(phase, point)
+                    if all(p < n for p, n in zip(where, half, strict=True)):
+                        head = theta[f"{name}.head.weight"] @ gelu(value + theta[f"{name}.hidden.bias"]) / gain
+                        own_bands = head.reshape(len(channels), bands)
+                        for own, channel in enumerate(channels):
+                            spot = (channel, slice(None), *where)
+                            decoded[spot] = coded[spot] + own_bands[own]
+        latents[number] = torch.from_numpy(decoded).flatten(0, 1)[None]
+        joined = synthesise([torch.from_numpy(decoded)[None], low], [level], grid.periodic)
+        low = joined[0]
+    return latents
+
+
 def expected_values(
     field: LatentPyramid, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, index: int
 ) -> np.ndarray:
     """Values of one signal on its own grid, [C, *grid]."""
     theta = {name: value.numpy() for name, value in parameters.items()}
     channels, dimensions, delta = field.out_features, len(grid.shape), 2 ** (index / 8)
-    latents = [delta * level for level in symbols]
+    latents = [delta * level for level in expected_latents(field, theta, symbols, grid, index)]
     details = [level.unflatten(1, (channels, -1)) for level in latents[:-1]]
     levels = field.levels_of(grid)
     grids = [g[0].numpy() for g in (*synthesise([*details, latents[-1]], levels, grid.periodic), latents[-1])]
@@ -104,7 +204,8 @@ def expected_values(
 def test_values_are_the_specified_ones(field: LatentPyramid, grid: Grid, index: int) -> None:
     parameters, symbols = random_parameters(field), random_symbols(field, grid)
     step = torch.tensor([float(index)], dtype=torch.float64)
-    values = field.values(parameters, field.maps(parameters, symbols, grid, step), grid, step)
+    latents = field.decoded(parameters, symbols, grid, step)
+    values = field.values(parameters, field.maps(parameters, latents, grid, step), grid, step)
     expected = expected_values(field, parameters, symbols, grid, index)
     np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-9)
 

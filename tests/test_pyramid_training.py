@@ -22,17 +22,17 @@ from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.presets import Preset, preset
 from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, step_of_trade_off, trade_off_of_step
-from inrcodec.meta.pyramid_training import PyramidTrainer
+from inrcodec.meta.pyramid_training import PyramidTrainer, objective_to_learn
 from inrcodec.meta.run import TrainingData, TrainingProgress, meta_train, pyramid_initialization
 from inrcodec.meta.training import MAX_DIVERGED
-from inrcodec.models import LatentPyramid, Parameters
+from inrcodec.models import LatentPyramid, Parameters, Siren
 from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, trade_off_of_quality
 from inrcodec.patches import PatchConfig
 from inrcodec.signals.signal import Signal
 
 CPU = torch.device("cpu")
-FIELD = LatentPyramid(2, 3, (1, 2), width=4)
+FIELD = LatentPyramid(2, 3, (1, 2), width=4, prediction=4)
 
 
 def textured_image(seed: int) -> Signal:
@@ -181,6 +181,55 @@ def test_a_batch_that_diverges_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in (trainer.theta_0 | trainer.weights).items())
     with pytest.raises(UsageError, match="diverged"):
         trainer.train_step(broken)
+
+
+def test_a_run_goes_on_from_an_initialization(data: TrainingData, finished: Path, tmp_path: Path) -> None:
+    """Before the first step, what fits is taken over; a network of another width begins anew."""
+    start = Initialization.load(finished)
+    settings = tiny_preset(outer_steps=0)
+    same = meta_train("image", settings, data, tmp_path / "b.safetensors", source="waves", start=start)
+    assert same.identifier == start.identifier and same.provenance["start"] == start.identifier.hex()
+
+    wider = replace(settings, model=replace(FIELD, prediction=5), hidden=7)
+    other = meta_train("image", wider, data, tmp_path / "c.safetensors", source="waves", start=start)
+    kept = {name for name in start.theta_0 if not name.startswith("prediction")}
+    assert all(torch.equal(other.theta_0[name], start.theta_0[name]) for name in kept)
+    assert all(other.theta_0[name].shape != start.theta_0[name].shape for name in start.theta_0.keys() - kept)
+
+    siren = replace(start, model=Siren(2, 3, width=4, depth=2))
+    with pytest.raises(UsageError, match="a siren"):
+        meta_train("image", settings, data, tmp_path / "d.safetensors", source="waves", start=siren)
+
+
+def test_the_objective_to_learn_is_that_of_the_symbols(pyramid: Pyramid, values: Tensor) -> None:
+    symbols = adapt_latents(pyramid, values, GRID, STEPS, steps=1)
+    error, bits = objective_to_learn(pyramid, symbols, values, GRID, STEPS)
+    with torch.no_grad():
+        expected = (pyramid.values(symbols, GRID, STEPS) - values).square().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(error.detach(), expected)
+        magnitudes = [level.abs() for level in symbols]
+        torch.testing.assert_close(bits.detach(), pyramid.bits(symbols, GRID, STEPS, magnitudes))
+
+
+def test_expectations_learn_to_save_bits(pyramid: Pyramid, values: Tensor) -> None:
+    """Alone, with all other networks as they were, and symbols decided anew."""
+    expecting = {name: value.clone() for name, value in pyramid.shared.items() if name.startswith("prediction")}
+    learner = replace(pyramid, shared=pyramid.shared | expecting)
+    for value in expecting.values():
+        value.requires_grad_()
+    optimizer = torch.optim.Adam(expecting.values(), 1e-2)
+    trade_off = torch.tensor([trade_off_of_step(int(step), 3) for step in STEPS])
+    history = []
+    for _ in range(30):
+        with torch.no_grad():
+            symbols = adapt_latents(learner, values, GRID, STEPS, steps=0)
+        error, bits = objective_to_learn(learner, symbols, values, GRID, STEPS)
+        loss = torch.log(error / trade_off + bits / math.prod(GRID.shape)).mean()
+        history.append(float(loss.detach()))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    assert history[-1] < history[0] - 0.05
 
 
 # Adaptation
