@@ -21,6 +21,8 @@ CASES = [
     (ContextModel((1,), (3,), hidden=4), (19,)),
     (ContextModel((2,), (3, 3), hidden=3), (10, 6)),
     (ContextModel((1,), (1, 2, 3), hidden=2), (3, 5, 6)),
+    (ContextModel((1, 2), (2, 2), hidden=3, squeeze=2), (9, 7)),
+    (ContextModel((1,), (1, 2, 3), hidden=2, squeeze=3), (3, 5, 6)),
 ]
 
 
@@ -77,6 +79,10 @@ def naive_rows(
             found = found[p]
         return logarithm(int(found))
 
+    def activation(x: int) -> int:
+        y = min(max(x // 1024, -(2**15)), 2**15)
+        return y // 8 if y < 0 else y
+
     for level in reversed(range(depth)):
         bands = levels[level].bands
         axes = levels[min(level + 1, depth - 1)].axes
@@ -93,7 +99,9 @@ def naive_rows(
             def at(number: int, cell: tuple[int, ...], offsets=offsets, stride=stride) -> tuple[int, ...]:
                 return tuple(c * s + o for c, s, o in zip(cell, stride, offsets[number], strict=True))
 
-            def inputs(cell: tuple[int, ...], level=level, bands=bands, own=own, phase=phase, grid=phase_grid, at=at):
+            def inputs(
+                cell: tuple[int, ...], level=level, bands=bands, own=own, phase=phase, grid=phase_grid, at=at, name=name
+            ):
                 outside = not all(0 <= c < size for c, size in zip(cell, grid, strict=True))
                 values = [symbol(level, channel, at(p, cell)) for p in range(phase) for channel in own]
                 values += [symbol(level, channel, at(phase, cell)) for channel in range(own.start)]
@@ -103,14 +111,18 @@ def naive_rows(
                         place = tuple(c // 2 if a in levels[level + 2].axes else c for a, c in enumerate(cell))
                     there = level + above < depth and levels[level + above].bands == bands
                     values += [symbol(level + above, channel, place) if there else 0 for channel in own]
-                return [0] * len(values) if outside else values
+                if not model.squeeze:
+                    return [0] * len(values) if outside else values
+                if outside:
+                    return [0] * model.squeeze
+                rows, (shift,) = tables[f"{name}.squeeze"], tables[f"{name}.squeeze_bias"]
+                return [
+                    activation(256 * b + sum(w * x for w, x in zip(row, values, strict=True)))
+                    for row, b in zip(rows, shift, strict=True)
+                ]
 
             def bias(table: list[list[int]], unit: int, level=level) -> int:
                 return table[level][unit] * 256 + t * table[-2][unit] + t * t // 256 * table[-1][unit]
-
-            def activation(x: int) -> int:
-                y = min(max(x // 1024, -(2**15)), 2**15)
-                return y // 8 if y < 0 else y
 
             rows = {}
             for cell in itertools.product(*(range(size) for size in phase_grid)):

@@ -72,7 +72,7 @@ def enlarged(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def phases_of(field: LatentPyramid, level: int) -> list[tuple[int, ...]]:
-    """Offsets of a level's phases in order; None along axes that are not interleaved."""
+    """Offsets of a level's phases in order; -1 along axes that are not interleaved."""
     finest = min(level + 1, max(field.levels) - 1)
     axes = [axis for axis, splits in enumerate(field.levels) if finest < splits]
     corners = list(itertools.product((0, 1), repeat=len(axes)))
@@ -83,84 +83,107 @@ def phases_of(field: LatentPyramid, level: int) -> list[tuple[int, ...]]:
     return [tuple(place.get(axis, -1) for axis in range(len(field.levels))) for place in places]
 
 
+Point = tuple[int, ...]
+
+
+def filtered(inputs: dict[Point, np.ndarray], kernel: np.ndarray, grid: Point) -> dict[Point, np.ndarray]:
+    """A convolution over a grid, continued by its nearest points."""
+    result = {}
+    for point in inputs:
+        total = np.zeros(len(kernel))
+        for tap in itertools.product(range(3), repeat=len(grid)):
+            nearest = tuple(min(max(p + t - 1, 0), n - 1) for p, t, n in zip(point, tap, grid, strict=True))
+            total += kernel[(slice(None), slice(None), *tap)] @ inputs[nearest]
+        result[point] = total
+    return result
+
+
+def expected_details(
+    theta: dict[str, np.ndarray],
+    low: np.ndarray,
+    coded: np.ndarray,
+    kind: str,
+    phases: Sequence[Point],
+    groups: Sequence[Sequence[int]],
+    gain: float,
+    bias_of: tuple[int, float],
+) -> np.ndarray:
+    """Details [C, bands, *half] of one level from its means [C, *half] and symbols, point by point.
+
+    bias_of: the level and kappa.
+    """
+    half, bands = low.shape[1:], coded.shape[1]
+    grid = tuple(-(-n // 2) if o >= 0 else n for n, o in zip(half, phases[0], strict=True))
+    level, kappa = bias_of
+    decoded = np.zeros(coded.shape)
+
+    def place(phase: Point, point: Point) -> Point:
+        return tuple(p if o < 0 else 2 * p + o for o, p in zip(phase, point, strict=True))
+
+    def shown(phase: Point, point: Point, channels: Sequence[int]) -> list[float]:
+        where = place(phase, point)
+        inside = all(p < n for p, n in zip(where, half, strict=True))
+        values = [decoded[(channel, slice(None), *where)] if inside else np.zeros(bands) for channel in channels]
+        return [float(gain * value) for band_values in values for value in band_values]
+
+    for order, phase in enumerate(phases):
+        for group, channels in enumerate(groups):
+            name = f"prediction.{kind}.{order}.{group}"
+            weight = theta[f"{name}.context.weight"].copy()
+            for own in range(len(channels)):
+                taps = weight[:, own : len(phases) * len(channels) : len(channels)]
+                taps -= taps.mean(axis=tuple(range(1, taps.ndim)), keepdims=True)
+            inputs = {}
+            for point in itertools.product(*(range(n) for n in grid)):
+                seen = []
+                for each in phases:
+                    where = tuple(min(p, n - 1) for p, n in zip(place(each, point), half, strict=True))
+                    seen += [float(gain * low[(channel, *where)]) for channel in channels]
+                for each in phases[:order]:
+                    seen += shown(each, point, channels)
+                for others in groups[:group]:
+                    seen += shown(phase, point, others)
+                inputs[point] = np.array(seen)
+            table = theta[f"{name}.context.bias"]
+            bias = table[level] + kappa * table[-2] + kappa**2 * table[-1]
+            hidden = {point: gelu(h + bias) for point, h in filtered(inputs, weight, grid).items()}
+            second = filtered(hidden, theta[f"{name}.hidden.weight"], grid)
+            for point, value in second.items():
+                where = place(phase, point)
+                if not all(p < n for p, n in zip(where, half, strict=True)):
+                    continue
+                outputs = theta[f"{name}.head.weight"] @ gelu(value + theta[f"{name}.hidden.bias"]) / gain
+                for channel, expected in zip(channels, outputs.reshape(len(channels), bands), strict=True):
+                    spot = (channel, slice(None), *where)
+                    decoded[spot] = coded[spot] + expected
+    return decoded
+
+
 def expected_latents(
     field: LatentPyramid, theta: dict[str, np.ndarray], symbols: Sequence[Tensor], grid: Grid, index: int
 ) -> list[Tensor]:
-    """Latents of one signal in units of the step, point by point."""
+    """Latents of one signal in units of the step."""
     if not field.prediction:
         return list(symbols)
-    levels, depth, delta = field.levels_of(grid), max(field.levels), 2 ** (index / 8)
+    levels, delta = field.levels_of(grid), 2 ** (index / 8)
     groups = [[0], [1, 2]] if field.out_features == 3 else [list(range(field.out_features))]
-    latents = [level.clone() for level in symbols]
-    low = symbols[-1]
-    kappa = index / 8 + 3
-    for number in reversed(range(depth)):
-        level, bands, phases = levels[number], levels[number].bands, phases_of(field, number)
-        gain = delta * 8 / math.sqrt(2) ** sum(len(each.axes) for each in levels[: number + 1])
-        half = level.half
-
-        def place(phase: tuple[int, ...], point: Sequence[int]) -> tuple[int, ...]:
-            return tuple(p if o < 0 else 2 * p + o for o, p in zip(phase, point, strict=True))
-
-        phase_grid = tuple(-(-n // 2) if o >= 0 else n for n, o in zip(half, phases[0], strict=True))
-        decoded = np.zeros((field.out_features, bands, *half))
-        coded = symbols[number][0].unflatten(0, (field.out_features, bands)).numpy()
-        for order, phase in enumerate(phases):
-            for group, channels in enumerate(groups):
-                name = f"prediction.{bands}.{len(phases)}.{order}.{group}"
-                weight = theta[f"{name}.context.weight"].copy()
-                for own in range(len(channels)):
-                    taps = weight[:, own : len(phases) * len(channels) : len(channels)]
-                    taps -= taps.mean(axis=tuple(range(1, taps.ndim)), keepdims=True)
-
-                def at(point: tuple[int, ...]) -> np.ndarray:
-                    """The inputs at a point of the phase grid."""
-                    inputs = []
-                    for each in phases:
-                        where = [min(p, n - 1) for p, n in zip(place(each, point), half, strict=True)]
-                        inputs += [gain * float(low[(0, channel, *where)]) for channel in channels]  # noqa: B023
-                    before = [(each, channels) for each in phases[:order]]  # noqa: B023
-                    before += [(phases[order], others) for others in groups[:group]]  # noqa: B023
-                    for each, shown in before:
-                        where = place(each, point)
-                        inside = all(p < n for p, n in zip(where, half, strict=True))  # noqa: B023
-                        for channel in shown:
-                            values = decoded[(channel, slice(None), *where)] if inside else np.zeros(bands)  # noqa: B023
-                            inputs += list(gain * values)  # noqa: B023
-                    return np.array(inputs)
-
-                table = theta[f"{name}.context.bias"]
-                bias = table[number] + kappa * table[depth] + kappa**2 * table[depth + 1]
-                points = list(itertools.product(*(range(n) for n in phase_grid)))
-                taps_of = list(itertools.product((-1, 0, 1), repeat=len(half)))
-
-                def nearest(point: Sequence[int], tap: Sequence[int]) -> tuple[int, ...]:
-                    return tuple(min(max(p + t, 0), n - 1) for p, t, n in zip(point, tap, phase_grid, strict=True))  # noqa: B023
-
-                def filtered(values: dict[tuple[int, ...], np.ndarray], kernel: np.ndarray) -> dict:
-                    return {
-                        point: sum(
-                            kernel[(slice(None), slice(None), *(t + 1 for t in tap))] @ values[nearest(point, tap)]
-                            for tap in taps_of
-                        )
-                        for point in values
-                    }
-
-                inputs = {point: at(point) for point in points}
-                hidden = {p: gelu(h + bias) for p, h in filtered(inputs, weight).items()}
-                second = filtered(hidden, theta[f"{name}.hidden.weight"])
-                for point, value in second.items():
-                    where = place(phase, point)
-                    if all(p < n for p, n in zip(where, half, strict=True)):
-                        head = theta[f"{name}.head.weight"] @ gelu(value + theta[f"{name}.hidden.bias"]) / gain
-                        own_bands = head.reshape(len(channels), bands)
-                        for own, channel in enumerate(channels):
-                            spot = (channel, slice(None), *where)
-                            decoded[spot] = coded[spot] + own_bands[own]
-        latents[number] = torch.from_numpy(decoded).flatten(0, 1)[None]
-        joined = synthesise([torch.from_numpy(decoded)[None], low], [level], grid.periodic)
-        low = joined[0]
-    return latents
+    low, details = symbols[-1], []
+    for number in reversed(range(max(field.levels))):
+        level, phases = levels[number], phases_of(field, number)
+        decoded = expected_details(
+            theta,
+            low[0].numpy(),
+            symbols[number][0].unflatten(0, (field.out_features, level.bands)).numpy(),
+            f"{level.bands}.{len(phases)}",
+            phases,
+            groups,
+            delta * 8 / math.sqrt(2) ** sum(len(each.axes) for each in levels[: number + 1]),
+            (number, index / 8 + 3),
+        )
+        found = torch.from_numpy(decoded)[None]
+        details.append(found.flatten(1, 2))
+        low = synthesise([found, low], [level], grid.periodic)[0]
+    return [*details[::-1], symbols[-1]]
 
 
 def expected_values(

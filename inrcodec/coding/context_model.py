@@ -43,11 +43,14 @@ class ContextModel:
     groups: sizes of the groups of channels, coded one after the other ((1, 2): luma, then both chroma channels).
     levels: how often each axis is split.
     hidden: width of the network.
+    squeeze: number of mixtures of the inputs that their neighbourhood is seen of, where all of it would take too long
+        (three axes have many bands and phases); 0: all inputs as they are.
     """
 
     groups: tuple[int, ...]
     levels: tuple[int, ...]
     hidden: int = 32
+    squeeze: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight tensor."""
@@ -58,7 +61,11 @@ class ContextModel:
             for phase, group in itertools.product(range(order.phases(level)), range(len(self.groups))):
                 name = order.name(level, phase, group)
                 outputs = 2 * self.groups[group] * order.bands(level)
-                shapes[f"{name}.context"] = (self.hidden, self._inputs(level, phase, group), *taps)
+                inputs = self._inputs(level, phase, group)
+                if self.squeeze:
+                    shapes[f"{name}.squeeze"] = (self.squeeze, inputs)
+                    shapes[f"{name}.squeeze_bias"] = (1, self.squeeze)
+                shapes[f"{name}.context"] = (self.hidden, self.squeeze or inputs, *taps)
                 shapes[f"{name}.hidden"] = (self.hidden, self.hidden)
                 shapes[f"{name}.head"] = (outputs, self.hidden)
                 shapes[f"{name}.context_bias"] = (order.depth + 2, self.hidden)
@@ -140,6 +147,9 @@ class ContextModel:
         layers = _ExactLayers() if exact else _FloatLayers()
         level = place.level
         name = self.order.name(level, place.phase, place.group)
+        if self.squeeze:
+            bias = layers.conditioned(weights[f"{name}.squeeze_bias"], 0, None)
+            inputs = layers.activation(layers.pointwise(inputs, weights[f"{name}.squeeze"], bias))
         bias = layers.conditioned(weights[f"{name}.context_bias"], level, condition)
         hidden = layers.activation(layers.neighbourhood(inputs, weights[f"{name}.context"], bias))
         bias = layers.conditioned(weights[f"{name}.hidden_bias"], 0, None)

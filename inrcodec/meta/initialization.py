@@ -110,9 +110,7 @@ class Initialization:
 
     def _configuration(self) -> dict[str, Any]:
         prior: dict[str, Any] = (
-            {"hidden": self.prior.contexts.hidden}
-            if isinstance(self.prior, ContextPrior)
-            else {"steps": self.prior.steps}
+            _entropy_model(self.prior.contexts) if isinstance(self.prior, ContextPrior) else {"steps": self.prior.steps}
         )
         return prior | {
             "format": FORMAT,
@@ -179,6 +177,11 @@ class Initialization:
             raise InitializationError(f"not an inrcodec initialization: {error!r}") from error
 
 
+def _entropy_model(contexts: ContextModel) -> dict[str, Any]:
+    """What a context model's configuration says beyond the field's; without a squeeze as when there was none yet."""
+    return {"hidden": contexts.hidden} | ({"squeeze": contexts.squeeze} if contexts.squeeze else {})
+
+
 def _not_default(configuration: Any) -> dict[str, Any]:
     """What a configuration says beyond its defaults.
 
@@ -220,7 +223,7 @@ def _prior(
     document: dict[str, Any], tensors: dict[str, Tensor], model: Field, adapted: dict[str, tuple[int, ...]]
 ) -> CodingPrior | ContextPrior:
     if isinstance(model, LatentField):
-        contexts = ContextModel(model.groups, model.levels, document["hidden"])
+        contexts = ContextModel(model.groups, model.levels, document["hidden"], document.get("squeeze", 0))
         shapes = contexts.shapes()
         weights = {name: _tensor(tensors, f"contexts/{name}", torch.int32, shape) for name, shape in shapes.items()}
         return ContextPrior(contexts, weights)

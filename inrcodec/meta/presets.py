@@ -26,7 +26,7 @@ class Preset:
     """What a meta-training run is made of, before its data.
 
     crop: shape of the patches that are learned from, where those of the codec are larger.
-    hidden: width of the entropy model of a latent pyramid.
+    hidden, squeeze: of the entropy model of a latent field; see `ContextModel`.
     """
 
     model: Field
@@ -34,6 +34,7 @@ class Preset:
     training: TrainingConfig
     crop: tuple[int, ...] | None = None
     hidden: int | None = None
+    squeeze: int = 0
 
     @property
     def training_patches(self) -> PatchConfig:
@@ -67,7 +68,7 @@ LATENT_CROPS = {"image": (128, 128), "video": (8, 64, 64), "audio": (1 << 14,), 
 
 LATENT_FIELDS: dict[str, LatentField] = {
     "image": LatentPyramid(2, 3, (6, 6), prediction=32),
-    "video": LatentPyramid(3, 3, (3, 5, 5), prediction=16),
+    "video": LatentPyramid(3, 3, (3, 5, 5)),
     "audio": LatentSpectrum(1, 1, (4, 6)),
     "climate": LatentPyramid(2, 1, (6, 6), prediction=32),
 }
@@ -111,12 +112,13 @@ def _latent(modality: str, field: str) -> Preset:
             outer_step_size=3e-3,
             schedule="cosine",
             clip=0.5,
-            batch=6 if modality != "climate" else 12,
+            batch={"climate": 12, "video": 3}.get(modality, 6),
             outer_steps=12_000,
             quantization=LATENT_QUANTIZATION[modality],
         ),
         crop=crop,
         hidden=32,
+        squeeze=12 if modality == "video" else 0,
     )
 
 

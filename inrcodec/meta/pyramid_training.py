@@ -43,15 +43,16 @@ class PyramidTrainer:
         shape: tuple[int, ...],
         hidden: int,
         device: torch.device,
+        squeeze: int = 0,
     ) -> None:
-        """shape: samples of a training patch along each axis. hidden: width of the entropy model."""
+        """shape: samples of a training patch along each axis. hidden, squeeze: see `ContextModel`."""
         generator = torch.Generator().manual_seed(config.seed)
         self.model = model
         self.config = config
         self.grid = Grid(shape, (False,) * len(shape))
         self.step = 0
         self.diverged = 0
-        self.contexts = ContextModel(model.groups, model.levels, hidden)
+        self.contexts = ContextModel(model.groups, model.levels, hidden, squeeze)
         self.theta_0 = _learned(model.initialize(generator), device)
         self.weights = _learned(self.contexts.initialize(generator), device)
         parameters = [*self.theta_0.values(), *self.weights.values()]

@@ -153,7 +153,7 @@ Trainer = MetaTrainer | PyramidTrainer
 def _trainer(preset: Preset, device: torch.device) -> Trainer:
     if isinstance(preset.model, LatentField):
         shape = preset.training_patches.shape
-        return PyramidTrainer(preset.model, preset.training, shape, preset.hidden or 32, device)
+        return PyramidTrainer(preset.model, preset.training, shape, preset.hidden or 32, device, preset.squeeze)
     return MetaTrainer(preset.model, preset.training, device)
 
 
@@ -336,7 +336,7 @@ def _settings(preset: Preset) -> dict[str, Any]:
         "training": asdict(preset.training),
     }
     if preset.crop is not None:
-        settings["pyramid"] = {"crop": preset.crop, "hidden": preset.hidden}
+        settings["pyramid"] = {"crop": preset.crop, "hidden": preset.hidden, "squeeze": preset.squeeze}
     return dict(json.loads(json.dumps(settings)))
 
 
