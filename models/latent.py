@@ -113,6 +113,17 @@ class LatentField(Field):
     def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor) -> Tensor:
         """Values [B, C, *grid.shape] at the samples of the grid."""
 
+    def partly_restored(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor, points: Tensor) -> Tensor:
+        """`values`, for which a network beside the linear field need only be asked at some samples.
+
+        points: [B, n], indices into the samples of the grid in row-major order.
+        """
+        return self.values(parameters, maps, grid, step)
+
+    def feature_energy(self, parameters: Parameters, maps: Tensor) -> Tensor:
+        """Squared norm of the penultimate features at the samples of the grid, to be broadcast to [B, *grid.shape]."""
+        return maps.new_zeros(())
+
     @abstractmethod
     def values_at(
         self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step: Tensor

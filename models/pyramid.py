@@ -133,6 +133,17 @@ class LatentPyramid(LatentField):
     def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor) -> Tensor:
         return self._restored(parameters, maps, step)
 
+    def partly_restored(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor, points: Tensor) -> Tensor:
+        flat = maps.flatten(2)
+        index = points.unsqueeze(1)
+        kept = flat.gather(2, index.expand(-1, flat.shape[1], -1))
+        linear = flat[:, : self.out_features]
+        restored = self._restored(parameters, kept, step)
+        return linear.scatter(2, index.expand(-1, self.out_features, -1), restored).unflatten(2, grid.shape)
+
+    def feature_energy(self, parameters: Parameters, maps: Tensor) -> Tensor:
+        return self._hidden(parameters, maps[:, self.out_features :]).square().sum(1)
+
     def values_at(
         self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step: Tensor
     ) -> Tensor:
@@ -156,10 +167,13 @@ class LatentPyramid(LatentField):
     def _restored(self, parameters: Parameters, maps: Tensor, step: Tensor) -> Tensor:
         """Values [B, C, ...] where the interpolated `maps` are [B, C + width, ...]."""
         linear, features = maps[:, : self.out_features], maps[:, self.out_features :]
-        hidden = functional.gelu(features)
-        hidden = functional.gelu(_pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
-        restored = _pointwise(hidden, parameters["head.weight"], parameters["head.bias"])
+        restored = _pointwise(self._hidden(parameters, features), parameters["head.weight"], parameters["head.bias"])
         return linear + torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (maps.dim() - 1)) * restored
+
+    def _hidden(self, parameters: Parameters, features: Tensor) -> Tensor:
+        """Penultimate features of the network, [B, width, ...]."""
+        hidden = functional.gelu(features)
+        return functional.gelu(_pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
 
 
 def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:

@@ -8,13 +8,18 @@ rounded, and of the rate through the contexts, which prices every magnitude. The
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from inrcodec.coding.context_model import ContextModel, Costs
+from inrcodec.meta.adaptation import SHARED, AdaptationConfig, Rescaling
+from inrcodec.meta.decisions import TEMPERATURE, decide
+from inrcodec.meta.latent_step_sizes import latent_step_sizes
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
 from inrcodec.models.order import Place
@@ -22,14 +27,8 @@ from inrcodec.models.order import Place
 CURVATURE = 14.4
 """Second derivative of the distortion in bits with respect to a symbol, which ties the trade-off to the step."""
 
-PRICE = 0.7
-"""Share of the contexts' price that is charged: symbols are decided at once, as if the others stayed."""
-
 AVERAGING = 0.5
 """Weight of a step's prices against those before; without it simultaneous decisions oscillate."""
-
-MOVE = 0.15
-"""Share of a target's way to where the gradient sends it."""
 
 REACH = 0.5
 """Quantization steps a target may get away from the analysis: the restoring network's slope is steep in places."""
@@ -50,12 +49,21 @@ class Pyramid:
     """A field with its shared parameters and its entropy model, float32 on one device.
 
     field: the configuration; shared: its constants; contexts: the entropy model's configuration and weights.
+    log_step_sizes: see `inrcodec.meta.latent_step_sizes`. adaptation: the K steps they were learned for.
     """
 
     field: LatentField
     shared: Parameters
     contexts: ContextModel
     weights: Parameters
+    log_step_sizes: Parameters = dataclass_field(default_factory=lambda: {SHARED: torch.zeros(1)})
+    adaptation: AdaptationConfig = dataclass_field(
+        default_factory=lambda: AdaptationConfig(steps=1, gamma=1.0, score="full")
+    )
+
+    def step_sizes(self, step: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(move, price) of every level at a step of the adaptation."""
+        return latent_step_sizes(self.log_step_sizes, step, self.field.order.depth, like)
 
     def values(self, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
         """Field values [B, C, *grid] for symbols (float) and indices of the quantization step [B]."""
@@ -80,43 +88,168 @@ class Pyramid:
             yield place, Costs.of(flags, scales)
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What latents are adapted to.
+
+    values: [B, C, *grid.shape] in [0, 1]. step: [B] float, whole indices of the quantization step.
+    curvature: [B], second derivative of the distortion in bits with respect to a symbol.
+    axes: of the latents' plane.
+    """
+
+    values: Tensor
+    grid: Grid
+    step: Tensor
+    curvature: Tensor
+    axes: int
+
+    @classmethod
+    def of(cls, pyramid: Pyramid, values: Tensor, grid: Grid, step: Tensor, trade_off: Tensor | None = None) -> Self:
+        """For lambda = `trade_off`, [B]; the one the step is made for unless given."""
+        curvature = torch.full_like(step, CURVATURE)
+        if trade_off is not None:
+            curvature = 2 * torch.exp2(2 * step / STEPS_PER_OCTAVE) / (pyramid.field.out_features * trade_off)
+        return cls(values, grid, step, curvature, len(pyramid.field.levels))
+
+    def spread(self, numbers: Tensor) -> Tensor:
+        """One number per signal, [B], as it broadcasts over latents."""
+        return numbers.reshape(-1, *[1] * (1 + self.axes))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Latents between two steps. Lists have one tensor [B, C * bands, *half] per level, finest first.
+
+    targets: what the details are rounded from. analysis: the targets of the first decisions.
+    prices: of the rate through the contexts, in bits per unit of a magnitude's pseudo-logarithm.
+    details: integers. magnitudes: their absolute values, a tensor of its own in which gradients pass zeros.
+    choice: [B], zero; its gradient is that of the details' own bits with respect to all that they were decided from.
+    means: [B, C, *coarsest] integers.
+    """
+
+    targets: list[Tensor]
+    analysis: list[Tensor]
+    prices: list[Tensor]
+    details: list[Tensor]
+    magnitudes: list[Tensor]
+    choice: Tensor
+    means: Tensor
+
+    @property
+    def symbols(self) -> list[Tensor]:
+        return [*self.details, self.means]
+
+    def detached(self) -> "State":
+        """The same without graph."""
+        targets, analysis, prices, details, magnitudes = (
+            [level.detach() for level in levels]
+            for levels in (self.targets, self.analysis, self.prices, self.details, self.magnitudes)
+        )
+        return State(targets, analysis, prices, details, magnitudes, self.choice.detach(), self.means)
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What makes steps differentiable, and see the pruned context.
+
+    temperature: in bits, of the soft decisions whose gradients stand for those of the hard ones.
+    generator: of the score "random".
+    """
+
+    temperature: float = TEMPERATURE
+    generator: torch.Generator | None = None
+
+
 def adapt_latents(
-    pyramid: Pyramid, values: Tensor, grid: Grid, step: Tensor, *, steps: int, trade_off: Tensor | None = None
+    pyramid: Pyramid,
+    values: Tensor,
+    grid: Grid,
+    step: Tensor,
+    *,
+    steps: int,
+    trade_off: Tensor | None = None,
+    rescaling: Rescaling = "exact",
 ) -> list[Tensor]:
     """Integer latents of a batch of signals.
 
     values: [B, C, *grid.shape] in [0, 1]. step: [B] float, whole indices of the quantization step.
     steps: gradient steps after the first, each followed by new decisions.
     trade_off: [B] lambda; the one the step is made for unless given.
+    rescaling: of moves for which the step sizes were learned on a pruned context; see `inrcodec.meta.adaptation.adapt`.
     Returns the symbols of every level, finest first, and of the coarsest means, as `LatentField.latent_shapes`.
     """
-    spread = (-1, *[1] * (1 + len(pyramid.field.levels)))
-    scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(spread)
-    curvature = torch.full_like(step, CURVATURE)
-    if trade_off is not None:
-        curvature = 2 * torch.exp2(2 * step / STEPS_PER_OCTAVE) / (pyramid.field.out_features * trade_off)
-    curvature = curvature.reshape(spread)
-    with torch.no_grad():
-        targets = [latents / scale for latents in pyramid.field.analyse(values, grid)]
-    analysis = targets[:-1]
-    means = torch.round(targets.pop())
-    prices = [torch.zeros_like(target) for target in targets]
-    symbols = _decide(pyramid, targets, prices, means, grid, step, curvature)
-    if steps == 0:
-        return symbols
-    best, lowest = symbols, torch.full_like(step, torch.inf)
-    for _ in range(steps):
-        decoded, slopes, fresh, objective = _gradients(pyramid, symbols, values, grid, step, curvature)
+    task = Task.of(pyramid, values, grid, step, trade_off)
+    state = first_state(pyramid, task)
+    return state.symbols if steps == 0 else best_symbols(pyramid, task, state, range(steps), rescaling)
+
+
+def best_symbols(
+    pyramid: Pyramid, task: Task, state: State, steps: Iterable[int], rescaling: Rescaling = "exact"
+) -> list[Tensor]:
+    """The symbols of the lowest objective, per signal, of a state and those after each of some `steps`."""
+    best, lowest = state.symbols, torch.full_like(task.step, torch.inf)
+    for index in steps:
+        symbols = state.symbols
+        state, objective = next_state(pyramid, task, state, index, rescaling=rescaling)
         best, lowest = _better(best, lowest, symbols, objective)
-        for level, (slope, price) in enumerate(zip(slopes, fresh, strict=True)):
-            move = MOVE * (decoded[level] - slope / curvature - targets[level])
-            targets[level] = analysis[level] + (targets[level] + move - analysis[level]).clamp(-REACH, REACH)
-            prices[level] = AVERAGING * price + (1 - AVERAGING) * prices[level]
-        symbols = _decide(pyramid, targets, prices, means, grid, step, curvature)
     with torch.no_grad():
-        decoded = pyramid.field.decoded(pyramid.shared, symbols, grid, step)
-        objective = _objective(pyramid, symbols, decoded, values, grid, step, curvature, _magnitudes(symbols))
-    return _better(best, lowest, symbols, objective)[0]
+        decoded = pyramid.field.decoded(pyramid.shared, state.symbols, task.grid, task.step)
+        objective = distortion(pyramid, decoded, task) + pyramid.bits(
+            state.symbols, task.grid, task.step, state.magnitudes
+        )
+    return _better(best, lowest, state.symbols, objective)[0]
+
+
+def adapt_for_training(pyramid: Pyramid, task: Task, *, start: int = 0, training: Training | None = None) -> State:
+    """K pruned steps with the graph kept, to be differentiated through (GradNCP algorithm 1, lines 5-9).
+
+    start: steps before these K, on the full context and without graph: so step sizes learn how long runs go on.
+    """
+    training = training or Training()
+    state = first_state(pyramid, task, training if start == 0 else None)
+    for index in range(start):
+        state, _ = next_state(pyramid, task, state, index)
+    for index in range(start, start + pyramid.adaptation.steps):
+        state, _ = next_state(pyramid, task, state, index, training)
+    return state
+
+
+def first_state(pyramid: Pyramid, task: Task, training: Training | None = None) -> State:
+    """The first gradient step from zero, and its decisions."""
+    scale = task.spread(torch.exp2(task.step / STEPS_PER_OCTAVE))
+    with torch.no_grad():
+        *targets, means = [latents / scale for latents in pyramid.field.analyse(task.values, task.grid)]
+    prices = [torch.zeros_like(target) for target in targets]
+    return _decided(pyramid, task, targets, targets, prices, torch.round(means), 0, training)
+
+
+def next_state(
+    pyramid: Pyramid,
+    task: Task,
+    state: State,
+    index: int,
+    training: Training | None = None,
+    rescaling: Rescaling = "exact",
+) -> tuple[State, Tensor]:
+    """Step number `index`: gradients at the integer details, new targets and prices, new decisions.
+
+    training: for steps that are differentiable in the state before and in all that is shared, on the pruned context;
+        the decisions are the same. Without, the step has no graph and sees the full context, with moves rescaled.
+    Returns the new state, and the objective of the one before in bits, [B], without graph.
+    """
+    moves, prices, objective = _gradients(pyramid, task, state, training)
+    if training is None:
+        factor = _rescaling_factor(pyramid, task, state, moves, objective, rescaling)
+        if factor is not None:
+            moves = [move * task.spread(factor) for move in moves]
+    sizes, _ = pyramid.step_sizes(index, task.step)
+    targets = [
+        analysis + (target + size * move - analysis).clamp(-REACH, REACH)
+        for target, analysis, size, move in zip(state.targets, state.analysis, sizes, moves, strict=True)
+    ]
+    prices = [AVERAGING * price + (1 - AVERAGING) * old for price, old in zip(prices, state.prices, strict=True)]
+    decided = _decided(pyramid, task, targets, state.analysis, prices, state.means, index, training)
+    return decided, objective.sum(0).detach()
 
 
 def best_variant(pyramid: Pyramid, values: Tensor, grid: Grid, step: Tensor, trade_off: Tensor) -> int:
@@ -148,75 +281,134 @@ def _magnitudes(symbols: Sequence[Tensor]) -> list[Tensor]:
     return [level.detach().abs() for level in symbols[:-1]]
 
 
-def _objective(
-    pyramid: Pyramid,
-    symbols: Sequence[Tensor],
-    latents: Sequence[Tensor],
-    values: Tensor,
-    grid: Grid,
-    step: Tensor,
-    curvature: Tensor,
-    contexts: Sequence[Tensor],
-) -> Tensor:
-    """Distortion of `latents` in bits plus the rate of the details, per signal: [B]."""
-    error = (pyramid.values_of(latents, grid, step) - values).square().flatten(1).sum(1)
-    distortion = error * curvature.flatten() / (2 * torch.exp2(2 * step / STEPS_PER_OCTAVE))
-    return distortion + pyramid.bits(symbols, grid, step, contexts)
+def distortion(pyramid: Pyramid, latents: Sequence[Tensor], task: Task, points: Tensor | None = None) -> Tensor:
+    """Of decoded latents, in bits per signal: [B].
+
+    points: [B, n], the only samples at which the network restores; at the others the field is linear.
+    """
+    maps = pyramid.field.maps(pyramid.shared, latents, task.grid, task.step)
+    if points is None:
+        values = pyramid.field.values(pyramid.shared, maps, task.grid, task.step)
+    else:
+        values = pyramid.field.partly_restored(pyramid.shared, maps, task.grid, task.step, points)
+    error = (values - task.values).square().flatten(1).sum(1)
+    return error * task.curvature / (2 * torch.exp2(2 * task.step / STEPS_PER_OCTAVE))
 
 
 def _gradients(
-    pyramid: Pyramid, symbols: Sequence[Tensor], values: Tensor, grid: Grid, step: Tensor, curvature: Tensor
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """Decoded latents; gradients of the distortion in bits with respect to the details, and of the rate with respect
-    to the pseudo-logarithm of their magnitudes as others' context; and the objective itself, [B]."""
-    details = [level.detach().requires_grad_() for level in symbols[:-1]]
-    magnitudes = [level.requires_grad_() for level in _magnitudes(symbols)]
-    with torch.enable_grad():
-        latents = pyramid.field.decoded(pyramid.shared, [*details, symbols[-1]], grid, step)
-        objective = _objective(pyramid, symbols, latents, values, grid, step, curvature, magnitudes)
-        gradients = torch.autograd.grad(objective.sum(), [*details, *magnitudes])
-    slopes, prices = gradients[: len(details)], gradients[len(details) :]
-    # The logarithm rises by 2^-e per unit.
-    priced = [price * _unit(level) for price, level in zip(prices, magnitudes, strict=True)]
-    return [level.detach() for level in latents], list(slopes), priced, objective.detach()
+    pyramid: Pyramid, task: Task, state: State, training: Training | None, *, pruned: bool = False
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """What the gradients at the integer details say.
 
-
-@torch.no_grad()
-def _decide(
-    pyramid: Pyramid,
-    targets: Sequence[Tensor],
-    prices: Sequence[Tensor],
-    means: Tensor,
-    grid: Grid,
-    step: Tensor,
-    curvature: Tensor,
-) -> list[Tensor]:
-    """Every symbol as the cheapest of its candidates: distortion, own bits in context, price as context of others.
-
-    Returns the symbols of every level and the means.
+    pruned: also without `training` on the pruned context.
+    Returns (moves, prices, objective): the way of the targets to where the distortion's gradient sends them; what
+    the contexts charge for the details; and distortion and rate in bits, [2, B].
     """
-    symbols = [torch.zeros_like(target) for target in targets]
+    graph = training is not None
+    with torch.enable_grad():
+        details = [_leaf(level) if not (graph and level.requires_grad) else level for level in state.details]
+        # Tensors of their own, so that what the rate owes to the magnitudes as contexts can be told apart.
+        magnitudes = [_leaf(level) if not graph else level.clone().requires_grad_() for level in state.magnitudes]
+        latents = pyramid.field.decoded(pyramid.shared, [*details, state.means], task.grid, task.step)
+        generator = training.generator if training else None
+        points = kept_samples(pyramid, task, latents, generator) if graph or pruned else None
+        error = distortion(pyramid, latents, task, points)
+        bits = pyramid.bits(state.symbols, task.grid, task.step, magnitudes)
+        slopes = torch.autograd.grad(error.sum(), details, create_graph=graph)
+        slopes_of_rate = torch.autograd.grad(bits.sum(), magnitudes, create_graph=graph)
+    if not graph:
+        latents = [level.detach() for level in latents]
+    curvature = task.spread(task.curvature)
+    moves = [
+        decoded - slope / curvature - target
+        for decoded, slope, target in zip(latents[:-1], slopes, state.targets, strict=True)
+    ]
+    # The logarithm rises by 2^-e per unit.
+    prices = [slope * _unit(level) for slope, level in zip(slopes_of_rate, magnitudes, strict=True)]
+    return moves, prices, torch.stack([error, bits])
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_()
+
+
+def kept_samples(
+    pyramid: Pyramid, task: Task, latents: Sequence[Tensor], generator: torch.Generator | None = None
+) -> Tensor | None:
+    """The share gamma of the samples with the highest score, per signal: [B, n] indices; None for all of them."""
+    config = pyramid.adaptation
+    if config.score == "full" or config.gamma >= 1:
+        return None
+    samples = task.values[0, 0].numel()
+    with torch.no_grad():
+        if config.score == "random":
+            score = torch.rand((len(task.values), samples), generator=generator).to(task.values)
+        else:
+            maps = pyramid.field.maps(pyramid.shared, latents, task.grid, task.step)
+            values = pyramid.field.values(pyramid.shared, maps, task.grid, task.step)
+            score = (values - task.values).square().sum(1)
+            if config.score == "grad-norm":
+                score = score * (1 + pyramid.field.feature_energy(pyramid.shared, maps))
+        return score.flatten(1).topk(max(1, round(config.gamma * samples)), 1, sorted=False).indices
+
+
+def _rescaling_factor(
+    pyramid: Pyramid, task: Task, state: State, moves: Sequence[Tensor], objective: Tensor, rescaling: Rescaling
+) -> Tensor | None:
+    """The factor [B] of eq. 4, or None where the step uses the moves as they are.
+
+    What the step sizes multiply is the way of the targets to where the gradient sends them, so its norm is rescaled.
+    """
+    config = pyramid.adaptation
+    if rescaling == "none" or config.score in ("full", "random") or config.gamma >= 1:
+        return None
+    pruned_moves, _, pruned_objective = _gradients(pyramid, task, state, None, pruned=True)
+    tiny = torch.finfo(objective.dtype).tiny
+    if rescaling == "loss-ratio":
+        return (pruned_objective[0] / objective[0].clamp_min(tiny)).detach()
+    return _norm(pruned_moves) / _norm(moves).clamp_min(tiny)
+
+
+def _norm(moves: Sequence[Tensor]) -> Tensor:
+    """Over all levels, one per signal: [B]."""
+    return torch.stack([move.flatten(1).square().sum(1) for move in moves]).sum(0).sqrt()
+
+
+def _decided(
+    pyramid: Pyramid,
+    task: Task,
+    targets: list[Tensor],
+    analysis: list[Tensor],
+    prices: list[Tensor],
+    means: Tensor,
+    index: int,
+    training: Training | None,
+) -> State:
+    """Every symbol as the cheapest of its candidates: distortion, own bits in context, price as context of others."""
+    details = [torch.zeros_like(target) for target in targets]
     magnitudes = [torch.zeros_like(target) for target in targets]
-    passes = pyramid.costs(grid, step, magnitudes)
+    passes = pyramid.costs(task.grid, task.step, magnitudes)
+    _, shares = pyramid.step_sizes(index, task.step)
+    curvature = task.spread(task.curvature)
+    choice = torch.zeros_like(task.step)
 
     def choose(place: Place, expected: Tensor) -> Tensor:
+        nonlocal choice
         _, costs = next(passes)
         target = targets[place.level][place.index] - expected
-        price = PRICE * prices[place.level][place.index]
-        wanted = target.abs()
-        down = torch.floor(wanted)
-        best, lowest = torch.zeros_like(wanted), 0.5 * curvature * wanted.square() + costs.zero
-        for candidate in (down, down + 1):
-            total = 0.5 * curvature * (candidate - wanted).square() + costs.one + (candidate - 1) * costs.more
-            total += price * torch.log2(1 + candidate)
-            better = (total < lowest) & (candidate > 0)
-            best, lowest = torch.where(better, candidate, best), torch.where(better, total, lowest)
-        magnitudes[place.level][place.index] = best
-        symbols[place.level][place.index] = torch.copysign(best, target) + 0.0
-        return symbols[place.level][place.index]
+        price = shares[place.level] * prices[place.level][place.index]
+        decided, bits = decide(
+            target.abs(), price, costs, curvature, None if training is None else training.temperature
+        )
+        choice = choice + bits
+        magnitudes[place.level][place.index] = decided
+        symbols = decided * torch.copysign(torch.ones_like(target), target.detach()) + 0.0
+        details[place.level][place.index] = symbols
+        return symbols
 
-    pyramid.field.latents(pyramid.shared, means, grid, step, choose)
-    return [*symbols, means]
+    with torch.set_grad_enabled(training is not None):
+        pyramid.field.latents(pyramid.shared, means, task.grid, task.step, choose)
+    return State(targets, analysis, prices, details, magnitudes, choice, means)
 
 
 def _unit(magnitudes: Tensor) -> Tensor:
