@@ -105,6 +105,15 @@ def meta_train(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    second_order: Annotated[
+        float | None,
+        typer.Option(
+            "--second-order",
+            metavar="SHARE",
+            help="Of the outer steps, for latents: learned through their adaptation.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     step_size_rate: Annotated[
         float | None,
         typer.Option("--step-size-rate", help="Adam's step size on them.", rich_help_panel=METHOD),

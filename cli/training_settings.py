@@ -33,6 +33,7 @@ RANGES = {
     "step_size_rate": _POSITIVE,
     "batch": Range(1),
     "outer_steps": Range(1),
+    "second_order": Range(0, 1),
     "clip": _POSITIVE,
     "seed": Range(0, 2**63 - 1),
     "width": Range(1),
@@ -58,6 +59,7 @@ _TRAINING = {
     "batch": "batch",
     "clip": "clip",
     "seed": "seed",
+    "second_order": "second_order",
 }
 SETTINGS = frozenset({*_ADAPTATION, *_FIELD, *_TRAINING, "patch"})
 """Options that change a preset."""

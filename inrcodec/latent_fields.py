@@ -12,6 +12,7 @@ from inrcodec.coding.context_model import WEIGHT_UNIT
 from inrcodec.coding.header import StreamHeader
 from inrcodec.coding.latents import pack_latents, unpack_latents
 from inrcodec.errors import CorruptFile
+from inrcodec.meta.adaptation import Rescaling
 from inrcodec.meta.data import check_channels, field_channels, signal_channels, unit_values
 from inrcodec.meta.initialization import ContextPrior, Initialization
 from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, best_variant, step_of_trade_off
@@ -61,6 +62,7 @@ class AdaptedLatents:
     steps: int
     device: torch.device
     on_progress: ProgressCallback | None
+    rescaling: Rescaling = "exact"
 
     def choose(self, trade_off: float, start: LatentQuantization | None) -> LatentQuantization:
         """The quantization for a trade-off of rate against distortion."""
@@ -87,6 +89,7 @@ class AdaptedLatents:
                 quantization.step * count,
                 steps=self.steps,
                 trade_off=quantization.trade_off * count,
+                rescaling=self.rescaling,
             )
             integers = [level.cpu().numpy().astype(np.int64) for level in symbols]
             chunks.append(pack_latents(integers, quantization.step, pyramid.field, grid, prior.contexts, prior.weights))
@@ -135,7 +138,9 @@ def adapt_signal(
     """
     check_channels(signal, initialization.model.out_features)
     patches = Patches.cover(signal.axes, initialization.patches)
-    return AdaptedLatents(signal, initialization, patches, adaptation_steps(options), device, on_progress)
+    return AdaptedLatents(
+        signal, initialization, patches, adaptation_steps(options), device, on_progress, options.rescaling
+    )
 
 
 def adaptation_steps(options: EncodeOptions) -> int:
@@ -150,6 +155,8 @@ def pyramid_on(initialization: Initialization, device: torch.device, variant: in
         shared={name: value.to(device) for name, value in initialization.theta_0.items()},
         contexts=prior.contexts,
         weights={name: (value.float() / WEIGHT_UNIT).to(device) for name, value in prior.weights.items()},
+        log_step_sizes={name: value.to(device) for name, value in initialization.log_step_sizes.items()},
+        adaptation=initialization.adaptation,
     )
 
 

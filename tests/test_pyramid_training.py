@@ -21,7 +21,7 @@ from inrcodec.meta.adaptation import AdaptationConfig
 from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.presets import Preset, preset
-from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, step_of_trade_off, trade_off_of_step
+from inrcodec.meta.pyramid_adaptation import Pyramid, Task, adapt_latents, step_of_trade_off, trade_off_of_step
 from inrcodec.meta.pyramid_training import PyramidTrainer, objective_to_learn
 from inrcodec.meta.run import TrainingData, TrainingProgress, meta_train, pyramid_initialization
 from inrcodec.meta.training import MAX_DIVERGED
@@ -203,7 +203,7 @@ def test_a_run_goes_on_from_an_initialization(data: TrainingData, finished: Path
 
 def test_the_objective_to_learn_is_that_of_the_symbols(pyramid: Pyramid, values: Tensor) -> None:
     symbols = adapt_latents(pyramid, values, GRID, STEPS, steps=1)
-    error, bits = objective_to_learn(pyramid, symbols, values, GRID, STEPS)
+    error, bits = objective_to_learn(pyramid, symbols, Task.of(pyramid, values, GRID, STEPS))
     with torch.no_grad():
         expected = (pyramid.values(symbols, GRID, STEPS) - values).square().mean(dim=(1, 2, 3))
         torch.testing.assert_close(error.detach(), expected)
@@ -223,7 +223,7 @@ def test_expectations_learn_to_save_bits(pyramid: Pyramid, values: Tensor) -> No
     for _ in range(30):
         with torch.no_grad():
             symbols = adapt_latents(learner, values, GRID, STEPS, steps=0)
-        error, bits = objective_to_learn(learner, symbols, values, GRID, STEPS)
+        error, bits = objective_to_learn(learner, symbols, Task.of(learner, values, GRID, STEPS))
         loss = torch.log(error / trade_off + bits / math.prod(GRID.shape)).mean()
         history.append(float(loss.detach()))
         optimizer.zero_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 from inrcodec.coding.context_model import ContextModel
 from inrcodec.errors import InitializationError
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
+from inrcodec.meta.latent_step_sizes import StepSizes
 from inrcodec.models import FIELDS, Field, LatentField, Parameters
 from inrcodec.patches import PatchConfig
 from inrcodec.signals import MODALITIES
@@ -61,7 +62,7 @@ class Initialization:
     modality: what it was trained for.
     model: the field's configuration.
     theta_0: float32 parameters without batch dimension, on the CPU, in the field's order.
-    log_step_sizes: see `inrcodec.meta.adaptation.initial_step_sizes`.
+    log_step_sizes: see `inrcodec.meta.adaptation.initial_step_sizes`; of latents, `inrcodec.meta.latent_step_sizes`.
     provenance: data, steps, machine and measurements of the training; plain JSON values.
     """
 
@@ -169,7 +170,7 @@ class Initialization:
                 theta_0={
                     name: _tensor(tensors, f"theta_0/{name}", torch.float32, shape) for name, shape in shapes.items()
                 },
-                log_step_sizes=_step_sizes(tensors, adapted),
+                log_step_sizes=_step_sizes(tensors, model, adapted),
                 prior=_prior(document, tensors, model, adapted),
                 provenance=_mapping(document["provenance"]),
             )
@@ -231,10 +232,16 @@ def _prior(
     return CodingPrior(scales, _steps(document["steps"], len(adapted)))
 
 
-def _step_sizes(tensors: dict[str, Tensor], adapted: dict[str, tuple[int, ...]]) -> Parameters:
+def _step_sizes(tensors: dict[str, Tensor], model: Field, adapted: dict[str, tuple[int, ...]]) -> Parameters:
     shared = tensors.get(f"step_sizes/{SHARED}")
     if shared is not None:
         return {SHARED: _tensor(tensors, f"step_sizes/{SHARED}", torch.float32, (1,))}
+    if isinstance(model, LatentField):
+        rows = len(tensors[f"step_sizes/{StepSizes._fields[0]}"])
+        if not 1 <= rows <= MAX_STEPS:
+            raise ValueError(f"step sizes of {rows} steps")
+        size = (rows, model.order.depth)
+        return {name: _tensor(tensors, f"step_sizes/{name}", torch.float32, size) for name in StepSizes._fields}
     sizes = {}
     for name, shape in adapted.items():
         tensor = tensors[f"step_sizes/{name}"]

@@ -1,10 +1,10 @@
-"""Step sizes of latents: how far a target moves and what share of a price is charged, per level and step.
+"""Step sizes of latents, per level and step: how far targets move, and how prices are charged and averaged.
 
-An initialization that learned them has two tensors of logarithms, [rows, levels], finest level first; the last row
-holds for all later steps. One that did not has the key `SHARED`, and the constants here.
+An initialization that learned them has a tensor of logarithms, [rows, levels], for each of `StepSizes`, finest level
+first; the last row holds for all later steps. One that did not has the key `SHARED`, and the constants here.
 """
 
-import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,12 +19,25 @@ MOVE = 0.15
 PRICE = 0.7
 """Share of the contexts' price that is charged: symbols are decided at once, as if the others stayed."""
 
-NAMES = ("move", "price")
+AVERAGING = 0.5
+"""Weight of a step's prices against those before; without it simultaneous decisions oscillate."""
+
+HALVING = 2
+"""Steps after which the moves and averaging of a decaying schedule are at half."""
+
+
+class StepSizes(NamedTuple):
+    """Of one step; one number per level, [levels]. See `MOVE`, `PRICE` and `AVERAGING`."""
+
+    move: Tensor
+    price: Tensor
+    averaging: Tensor
 
 
 def initial_latent_step_sizes(kind: StepSizeKind, *, steps: int, depth: int) -> Parameters:
-    """Logarithms of the step sizes, where their learning starts: the constants.
+    """Logarithms of the step sizes, where their learning starts: the constants, decaying where steps differ.
 
+    With equal moves and averaging for ever, simultaneous decisions end in a cycle.
     kind: "none", not learned; "tensor": one per level; "tensor-step": one per level and step. depth: levels.
     Raises: UsageError for another kind.
     """
@@ -32,13 +45,15 @@ def initial_latent_step_sizes(kind: StepSizeKind, *, steps: int, depth: int) -> 
         return {SHARED: torch.zeros(1)}
     if kind not in ("tensor", "tensor-step"):
         raise UsageError(f"latents have no step size per {kind}: learn one per tensor (level) or tensor-step")
-    rows = steps if kind == "tensor-step" else 1
-    return {name: torch.full((rows, depth), math.log(start)) for name, start in zip(NAMES, (MOVE, PRICE), strict=True)}
+    decay = 1 / (1 + torch.arange(steps if kind == "tensor-step" else 1) / HALVING)
+    rows = StepSizes(MOVE * decay, PRICE * torch.ones_like(decay), AVERAGING * decay)
+    return {name: row.log()[:, None].repeat(1, depth) for name, row in rows._asdict().items()}
 
 
-def latent_step_sizes(log_step_sizes: Parameters, step: int, depth: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(move, price) at `step`, [depth] each, of the type and device of `like` where they are constants."""
+def latent_step_sizes(log_step_sizes: Parameters, step: int, depth: int, like: Tensor) -> StepSizes:
+    """At `step`; of the type and device of `like` where they are the constants."""
     if SHARED in log_step_sizes:
-        return like.new_full((depth,), MOVE), like.new_full((depth,), PRICE)
-    move, price = (log_step_sizes[name][min(step, len(log_step_sizes[name]) - 1)].exp() for name in NAMES)
-    return move, price
+        return StepSizes(*(like.new_full((depth,), constant) for constant in (MOVE, PRICE, AVERAGING)))
+    return StepSizes(
+        *(log_step_sizes[name][min(step, len(log_step_sizes[name]) - 1)].exp() for name in StepSizes._fields)
+    )

@@ -19,16 +19,13 @@ from torch import Tensor
 from inrcodec.coding.context_model import ContextModel, Costs
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig, Rescaling
 from inrcodec.meta.decisions import TEMPERATURE, decide
-from inrcodec.meta.latent_step_sizes import latent_step_sizes
+from inrcodec.meta.latent_step_sizes import StepSizes, latent_step_sizes
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
 from inrcodec.models.order import Place
 
 CURVATURE = 14.4
 """Second derivative of the distortion in bits with respect to a symbol, which ties the trade-off to the step."""
-
-AVERAGING = 0.5
-"""Weight of a step's prices against those before; without it simultaneous decisions oscillate."""
 
 REACH = 0.5
 """Quantization steps a target may get away from the analysis: the restoring network's slope is steep in places."""
@@ -61,8 +58,8 @@ class Pyramid:
         default_factory=lambda: AdaptationConfig(steps=1, gamma=1.0, score="full")
     )
 
-    def step_sizes(self, step: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(move, price) of every level at a step of the adaptation."""
+    def step_sizes(self, step: int, like: Tensor) -> StepSizes:
+        """Of a step of the adaptation."""
         return latent_step_sizes(self.log_step_sizes, step, self.field.order.depth, like)
 
     def values(self, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
@@ -200,16 +197,18 @@ def best_symbols(
     return _better(best, lowest, state.symbols, objective)[0]
 
 
-def adapt_for_training(pyramid: Pyramid, task: Task, *, start: int = 0, training: Training | None = None) -> State:
+def adapt_for_training(
+    pyramid: Pyramid, task: Task, *, start: int = 0, steps: int | None = None, training: Training | None = None
+) -> State:
     """K pruned steps with the graph kept, to be differentiated through (GradNCP algorithm 1, lines 5-9).
 
-    start: steps before these K, on the full context and without graph: so step sizes learn how long runs go on.
+    start, steps: others than the first K: those before `start` are on the full context and without graph.
     """
     training = training or Training()
     state = first_state(pyramid, task, training if start == 0 else None)
     for index in range(start):
         state, _ = next_state(pyramid, task, state, index)
-    for index in range(start, start + pyramid.adaptation.steps):
+    for index in range(start, start + (pyramid.adaptation.steps if steps is None else steps)):
         state, _ = next_state(pyramid, task, state, index, training)
     return state
 
@@ -242,12 +241,15 @@ def next_state(
         factor = _rescaling_factor(pyramid, task, state, moves, objective, rescaling)
         if factor is not None:
             moves = [move * task.spread(factor) for move in moves]
-    sizes, _ = pyramid.step_sizes(index, task.step)
+    sizes = pyramid.step_sizes(index, task.step)
     targets = [
         analysis + (target + size * move - analysis).clamp(-REACH, REACH)
-        for target, analysis, size, move in zip(state.targets, state.analysis, sizes, moves, strict=True)
+        for target, analysis, size, move in zip(state.targets, state.analysis, sizes.move, moves, strict=True)
     ]
-    prices = [AVERAGING * price + (1 - AVERAGING) * old for price, old in zip(prices, state.prices, strict=True)]
+    prices = [
+        weight * price + (1 - weight) * old
+        for price, old, weight in zip(prices, state.prices, sizes.averaging, strict=True)
+    ]
     decided = _decided(pyramid, task, targets, state.analysis, prices, state.means, index, training)
     return decided, objective.sum(0).detach()
 
@@ -388,7 +390,7 @@ def _decided(
     details = [torch.zeros_like(target) for target in targets]
     magnitudes = [torch.zeros_like(target) for target in targets]
     passes = pyramid.costs(task.grid, task.step, magnitudes)
-    _, shares = pyramid.step_sizes(index, task.step)
+    shares = pyramid.step_sizes(index, task.step).price
     curvature = task.spread(task.curvature)
     choice = torch.zeros_like(task.step)
 

@@ -2,10 +2,11 @@
 
 Every outer step adapts integer latents to a batch of signals (the inner loop as the encoder runs it) and descends the
 logarithm of J = D / lambda + R at them, each signal at a quantization step of its own, so that one initialization
-serves all qualities.
+serves all qualities. For most of a run the latents stay as they are while J is descended; at its end, if asked for,
+the descent goes through the adaptation too, and takes the step sizes with it (ECoP).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +15,17 @@ from inrcodec.coding.context_model import ContextModel, integer_weights
 from inrcodec.errors import UsageError
 from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import ContextPrior
-from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, trade_off_of_step
+from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
+from inrcodec.meta.pyramid_adaptation import (
+    Pyramid,
+    State,
+    Task,
+    Training,
+    adapt_for_training,
+    adapt_latents,
+    best_symbols,
+    trade_off_of_step,
+)
 from inrcodec.meta.training import MAX_DIVERGED, OuterLoss, TrainingConfig, load_tensors, save_tensors, scheduled
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
@@ -26,12 +37,15 @@ PLAIN_SHARE = 0.5
 UNTRAINED_STEPS = 20
 """Outer steps with latents rounded to the nearest, after which the entropy model is worth asking."""
 
+WINDOW = 3
+"""Adaptation steps that are differentiated through at once; more are learned window by window."""
+
 FLOOR = 1e-3
 """Added to J, in bits per sample, so that blank signals do not outweigh all others."""
 
 
 class PyramidTrainer:
-    """State of a run: shared parameters, weights of the entropy model, Adam's moments, outer steps done.
+    """State of a run: shared parameters, weights of the entropy model, step sizes, Adam's moments, outer steps done.
 
     All randomness of step n comes from (seed, n), so a run resumed from `state` goes on as if it had not stopped.
     """
@@ -55,8 +69,21 @@ class PyramidTrainer:
         self.contexts = ContextModel(model.groups, model.levels, hidden, squeeze)
         self.theta_0 = _learned(model.initialize(generator), device)
         self.weights = _learned(self.contexts.initialize(generator), device)
+        sizes = initial_latent_step_sizes(
+            config.learned_step_sizes, steps=config.adaptation.steps, depth=model.order.depth
+        )
+        self.log_step_sizes = {name: value.to(device) for name, value in sizes.items()}
         parameters = [*self.theta_0.values(), *self.weights.values()]
-        self.optimizer = torch.optim.Adam(parameters, lr=config.outer_step_size, betas=(0.9, 0.98))
+        groups = [{"params": parameters, "lr": config.outer_step_size}]
+        if self.learns_step_sizes:
+            self.log_step_sizes = _learned(self.log_step_sizes, device)
+            groups.append({"params": list(self.log_step_sizes.values()), "lr": config.step_size_rate})
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    @property
+    def learns_step_sizes(self) -> bool:
+        return self.config.learned_step_sizes != "none"
 
     @property
     def prior(self) -> ContextPrior:
@@ -65,7 +92,8 @@ class PyramidTrainer:
 
     @property
     def _groups(self) -> dict[str, Parameters]:
-        return {"theta_0": self.theta_0, "contexts": self.weights}
+        groups = {"theta_0": self.theta_0, "contexts": self.weights}
+        return groups | ({"step_sizes": self.log_step_sizes} if self.learns_step_sizes else {})
 
     def train_step(self, context: Context) -> OuterLoss:
         """One outer step on a batch; its loss is log J, and the reconstruction the mean squared error.
@@ -73,25 +101,40 @@ class PyramidTrainer:
         Raises: UsageError after `MAX_DIVERGED` batches in a row without a finite gradient.
         """
         config = self.config
-        for group in self.optimizer.param_groups:
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             warm_up = min(1.0, (self.step + 1) / 30)
-            group["lr"] = config.outer_step_size * warm_up * scheduled(config, self.step)
+            group["lr"] = rate * warm_up * scheduled(config, self.step)
         values = context.values.transpose(1, 2).unflatten(2, self.grid.shape)
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + self.step) % 2**63)
         finest, coarsest = config.quantization
         steps = torch.randint(finest, coarsest + 1, (len(values),), generator=generator).to(values)
         variant = int(torch.randint(self.model.variants, (), generator=generator))
-        pyramid = Pyramid(self.model.variant(variant), self.theta_0, self.contexts, self.weights)
-        symbols = self._symbols(pyramid, values, steps)
-        error, bits = objective_to_learn(pyramid, symbols, values, self.grid, steps)
+        pyramid = Pyramid(
+            self.model.variant(variant),
+            self.theta_0,
+            self.contexts,
+            self.weights,
+            self.log_step_sizes,
+            config.adaptation,
+        )
+        task = Task.of(pyramid, values, self.grid, steps)
+        distance = torch.zeros_like(steps)
+        if self.step < UNTRAINED_STEPS or self.step < (1 - config.second_order) * config.outer_steps:
+            error, bits = objective_to_learn(pyramid, self._symbols(pyramid, task), task)
+        else:
+            state, index = self._adapted(pyramid, task, generator)
+            error, bits = objective_to_learn(pyramid, state.symbols, task, state.magnitudes)
+            bits = bits + state.choice
+            if config.bootstrap_steps and config.bootstrap_weight:
+                distance = bootstrap_distance(pyramid, task, state, range(index, index + config.bootstrap_steps))
         rate = bits / values[0, 0].numel()
         trade_off = torch.tensor([trade_off_of_step(int(step), values.shape[1]) for step in steps]).to(values)
-        loss = torch.log(error / trade_off + rate + FLOOR).mean()
+        loss = torch.log(error / trade_off + rate + FLOOR).mean() + config.bootstrap_weight * distance.mean()
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        learned = [value for group in self._groups.values() for value in group.values()]
-        norm = torch.nn.utils.clip_grad_norm_(learned, config.clip)
-        if torch.isfinite(norm):
+        # Apart, as the step sizes' gradients say nothing about those of the networks.
+        norms = [torch.nn.utils.clip_grad_norm_(group["params"], config.clip) for group in self.optimizer.param_groups]
+        if all(torch.isfinite(norm) for norm in norms):
             self.optimizer.step()
             self.diverged = 0
         else:
@@ -99,14 +142,23 @@ class PyramidTrainer:
             if self.diverged == MAX_DIVERGED:
                 raise UsageError(f"meta-training diverged at outer step {self.step}: use a smaller --outer-step-size")
         self.step += 1
-        return OuterLoss(loss.detach(), error.mean().detach(), torch.zeros_like(loss))
+        return OuterLoss(loss.detach(), error.mean().detach(), distance.mean().detach())
 
-    def _symbols(self, pyramid: Pyramid, values: Tensor, steps: Tensor) -> list[Tensor]:
+    def _symbols(self, pyramid: Pyramid, task: Task) -> list[Tensor]:
+        """Where the objective is descended at latents that stay."""
         if self.step < UNTRAINED_STEPS:
-            scale = 1 / torch.exp2(steps / STEPS_PER_OCTAVE).reshape(-1, *[1] * (1 + len(pyramid.field.levels)))
-            return [torch.round(level * scale) for level in pyramid.field.analyse(values, self.grid)]
+            scale = task.spread(1 / torch.exp2(task.step / STEPS_PER_OCTAVE))
+            return [torch.round(level * scale) for level in pyramid.field.analyse(task.values, task.grid)]
         plain = self.step < PLAIN_SHARE * self.config.outer_steps
-        return adapt_latents(pyramid, values, self.grid, steps, steps=0 if plain else self.config.adaptation.steps)
+        steps = 0 if plain else self.config.adaptation.steps
+        return adapt_latents(pyramid, task.values, task.grid, task.step, steps=steps, rescaling="none")
+
+    def _adapted(self, pyramid: Pyramid, task: Task, generator: torch.Generator) -> tuple[State, int]:
+        """Latents after a random window of the K steps, differentiable in all that is learned, and the steps done."""
+        steps = min(WINDOW, self.config.adaptation.steps)
+        start = int(torch.randint(self.config.adaptation.steps - steps + 1, (), generator=generator))
+        training = Training(generator=generator)
+        return adapt_for_training(pyramid, task, start=start, steps=steps, training=training), start + steps
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later `load_state` needs, as named tensors on the CPU."""
@@ -121,7 +173,7 @@ class PyramidTrainer:
 
 
 def objective_to_learn(
-    pyramid: Pyramid, symbols: Sequence[Tensor], values: Tensor, grid: Grid, step: Tensor
+    pyramid: Pyramid, symbols: Sequence[Tensor], task: Task, magnitudes: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Mean squared error and bits of the details, both [B], with gradients for all that is shared.
 
@@ -129,11 +181,15 @@ def objective_to_learn(
     for. Of the bits, the gradient is therefore that of the distance between a latent and its expectation at the local
     cost of a unit; of the error, expectations get a gradient only where the symbol is zero, as the others are
     rounded to the same distance wherever the expectation is.
+
+    magnitudes: of symbols that are differentiable themselves, as `State`: gradients go on through what they do to the
+        error and as contexts. What they cost themselves is in the state's `choice`.
     """
-    scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (1 + len(pyramid.field.levels)))
+    grid, step = task.grid, task.step
+    scale = task.spread(torch.exp2(step / STEPS_PER_OCTAVE))
     with torch.no_grad():
-        targets = [level / scale for level in pyramid.field.analyse(values, grid)]
-    costs = pyramid.costs(grid, step, [level.abs() for level in symbols])
+        targets = [level / scale for level in pyramid.field.analyse(task.values, grid)]
+    costs = pyramid.costs(grid, step, [level.abs() for level in symbols] if magnitudes is None else magnitudes)
     bits = torch.zeros_like(step)
 
     def choose(place: Place, expected: Tensor) -> Tensor:
@@ -143,12 +199,27 @@ def objective_to_learn(
         distance = (targets[place.level][place.index] - expected).abs()
         unit = torch.where(distance < 1, torch.maximum(cost.one - cost.zero, cost.more), cost.more).detach()
         pull = unit * (distance - distance.detach())
-        bits = bits + (cost(coded.abs()) + pull).flatten(1).sum(1)
+        bits = bits + (cost(coded.detach().abs()) + pull).flatten(1).sum(1)
         return coded - torch.where(coded == 0, 0.0, expected - expected.detach())
 
     latents = pyramid.field.latents(pyramid.shared, symbols[-1], grid, step, choose)
-    error = (pyramid.values_of(latents, grid, step) - values).square().flatten(1).mean(1)
+    error = (pyramid.values_of(latents, grid, step) - task.values).square().flatten(1).mean(1)
     return error, bits
+
+
+def bootstrap_distance(pyramid: Pyramid, task: Task, state: State, steps: Iterable[int]) -> Tensor:
+    """mu, [B]: root mean square of the way to where further steps lead, in quantization steps (GradNCP 2.3).
+
+    Between decoded latents: as the transform is nearly orthonormal, that is the distance of the linear fields. The
+    target is the best of the further steps on the full context, without graph; where none is better, mu is zero.
+    """
+    best = best_symbols(pyramid, task, state.detached(), steps, rescaling="none")
+    with torch.no_grad():
+        target = pyramid.field.decoded(pyramid.shared, best, task.grid, task.step)
+    here = pyramid.field.decoded(pyramid.shared, state.symbols, task.grid, task.step)
+    squares = [(own - other).square().flatten(1).sum(1) for own, other in zip(here, target, strict=True)]
+    # The tiny offset keeps the square root's gradient finite where the target is where we are.
+    return (torch.stack(squares).sum(0) / task.values[0].numel() + 1e-12).sqrt()
 
 
 def _learned(parameters: Parameters, device: torch.device) -> Parameters:

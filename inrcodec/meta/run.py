@@ -26,7 +26,7 @@ from inrcodec.meta.initialization import CodingPrior, ContextPrior, Initializati
 from inrcodec.meta.presets import Preset
 from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant, step_of_trade_off
 from inrcodec.meta.pyramid_training import PyramidTrainer
-from inrcodec.meta.training import MetaTrainer
+from inrcodec.meta.training import MetaTrainer, TrainingConfig
 from inrcodec.models.latent import Grid, LatentField
 from inrcodec.options import EncodeOptions, trade_off_of_quality
 from inrcodec.signals import find_files, read, write_whole
@@ -163,6 +163,8 @@ def _start_from(trainer: Trainer, start: Initialization) -> None:
     if isinstance(trainer, PyramidTrainer) and isinstance(start.prior, ContextPrior):
         trained = {name: value.float() / WEIGHT_UNIT for name, value in start.prior.weights.items()}
         pairs.append((trainer.weights, trained))
+        if trainer.learns_step_sizes:
+            pairs.append((trainer.log_step_sizes, start.log_step_sizes))
     fitting = [
         (value, found[name])
         for own, found in pairs
@@ -262,7 +264,7 @@ def pyramid_initialization(
         patches=preset.patches,
         adaptation=preset.training.adaptation,
         theta_0={name: value.detach().cpu() for name, value in trainer.theta_0.items()},
-        log_step_sizes={SHARED: torch.zeros(1)},
+        log_step_sizes={name: value.detach().cpu() for name, value in trainer.log_step_sizes.items()},
         prior=trainer.prior,
         provenance=provenance,
     )
@@ -353,6 +355,7 @@ def _resume(trainer: Trainer, preset: Preset, checkpoint: Path) -> float:
         length = int.from_bytes(content[:8], "little")
         document = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["inrcodec"])
         saved, seconds = document["settings"], float(document["seconds"])
+        saved["training"] = asdict(TrainingConfig()) | saved["training"]  # settings newer than the checkpoint
         changed = [
             f"{group}.{key} was {saved[group].get(key)}, is {value}"
             for group, values in _settings(preset).items()

@@ -42,6 +42,8 @@ class TrainingConfig:
     batch: signals per outer step.
     outer_steps: length of the run.
     seed: of the random initialization and of every random choice.
+    second_order: share of a run, at its end, in which what latents share is learned through their adaptation; before,
+        and at 0, at latents that stay. Other fields are always learned through their adaptation.
     quantization: finest and coarsest index of the quantization steps that a latent pyramid learns to live with.
     """
 
@@ -58,6 +60,7 @@ class TrainingConfig:
     batch: int = 4
     outer_steps: int = 150_000
     seed: int = 0
+    second_order: float = 0.0
     quantization: tuple[int, int] = (-56, -4)
 
     def __post_init__(self) -> None:
