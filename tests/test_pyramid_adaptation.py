@@ -192,8 +192,9 @@ def test_everything_learned_gets_a_gradient_through_the_steps(pyramid: Pyramid, 
         slopes = torch.autograd.grad(moment, list(group.values()), retain_graph=True, allow_unused=True)
         found = {name: slope for name, slope in zip(group, slopes, strict=True) if slope is not None}
         assert all(torch.isfinite(slope).all() for slope in found.values())
-        # A constant added by the head moves no target.
-        assert {name for name in group if name not in found or not found[name].any()} <= {"head.bias"}
+        # A constant added by the head moves no target; the first pass of a level without parents has an empty context.
+        without = {name for name in group if name not in found or not found[name].any()}
+        assert without <= {"head.bias", "1.2.0.0.context", "3.2.0.0.context"}
     rows = torch.autograd.grad(moment, groups[2]["move"])[0]
     assert rows.abs().sum(1).min() > 0
 
@@ -292,8 +293,8 @@ def ecop(**training: Any) -> Preset:
         "learned_step_sizes": "tensor-step",
         "bootstrap_steps": 2,
         "bootstrap_weight": 1.0,
-        "second_order": 0.5,
-        "outer_steps": 48,
+        "second_order": 0.2,
+        "outer_steps": 26,
     }
     return tiny_preset(**(settings | training))
 
@@ -332,11 +333,11 @@ def test_a_cut_run_resumes_through_the_second_order(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With random samples kept, which must be the same ones again."""
-    settings = ecop(adaptation=AdaptationConfig(steps=4, gamma=0.5, score="random"), outer_steps=30, second_order=0.4)
+    settings = ecop(adaptation=AdaptationConfig(steps=4, gamma=0.5, score="random"))
     whole = meta_train("image", settings, data, tmp_path / "a.safetensors", source="waves")
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
     cut = tmp_path / "b.safetensors"
-    for resume, after in ((False, 19), (True, 7)):
+    for resume, after in ((False, 20), (True, 3)):
         with pytest.raises(KeyboardInterrupt):
             meta_train("image", settings, data, cut, source="waves", resume=resume, on_progress=Cut(after))
     resumed = meta_train("image", settings, data, cut, source="waves", resume=True)
@@ -345,12 +346,12 @@ def test_a_cut_run_resumes_through_the_second_order(
 
 def test_second_order_makes_adaptation_worth_more(data: TrainingData, tmp_path: Path) -> None:
     """From the same first order, some dozens of steps with networks that stay: only the step sizes are learned."""
-    first = meta_train("image", tiny_preset(outer_steps=60), data, tmp_path / "first.safetensors", source="waves")
+    first = meta_train("image", tiny_preset(outer_steps=30), data, tmp_path / "first.safetensors", source="waves")
     settings = ecop(
         adaptation=AdaptationConfig(steps=2, gamma=1.0, score="full"),
         bootstrap_steps=0,
         second_order=1.0,
-        outer_steps=60,
+        outer_steps=50,
         outer_step_size=1e-9,
         step_size_rate=0.05,
     )

@@ -119,7 +119,7 @@ class PyramidTrainer:
         )
         task = Task.of(pyramid, values, self.grid, steps)
         distance = torch.zeros_like(steps)
-        if self.step < UNTRAINED_STEPS or self.step < (1 - config.second_order) * config.outer_steps:
+        if self.step < (1 - config.second_order) * config.outer_steps:
             error, bits = objective_to_learn(pyramid, self._symbols(pyramid, task), task)
         else:
             state, index = self._adapted(pyramid, task, generator)
