@@ -236,22 +236,18 @@ def next_state(
         the decisions are the same. Without, the step has no graph and sees the full context, with moves rescaled.
     Returns the new state, and the objective of the one before in bits, [B], without graph.
     """
-    moves, prices, objective = _gradients(pyramid, task, state, training)
-    if training is None:
-        factor = _rescaling_factor(pyramid, task, state, moves, objective, rescaling)
-        if factor is not None:
-            moves = [move * task.spread(factor) for move in moves]
+    gradients = _gradients(pyramid, task, state, training, rescaling)
     sizes = pyramid.step_sizes(index, task.step)
     targets = [
         analysis + (target + size * move - analysis).clamp(-REACH, REACH)
-        for target, analysis, size, move in zip(state.targets, state.analysis, sizes.move, moves, strict=True)
+        for target, analysis, size, move in zip(state.targets, state.analysis, sizes.move, gradients.moves, strict=True)
     ]
     prices = [
         weight * price + (1 - weight) * old
-        for price, old, weight in zip(prices, state.prices, sizes.averaging, strict=True)
+        for price, old, weight in zip(gradients.prices, state.prices, sizes.averaging, strict=True)
     ]
     decided = _decided(pyramid, task, targets, state.analysis, prices, state.means, index, training)
-    return decided, objective.sum(0).detach()
+    return decided, (gradients.distortion + gradients.rate).detach()
 
 
 def best_variant(pyramid: Pyramid, values: Tensor, grid: Grid, step: Tensor, trade_off: Tensor) -> int:
@@ -297,37 +293,53 @@ def distortion(pyramid: Pyramid, latents: Sequence[Tensor], task: Task, points: 
     return error * task.curvature / (2 * torch.exp2(2 * task.step / STEPS_PER_OCTAVE))
 
 
-def _gradients(
-    pyramid: Pyramid, task: Task, state: State, training: Training | None, *, pruned: bool = False
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
+@dataclass(frozen=True, eq=False)
+class Gradients:
     """What the gradients at the integer details say.
 
-    pruned: also without `training` on the pruned context.
-    Returns (moves, prices, objective): the way of the targets to where the distortion's gradient sends them; what
-    the contexts charge for the details; and distortion and rate in bits, [2, B].
+    moves: the way of the targets to where the distortion's gradient sends them. prices: what the contexts charge for
+    the details. distortion, rate: in bits, [B].
     """
+
+    moves: list[Tensor]
+    prices: list[Tensor]
+    distortion: Tensor
+    rate: Tensor
+
+
+def _gradients(
+    pyramid: Pyramid, task: Task, state: State, training: Training | None, rescaling: Rescaling
+) -> Gradients:
+    """On the pruned context in training; else on the full one, with moves rescaled."""
     graph = training is not None
     with torch.enable_grad():
         details = [_leaf(level) if not (graph and level.requires_grad) else level for level in state.details]
         # Tensors of their own, so that what the rate owes to the magnitudes as contexts can be told apart.
         magnitudes = [_leaf(level) if not graph else level.clone().requires_grad_() for level in state.magnitudes]
         latents = pyramid.field.decoded(pyramid.shared, [*details, state.means], task.grid, task.step)
-        generator = training.generator if training else None
-        points = kept_samples(pyramid, task, latents, generator) if graph or pruned else None
+        points = kept_samples(pyramid, task, latents, training.generator) if training else None
         error = distortion(pyramid, latents, task, points)
+        rescaled = not graph and rescaling != "none" and _rescales(pyramid.adaptation)
+        slopes = torch.autograd.grad(error.sum(), details, create_graph=graph, retain_graph=graph or rescaled)
+        if rescaled:
+            pruned = distortion(pyramid, latents, task, kept_samples(pyramid, task, latents))
+            pruned_slopes = torch.autograd.grad(pruned.sum(), details)
         bits = pyramid.bits(state.symbols, task.grid, task.step, magnitudes)
-        slopes = torch.autograd.grad(error.sum(), details, create_graph=graph)
         slopes_of_rate = torch.autograd.grad(bits.sum(), magnitudes, create_graph=graph)
     if not graph:
         latents = [level.detach() for level in latents]
-    curvature = task.spread(task.curvature)
-    moves = [
-        decoded - slope / curvature - target
-        for decoded, slope, target in zip(latents[:-1], slopes, state.targets, strict=True)
-    ]
+
+    def moves(slopes: Sequence[Tensor]) -> list[Tensor]:
+        pairs = zip(latents[:-1], slopes, state.targets, strict=True)
+        return [decoded - slope / task.spread(task.curvature) - target for decoded, slope, target in pairs]
+
+    ways = moves(slopes)
+    if rescaled:
+        factor = _rescaling_factor(ways, moves(pruned_slopes), error, pruned, rescaling)
+        ways = [way * task.spread(factor) for way in ways]
     # The logarithm rises by 2^-e per unit.
     prices = [slope * _unit(level) for slope, level in zip(slopes_of_rate, magnitudes, strict=True)]
-    return moves, prices, torch.stack([error, bits])
+    return Gradients(ways, prices, error, bits)
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -354,20 +366,21 @@ def kept_samples(
         return score.flatten(1).topk(max(1, round(config.gamma * samples)), 1, sorted=False).indices
 
 
+def _rescales(config: AdaptationConfig) -> bool:
+    """Whether the step sizes were learned for moves on a context that another one has to be rescaled to."""
+    return config.score not in ("full", "random") and config.gamma < 1
+
+
 def _rescaling_factor(
-    pyramid: Pyramid, task: Task, state: State, moves: Sequence[Tensor], objective: Tensor, rescaling: Rescaling
-) -> Tensor | None:
-    """The factor [B] of eq. 4, or None where the step uses the moves as they are.
+    moves: Sequence[Tensor], pruned_moves: Sequence[Tensor], error: Tensor, pruned: Tensor, rescaling: Rescaling
+) -> Tensor:
+    """The factor [B] of eq. 4.
 
     What the step sizes multiply is the way of the targets to where the gradient sends them, so its norm is rescaled.
     """
-    config = pyramid.adaptation
-    if rescaling == "none" or config.score in ("full", "random") or config.gamma >= 1:
-        return None
-    pruned_moves, _, pruned_objective = _gradients(pyramid, task, state, None, pruned=True)
-    tiny = torch.finfo(objective.dtype).tiny
+    tiny = torch.finfo(error.dtype).tiny
     if rescaling == "loss-ratio":
-        return (pruned_objective[0] / objective[0].clamp_min(tiny)).detach()
+        return (pruned / error.clamp_min(tiny)).detach()
     return _norm(pruned_moves) / _norm(moves).clamp_min(tiny)
 
 
