@@ -11,7 +11,7 @@ from inrcodec.meta.initialization import IDENTIFIER_BYTES, SUFFIX, Initializatio
 
 DEFAULTS: dict[str, str] = {
     "image": "image-pyramid",
-    "video": "video-siren",
+    "video": "video-pyramid",
     "audio": "audio-spectrum",
     "climate": "climate-pyramid",
 }

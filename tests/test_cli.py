@@ -470,6 +470,11 @@ def test_meta_train(run: Run, folder: Path, quick_evaluation: None) -> None:
     assert code == 2 and err.splitlines()[-1].startswith("inrcodec: error: ") and "gamma" in err
     assert run("encode", "data/1.png", "-o", "x.inr", "--init", "./image-siren.safetensors", *FAST)[0] == 0
 
+    code, out, _ = run(*command, "-o", "on.safetensors", "--start", "./image-siren.safetensors", "--json")
+    assert code == 0 and json.loads(out)["identifier"] != report["identifier"]
+    code, _, err = run(*command, "-o", "off.safetensors", "--start", "nowhere")
+    assert code == 1 and is_one_error(err, "nowhere")
+
 
 def test_resumed_run_is_the_uncut_run(
     run: Run, folder: Path, quick_evaluation: None, monkeypatch: pytest.MonkeyPatch
