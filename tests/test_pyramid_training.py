@@ -192,6 +192,7 @@ def test_a_run_goes_on_from_an_initialization(data: TrainingData, finished: Path
 
     wider = replace(settings, model=replace(FIELD, prediction=5), hidden=7)
     other = meta_train("image", wider, data, tmp_path / "c.safetensors", source="waves", start=start)
+    assert start.identifier.hex() in (tmp_path / "c.md").read_text()
     kept = {name for name in start.theta_0 if not name.startswith("prediction")}
     assert all(torch.equal(other.theta_0[name], start.theta_0[name]) for name in kept)
     assert all(other.theta_0[name].shape != start.theta_0[name].shape for name in start.theta_0.keys() - kept)

@@ -1,6 +1,7 @@
 """The model card of an initialization: what it is, what it was trained on, and what that brought."""
 
 from dataclasses import asdict
+from typing import Any
 
 from inrcodec.meta.initialization import ContextPrior, Initialization
 from inrcodec.models import Parameters
@@ -24,7 +25,8 @@ def model_card(name: str, initialization: Initialization) -> str:
             f"K = {training['adaptation']['steps']}, gamma = {training['adaptation']['gamma']}, "
             f"score {training['adaptation']['score']}, L = {training['bootstrap_steps']}, "
             f"lambda = {training['bootstrap_weight']}, step sizes learned: {training['learned_step_sizes']}, "
-            f"seed {training['seed']}.",
+            f"seed {training['seed']}{_second_order(training)}.",
+            *([f"- Learned on from the initialization `{provenance['start']}`."] if provenance.get("start") else []),
             f"- Machine: {provenance['device']}, {provenance['machine']}, torch {provenance['torch']}; "
             f"{provenance['seconds'] / 60:.0f} minutes.",
             "",
@@ -32,6 +34,12 @@ def model_card(name: str, initialization: Initialization) -> str:
             "",
         ]
     )
+
+
+def _second_order(training: dict[str, Any]) -> str:
+    """Of latents; what is older had none."""
+    share = training.get("second_order", 0)
+    return f"; through the adaptation in the last {share:.0%} of the steps" if share else ""
 
 
 def _coded(initialization: Initialization) -> str:
