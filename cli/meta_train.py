@@ -55,7 +55,10 @@ def meta_train(
     start: Annotated[
         str | None,
         typer.Option(
-            "--start", metavar="NAME|ID|FILE", show_default="at random", help="Initialization to learn on from."
+            "--start",
+            metavar="NAME|ID|FILE",
+            show_default="at random",
+            help="Initialization whose fitting tensors to begin with.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the output.")] = False,
@@ -110,7 +113,7 @@ def meta_train(
         typer.Option(
             "--second-order",
             metavar="SHARE",
-            help="Of the outer steps, for latents: learned through their adaptation.",
+            help="Of the outer steps, the last: latents learned through their adaptation. [default: 0]",
             rich_help_panel=METHOD,
         ),
     ] = None,

@@ -61,6 +61,8 @@ _TRAINING = {
     "seed": "seed",
     "second_order": "second_order",
 }
+_NOT_OF_LATENTS = {"inner_step_size", "bootstrap_step_ratio"}
+_OF_SECOND_ORDER = {"gamma", "score", "bootstrap_steps", "bootstrap_weight", "step_size_rate"}
 SETTINGS = frozenset({*_ADAPTATION, *_FIELD, *_TRAINING, "patch"})
 """Options that change a preset."""
 
@@ -83,6 +85,7 @@ def configure(modality: str, field: str, scale: str, changes: dict[str, Any]) ->
     missing = _part(_FIELD, changes).keys() - {each.name for each in fields(chosen.model)}
     if missing:
         raise UsageError(f"the field {field!r} has no --{sorted(missing)[0]}: leave it out")
+    _check_used(chosen, changes)
     adaptation = replace(chosen.training.adaptation, **_part(_ADAPTATION, changes))
     return replace(
         chosen,
@@ -91,6 +94,21 @@ def configure(modality: str, field: str, scale: str, changes: dict[str, Any]) ->
         crop=_patches(chosen.training_patches, changes.get("patch")).shape if chosen.crop is not None else None,
         training=replace(chosen.training, adaptation=adaptation, **_part(_TRAINING, changes)),
     )
+
+
+def _check_used(chosen: "Preset", changes: dict[str, Any]) -> None:
+    """Raises: UsageError for an option that would change nothing."""
+    from inrcodec.models import LatentField
+
+    if not isinstance(chosen.model, LatentField):
+        if "second_order" in changes:
+            raise UsageError("--second-order is for latent fields: others are always learned through their adaptation")
+        return
+    for name in sorted(_NOT_OF_LATENTS & changes.keys()):
+        raise UsageError(f"the field {chosen.model.name!r} has no {_option(name)}: leave it out")
+    if not changes.get("second_order", chosen.training.second_order):
+        for name in sorted(_OF_SECOND_ORDER & changes.keys()):
+            raise UsageError(f"latents learn nothing from {_option(name)} without --second-order: give a share")
 
 
 def check_range(name: str, value: float) -> None:

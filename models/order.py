@@ -66,9 +66,9 @@ class Order:
     def passes(self, level: int, half: tuple[int, ...]) -> Iterator[Place]:
         """Those of a level whose bands have the shape `half`, in order."""
         grid = self.grid(level, half)
-        for phase, steps in enumerate(self.steps(level)):
+        for phase, slices in enumerate(self.phase_slices(level)):
             for group in range(len(self.groups)):
-                index = (slice(None), self.channels(level, group), *steps)
+                index = (slice(None), self.channels(level, group), *slices)
                 yield Place(level, phase, group, index, grid)
 
     def grid(self, level: int, half: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class Order:
         axes = self.interleaved(level)
         return tuple(-(-size // 2) if axis in axes else size for axis, size in enumerate(half))
 
-    def steps(self, level: int) -> list[tuple[slice, ...]]:
+    def phase_slices(self, level: int) -> list[tuple[slice, ...]]:
         """The places of every phase: opposite corners follow each other, so that later phases see both sides."""
         axes = self.interleaved(level)
         corners = list(itertools.product((0, 1), repeat=len(axes)))

@@ -97,7 +97,7 @@ class Predictor:
             for end in (0, means.shape[axis + 2] % 2 if axis in self.order.interleaved(level) else 0)
         ]
         even = functional.pad(means, ends, mode="replicate")
-        return [even[(slice(None), slice(None), *steps)] for steps in self.order.steps(level)]
+        return [even[(slice(None), slice(None), *slices)] for slices in self.order.phase_slices(level)]
 
     def _network(self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor) -> Tensor:
         order = self.order

@@ -25,6 +25,9 @@ from inrcodec.models.order import Order, Place, padded
 from inrcodec.models.wavelet import Level
 
 WEIGHT_UNIT = 1 << 10
+LARGEST_WEIGHT = 1 << 24
+"""Integer weights are smaller, so that sums of products stay exact."""
+
 ACTIVATION_UNIT = 1 << 8
 LARGEST_ACTIVATION = 1 << 15
 SLOPE = 8
@@ -232,10 +235,10 @@ class _ExactLayers:
 
 
 def integer_weights(weights: Parameters) -> Parameters:
-    """Trained weights in the units of coding, int32. Raises: ValueError for one beyond 2^31 units."""
+    """Trained weights in the units of coding, int32. Raises: ValueError for one of 2^24 units or more."""
     rounded = {name: torch.round(value.double() * WEIGHT_UNIT) for name, value in weights.items()}
     largest = max(float(value.abs().max()) for value in rounded.values())
-    if not largest < 1 << 24:
+    if not largest < LARGEST_WEIGHT:
         raise ValueError(f"a weight of the context model is {largest / WEIGHT_UNIT}, too large for exact sums")
     return {name: value.to(torch.int32) for name, value in rounded.items()}
 

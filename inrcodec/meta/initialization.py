@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from inrcodec.coding.context_model import ContextModel
+from inrcodec.coding.context_model import LARGEST_WEIGHT, ContextModel
 from inrcodec.errors import InitializationError
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
-from inrcodec.meta.latent_step_sizes import StepSizes
+from inrcodec.meta.latent_step_sizes import LARGEST_LOGARITHM, StepSizes
 from inrcodec.models import FIELDS, Field, LatentField, Parameters
 from inrcodec.patches import PatchConfig
 from inrcodec.signals import MODALITIES
@@ -227,6 +227,8 @@ def _prior(
         contexts = ContextModel(model.groups, model.levels, document["hidden"], document.get("squeeze", 0))
         shapes = contexts.shapes()
         weights = {name: _tensor(tensors, f"contexts/{name}", torch.int32, shape) for name, shape in shapes.items()}
+        if any(int(value.long().abs().max()) >= LARGEST_WEIGHT for value in weights.values()):
+            raise ValueError("a weight of the context model is too large for exact sums")
         return ContextPrior(contexts, weights)
     scales = {name: _tensor(tensors, f"scales/{name}", torch.int16, shape) for name, shape in adapted.items()}
     return CodingPrior(scales, _steps(document["steps"], len(adapted)))
@@ -241,7 +243,10 @@ def _step_sizes(tensors: dict[str, Tensor], model: Field, adapted: dict[str, tup
         if not 1 <= rows <= MAX_STEPS:
             raise ValueError(f"step sizes of {rows} steps")
         size = (rows, model.order.depth)
-        return {name: _tensor(tensors, f"step_sizes/{name}", torch.float32, size) for name in StepSizes._fields}
+        learned = {name: _tensor(tensors, f"step_sizes/{name}", torch.float32, size) for name in StepSizes._fields}
+        if any(float(value.abs().max()) > LARGEST_LOGARITHM for value in learned.values()):
+            raise ValueError(f"step sizes of latents beyond e^{LARGEST_LOGARITHM:g}")
+        return learned
     sizes = {}
     for name, shape in adapted.items():
         tensor = tensors[f"step_sizes/{name}"]

@@ -22,6 +22,9 @@ PRICE = 0.7
 AVERAGING = 0.5
 """Weight of a step's prices against those before; without it simultaneous decisions oscillate."""
 
+LARGEST_LOGARITHM = 10.0
+"""Step sizes are within this factor, by its logarithm, of one."""
+
 HALVING = 2
 """Steps after which the moves and averaging of a decaying schedule are at half."""
 
@@ -54,6 +57,7 @@ def latent_step_sizes(log_step_sizes: Parameters, step: int, depth: int, like: T
     """At `step`; of the type and device of `like` where they are the constants."""
     if SHARED in log_step_sizes:
         return StepSizes(*(like.new_full((depth,), constant) for constant in (MOVE, PRICE, AVERAGING)))
-    return StepSizes(
+    sizes = StepSizes(
         *(log_step_sizes[name][min(step, len(log_step_sizes[name]) - 1)].exp() for name in StepSizes._fields)
     )
+    return sizes._replace(averaging=sizes.averaging.clamp(max=1.0))

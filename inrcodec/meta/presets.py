@@ -109,6 +109,7 @@ def _latent(modality: str, field: str) -> Preset:
         training=TrainingConfig(
             adaptation=AdaptationConfig(steps=1, gamma=1.0, score="full"),
             bootstrap_steps=0,
+            bootstrap_weight=1.0,  # the distance is in quantization steps
             outer_step_size=3e-3,
             schedule="cosine",
             clip=0.5,

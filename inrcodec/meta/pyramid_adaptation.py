@@ -237,6 +237,16 @@ def next_state(
     Returns the new state, and the objective of the one before in bits, [B], without graph.
     """
     gradients = _gradients(pyramid, task, state, training, rescaling)
+    with torch.set_grad_enabled(training is not None):
+        targets, prices = _moved(pyramid, task, state, gradients, index)
+    decided = _decided(pyramid, task, targets, state.analysis, prices, state.means, index, training)
+    return decided, (gradients.distortion + gradients.rate).detach()
+
+
+def _moved(
+    pyramid: Pyramid, task: Task, state: State, gradients: "Gradients", index: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Targets and prices after step number `index`."""
     sizes = pyramid.step_sizes(index, task.step)
     targets = [
         analysis + (target + size * move - analysis).clamp(-REACH, REACH)
@@ -246,8 +256,7 @@ def next_state(
         weight * price + (1 - weight) * old
         for price, old, weight in zip(gradients.prices, state.prices, sizes.averaging, strict=True)
     ]
-    decided = _decided(pyramid, task, targets, state.analysis, prices, state.means, index, training)
-    return decided, (gradients.distortion + gradients.rate).detach()
+    return targets, prices
 
 
 def best_variant(pyramid: Pyramid, values: Tensor, grid: Grid, step: Tensor, trade_off: Tensor) -> int:
@@ -319,7 +328,7 @@ def _gradients(
         latents = pyramid.field.decoded(pyramid.shared, [*details, state.means], task.grid, task.step)
         points = kept_samples(pyramid, task, latents, training.generator) if training else None
         error = distortion(pyramid, latents, task, points)
-        rescaled = not graph and rescaling != "none" and _rescales(pyramid.adaptation)
+        rescaled = not graph and rescaling != "none" and _rescales(pyramid)
         slopes = torch.autograd.grad(error.sum(), details, create_graph=graph, retain_graph=graph or rescaled)
         if rescaled:
             pruned = distortion(pyramid, latents, task, kept_samples(pyramid, task, latents))
@@ -366,9 +375,10 @@ def kept_samples(
         return score.flatten(1).topk(max(1, round(config.gamma * samples)), 1, sorted=False).indices
 
 
-def _rescales(config: AdaptationConfig) -> bool:
-    """Whether the step sizes were learned for moves on a context that another one has to be rescaled to."""
-    return config.score not in ("full", "random") and config.gamma < 1
+def _rescales(pyramid: Pyramid) -> bool:
+    """Whether step sizes were learned for moves on the pruned context, to which those on the full one are rescaled."""
+    config = pyramid.adaptation
+    return SHARED not in pyramid.log_step_sizes and config.score not in ("full", "random") and config.gamma < 1
 
 
 def _rescaling_factor(
@@ -378,10 +388,11 @@ def _rescaling_factor(
 
     What the step sizes multiply is the way of the targets to where the gradient sends them, so its norm is rescaled.
     """
-    tiny = torch.finfo(error.dtype).tiny
     if rescaling == "loss-ratio":
-        return (pruned / error.clamp_min(tiny)).detach()
-    return _norm(pruned_moves) / _norm(moves).clamp_min(tiny)
+        numerator, denominator = pruned.detach(), error.detach()
+    else:
+        numerator, denominator = _norm(pruned_moves), _norm(moves)
+    return torch.where(denominator > 0, numerator / denominator, 1.0)  # where nothing moves, nothing is rescaled
 
 
 def _norm(moves: Sequence[Tensor]) -> Tensor:
@@ -417,7 +428,7 @@ def _decided(
         )
         choice = choice + bits
         magnitudes[place.level][place.index] = decided
-        symbols = decided * torch.copysign(torch.ones_like(target), target.detach()) + 0.0
+        symbols = decided * torch.copysign(torch.ones_like(target), target.detach()) + 0.0  # no -0
         details[place.level][place.index] = symbols
         return symbols
 

@@ -34,6 +34,9 @@ from inrcodec.models.order import Place
 PLAIN_SHARE = 0.5
 """Share of a run before the latents take more than the first step: the prices mean little until the rate does."""
 
+FIRST_ORDER_STEPS = 1
+"""Steps that latents take then: more change them little, and each takes as long as all the rest."""
+
 UNTRAINED_STEPS = 20
 """Outer steps with latents rounded to the nearest, after which the entropy model is worth asking."""
 
@@ -46,6 +49,8 @@ FLOOR = 1e-3
 
 class PyramidTrainer:
     """State of a run: shared parameters, weights of the entropy model, step sizes, Adam's moments, outer steps done.
+
+    `started` says that the tensors are those of an initialization, not random.
 
     All randomness of step n comes from (seed, n), so a run resumed from `state` goes on as if it had not stopped.
     """
@@ -66,6 +71,7 @@ class PyramidTrainer:
         self.grid = Grid(shape, (False,) * len(shape))
         self.step = 0
         self.diverged = 0
+        self.started = False
         self.contexts = ContextModel(model.groups, model.levels, hidden, squeeze)
         self.theta_0 = _learned(model.initialize(generator), device)
         self.weights = _learned(self.contexts.initialize(generator), device)
@@ -146,11 +152,11 @@ class PyramidTrainer:
 
     def _symbols(self, pyramid: Pyramid, task: Task) -> list[Tensor]:
         """Where the objective is descended at latents that stay."""
-        if self.step < UNTRAINED_STEPS:
+        if self.step < UNTRAINED_STEPS and not self.started:
             scale = task.spread(1 / torch.exp2(task.step / STEPS_PER_OCTAVE))
             return [torch.round(level * scale) for level in pyramid.field.analyse(task.values, task.grid)]
         plain = self.step < PLAIN_SHARE * self.config.outer_steps
-        steps = 0 if plain else self.config.adaptation.steps
+        steps = 0 if plain else FIRST_ORDER_STEPS
         return adapt_latents(pyramid, task.values, task.grid, task.step, steps=steps, rescaling="none")
 
     def _adapted(self, pyramid: Pyramid, task: Task, generator: torch.Generator) -> tuple[State, int]:
@@ -162,13 +168,18 @@ class PyramidTrainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later `load_state` needs, as named tensors on the CPU."""
-        counts = {"step": torch.tensor([self.step]), "diverged": torch.tensor([self.diverged])}
+        counts = {
+            "step": torch.tensor([self.step]),
+            "diverged": torch.tensor([self.diverged]),
+            "started": torch.tensor([int(self.started)]),
+        }
         return counts | save_tensors(self._groups, self.optimizer)
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take up a `state`. Raises: UsageError if it is another field's."""
         self.step = int(tensors["step"])
         self.diverged = int(tensors["diverged"])
+        self.started = bool(tensors.get("started", 0))
         load_tensors(tensors, self._groups, self.optimizer)
 
 
@@ -182,8 +193,9 @@ def objective_to_learn(
     cost of a unit; of the error, expectations get a gradient only where the symbol is zero, as the others are
     rounded to the same distance wherever the expectation is.
 
-    magnitudes: of symbols that are differentiable themselves, as `State`: gradients go on through what they do to the
-        error and as contexts. What they cost themselves is in the state's `choice`.
+    magnitudes: of symbols that are differentiable themselves, as `State`, and do move with what is expected of them:
+        gradients go on through what they do to the error and as contexts. What they cost themselves is in the state's
+        `choice`.
     """
     grid, step = task.grid, task.step
     scale = task.spread(torch.exp2(step / STEPS_PER_OCTAVE))
@@ -196,6 +208,9 @@ def objective_to_learn(
         nonlocal bits
         _, cost = next(costs)
         coded = symbols[place.level][place.index]
+        if magnitudes is not None:
+            bits = bits + cost(coded.detach().abs()).flatten(1).sum(1)
+            return coded
         distance = (targets[place.level][place.index] - expected).abs()
         unit = torch.where(distance < 1, torch.maximum(cost.one - cost.zero, cost.more), cost.more).detach()
         pull = unit * (distance - distance.detach())

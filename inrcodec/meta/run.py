@@ -118,11 +118,12 @@ def meta_train(
     held_out = PatchSampler(data.held_out, preset.training_patches, preset.model.out_features, seed=1)
     trainer = _trainer(preset, device)
     if start is not None:
-        _start_from(trainer, start)
+        _start_from(trainer, start, modality)
+    settings = _settings(preset, start)
     checkpoint = output.with_name(output.name + ".checkpoint")
-    seconds = _resume(trainer, preset, checkpoint) if resume else 0.0
-    _save(trainer, preset, checkpoint, seconds)  # so that a run cut in its first minute can be resumed too
-    seconds = _train(trainer, preset, sampler, checkpoint, seconds, device, on_progress)
+    seconds = _resume(trainer, settings, checkpoint) if resume else 0.0
+    _save(trainer, settings, checkpoint, seconds)  # so that a run cut in its first minute can be resumed too
+    seconds = _train(trainer, preset.training, settings, sampler, checkpoint, seconds, device, on_progress)
     provenance = {
         "data": source,
         "files": data.files,
@@ -157,14 +158,17 @@ def _trainer(preset: Preset, device: torch.device) -> Trainer:
     return MetaTrainer(preset.model, preset.training, device)
 
 
-def _start_from(trainer: Trainer, start: Initialization) -> None:
+def _start_from(trainer: Trainer, start: Initialization, modality: str) -> None:
     """Take over the tensors of an initialization that fit. Raises: UsageError if none does."""
+    if start.modality != modality:
+        raise UsageError(f"the initialization to start from is for {start.modality}, not for {modality}")
     pairs = [(trainer.theta_0, start.theta_0)]
     if isinstance(trainer, PyramidTrainer) and isinstance(start.prior, ContextPrior):
         trained = {name: value.float() / WEIGHT_UNIT for name, value in start.prior.weights.items()}
         pairs.append((trainer.weights, trained))
-        if trainer.learns_step_sizes:
-            pairs.append((trainer.log_step_sizes, start.log_step_sizes))
+        trainer.started = True
+    if trainer.config.learned_step_sizes != "none":
+        pairs.append((trainer.log_step_sizes, start.log_step_sizes))
     fitting = [
         (value, found[name])
         for own, found in pairs
@@ -179,7 +183,8 @@ def _start_from(trainer: Trainer, start: Initialization) -> None:
 
 def _train(
     trainer: Trainer,
-    preset: Preset,
+    config: TrainingConfig,
+    settings: dict[str, Any],
     sampler: PatchSampler,
     checkpoint: Path,
     seconds: float,
@@ -187,7 +192,6 @@ def _train(
     on_progress: Callable[[TrainingProgress], None] | None,
 ) -> float:
     """All outer steps that are left, with checkpoints; returns the seconds trained in all."""
-    config = preset.training
     began = saved = time.monotonic()
     running: float | None = None
     torch.set_flush_denormal(True)  # denormal numbers make training many times slower
@@ -201,11 +205,11 @@ def _train(
                 on_progress(TrainingProgress(trainer.step, config.outer_steps, psnr, float(loss.bootstrap)))
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 saved = time.monotonic()
-                _save(trainer, preset, checkpoint, seconds + saved - began)
+                _save(trainer, settings, checkpoint, seconds + saved - began)
     finally:
         torch.set_flush_denormal(False)
     seconds += time.monotonic() - began
-    _save(trainer, preset, checkpoint, seconds)
+    _save(trainer, settings, checkpoint, seconds)
     return seconds
 
 
@@ -331,34 +335,35 @@ def _psnr(initialization: Initialization, contexts: PatchContexts, steps: int, d
     return round(float(np.mean(-10 * np.log10(np.nan_to_num(errors, nan=1.0).clip(1e-12, 1.0)))), 2)
 
 
-def _settings(preset: Preset) -> dict[str, Any]:
-    settings = {
+def _settings(preset: Preset, start: Initialization | None) -> dict[str, Any]:
+    """What a run depends on beside its data, as JSON has it."""
+    settings: dict[str, Any] = {
         "field": {"name": preset.model.name, **asdict(preset.model)},
         "patches": asdict(preset.patches),
         "training": asdict(preset.training),
+        "start": {"identifier": None if start is None else start.identifier.hex()},
     }
     if preset.crop is not None:
         settings["pyramid"] = {"crop": preset.crop, "hidden": preset.hidden, "squeeze": preset.squeeze}
     return dict(json.loads(json.dumps(settings)))
 
 
-def _save(trainer: Trainer, preset: Preset, checkpoint: Path, seconds: float) -> None:
-    metadata = {"inrcodec": json.dumps({"settings": _settings(preset), "seconds": seconds}, sort_keys=True)}
+def _save(trainer: Trainer, settings: dict[str, Any], checkpoint: Path, seconds: float) -> None:
+    metadata = {"inrcodec": json.dumps({"settings": settings, "seconds": seconds}, sort_keys=True)}
     content = safetensors.torch.save(trainer.state(), metadata=metadata)
     write_whole(checkpoint, lambda path: path.write_bytes(content))
 
 
-def _resume(trainer: Trainer, preset: Preset, checkpoint: Path) -> float:
+def _resume(trainer: Trainer, settings: dict[str, Any], checkpoint: Path) -> float:
     """Load a checkpoint into the trainer; returns the seconds trained before."""
     try:
         content = checkpoint.read_bytes()
         length = int.from_bytes(content[:8], "little")
         document = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["inrcodec"])
         saved, seconds = document["settings"], float(document["seconds"])
-        saved["training"] = asdict(TrainingConfig()) | saved["training"]  # settings newer than the checkpoint
         changed = [
             f"{group}.{key} was {saved[group].get(key)}, is {value}"
-            for group, values in _settings(preset).items()
+            for group, values in settings.items()
             for key, value in values.items()
             if saved[group].get(key) != value
         ]
