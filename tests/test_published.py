@@ -22,7 +22,7 @@ IDENTIFIERS = {
     "audio-spectrum": "e89a77e9de815618",
     "climate-pyramid": "1347174001877f87",
     "climate-siren": "3e6d63a22cd8066e",
-    "image-pyramid": "1eb67ecaa3464c38",
+    "image-pyramid": "426a3fb916aeb509",
     "image-siren": "d20ec4c5d60f5262",
     "video-pyramid": "185c67938ac90f07",
     "video-siren": "dc832af46431b418",
