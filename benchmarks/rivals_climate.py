@@ -133,23 +133,17 @@ def _missing_package(signal: Signal, *, package: str) -> str | None:
 
 
 def _error_bounded(unit: str, settings: tuple[float, ...], *, relative: bool) -> tuple[Rival, ...]:
-    return (
+    coders = (("SZ3", _encode_sz3, _decode_sz3, "pysz"), ("ZFP", _encode_zfp, _decode_zfp, "zfpy"))
+    return tuple(
         Rival(
-            "SZ3",
+            name,
             unit,
             settings,
-            partial(_encode_sz3, relative=relative),
-            _decode_sz3,
-            partial(_missing_package, package="pysz"),
-        ),
-        Rival(
-            "ZFP",
-            unit,
-            settings,
-            partial(_encode_zfp, relative=relative),
-            _decode_zfp,
-            partial(_missing_package, package="zfpy"),
-        ),
+            partial(encode, relative=relative),
+            decode,
+            partial(_missing_package, package=package),
+        )
+        for name, encode, decode, package in coders
     )
 
 

@@ -19,13 +19,14 @@ class Place:
     """Where the latents of one pass stand: `latents[level][index]` is [B, channels, *shape].
 
     index: of a level's latents [B, C * bands, *half]. phase, group: counted within the level.
-    grid: the shape of the phase, in which the passes of all phases of the level fit.
+    shape: of the phase. grid: in which all phases of the level fit.
     """
 
     level: int
     phase: int
     group: int
     index: tuple[slice, ...]
+    shape: tuple[int, ...]
     grid: tuple[int, ...]
 
 
@@ -56,8 +57,12 @@ class Order:
 
     def channels(self, level: int, group: int) -> slice:
         """Where the bands of a group stand among the channels of a level's latents."""
-        bands = self.bands(level)
-        return slice(bands * sum(self.groups[:group]), bands * sum(self.groups[: group + 1]))
+        bands, members = self.bands(level), self.members(group)
+        return slice(bands * members.start, bands * members.stop)
+
+    def members(self, group: int) -> slice:
+        """The channels of a group."""
+        return slice(sum(self.groups[:group]), sum(self.groups[: group + 1]))
 
     def name(self, level: int, phase: int, group: int) -> str:
         """Of a pass's networks: levels with the same bands and phases share them."""
@@ -67,9 +72,10 @@ class Order:
         """Those of a level whose bands have the shape `half`, in order."""
         grid = self.grid(level, half)
         for phase, slices in enumerate(self.phase_slices(level)):
+            shape = tuple(len(range(size)[along]) for size, along in zip(half, slices, strict=True))
             for group in range(len(self.groups)):
                 index = (slice(None), self.channels(level, group), *slices)
-                yield Place(level, phase, group, index, grid)
+                yield Place(level, phase, group, index, shape, grid)
 
     def grid(self, level: int, half: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in which the phases of a level fit."""
@@ -101,3 +107,8 @@ def padded(values: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Zeros at the end of axes shorter than `grid`."""
     ends = [end for axis in reversed(range(len(grid))) for end in (0, grid[axis] - values.shape[axis + 2])]
     return functional.pad(values, ends) if any(ends) else values
+
+
+def cropped(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Inverse of `padded`: the beginning of every axis."""
+    return values[(slice(None), slice(None), *[slice(0, size) for size in shape])]

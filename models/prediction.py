@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inrcodec.models.convolution import convolution, pointwise
 from inrcodec.models.field import Parameters
-from inrcodec.models.order import Order, Place, assemble, padded
+from inrcodec.models.order import Order, Place, assemble, cropped, padded
 from inrcodec.models.wavelet import Level, join
-
-_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 _GAIN = 8.0
 """Brings means and details of values in [0, 1] to about unit size."""
@@ -74,12 +73,11 @@ class Predictor:
             for place in self.order.passes(index, level.half):
                 if place.group == 0:
                     earlier.append([])
-                own = slice(sum(self.order.groups[: place.group]), sum(self.order.groups[: place.group + 1]))
+                own = self.order.members(place.group)
                 seen = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
                 inputs = torch.cat([*(phase[:, own] for phase in around), *seen], 1)
                 expected = self._network(parameters, place, inputs, condition) / gain
-                shape = [len(range(size)[step]) for size, step in zip(level.half, place.index[2:], strict=True)]
-                expected = expected[(slice(None), slice(None), *[slice(0, size) for size in shape])]
+                expected = cropped(expected, place.shape)
                 part = expected + choose(place, expected)
                 parts.append((place, part))
                 earlier[-1].append(padded(part * gain, place.grid))
@@ -102,8 +100,6 @@ class Predictor:
     def _network(self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor) -> Tensor:
         order = self.order
         name = f"prediction.{order.name(place.level, place.phase, place.group)}"
-        dimensions = inputs.dim() - 2
-        convolution = _CONVOLUTIONS[dimensions]
         table = parameters[f"{name}.context.bias"]
         bias = table[place.level] + condition[:, None] * table[-2] + condition[:, None].square() * table[-1]
         weight = parameters[f"{name}.context.weight"]
@@ -113,11 +109,10 @@ class Predictor:
         others = (1, *range(3, by_phase.dim()))
         centred = (by_phase - by_phase.mean(others, keepdim=True)).flatten(1, 2)
         weight = torch.cat([centred, weight[:, of_means.shape[1] :]], 1)
-        hidden = convolution(_edged(inputs), weight) + bias.reshape(*bias.shape, *[1] * dimensions)
+        hidden = convolution(_edged(inputs), weight) + bias.reshape(*bias.shape, *[1] * (inputs.dim() - 2))
         hidden = functional.gelu(hidden)
         hidden = convolution(_edged(hidden), parameters[f"{name}.hidden.weight"], parameters[f"{name}.hidden.bias"])
-        head = parameters[f"{name}.head.weight"]
-        return convolution(functional.gelu(hidden), head.reshape(*head.shape, *[1] * dimensions))
+        return pointwise(functional.gelu(hidden), parameters[f"{name}.head.weight"])
 
 
 def _edged(values: Tensor) -> Tensor:

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inrcodec.models.convolution import convolution, pointwise
 from inrcodec.models.field import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
 from inrcodec.models.order import Place
 from inrcodec.models.prediction import Predictor
 from inrcodec.models.wavelet import Level, analyse, levels_of, synthesise
 
-_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _FEATURE_GAIN = 8.0
 """Brings features of values in [0, 1] to about unit size."""
@@ -124,7 +124,7 @@ class LatentPyramid(LatentField):
             seen.append(functional.interpolate(grids[level + 1], size=grid.shape, mode=mode) * factor)
         parts = [fine - coarse for fine, coarse in itertools.pairwise(seen)]
         inputs = torch.cat([*parts, seen[-1]], 1) * _FEATURE_GAIN
-        features = _CONVOLUTIONS[self.in_features](inputs, parameters["context.weight"], padding=1)
+        features = convolution(inputs, parameters["context.weight"], padding=1)
         polynomial = torch.stack([torch.ones_like(condition), condition, condition.square()], 1)
         bias = polynomial @ parameters["context.bias"]
         features = features + bias.reshape(*bias.shape, *[1] * self.in_features)
@@ -167,13 +167,13 @@ class LatentPyramid(LatentField):
     def _restored(self, parameters: Parameters, maps: Tensor, step: Tensor) -> Tensor:
         """Values [B, C, ...] where the interpolated `maps` are [B, C + width, ...]."""
         linear, features = maps[:, : self.out_features], maps[:, self.out_features :]
-        restored = _pointwise(self._hidden(parameters, features), parameters["head.weight"], parameters["head.bias"])
+        restored = pointwise(self._hidden(parameters, features), parameters["head.weight"], parameters["head.bias"])
         return linear + torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (maps.dim() - 1)) * restored
 
     def _hidden(self, parameters: Parameters, features: Tensor) -> Tensor:
         """Penultimate features of the network, [B, width, ...]."""
         hidden = functional.gelu(features)
-        return functional.gelu(_pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
+        return functional.gelu(pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
 
 
 def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:
@@ -222,8 +222,3 @@ def _colors(channels: int, like: Tensor) -> Tensor:
         return torch.eye(channels, dtype=like.dtype, device=like.device)
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=like.dtype, device=like.device)
     return rows / rows.norm(dim=1, keepdim=True)
-
-
-def _pointwise(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    dimensions = values.dim() - 2
-    return _CONVOLUTIONS[dimensions](values, weight.reshape(*weight.shape, *[1] * dimensions), bias)

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from inrcodec.coding.entropy import EVEN_FLAG, FLAG_ROWS, MAGNITUDE_ROWS, UNIT_MAGNITUDE
 from inrcodec.models import Parameters
-from inrcodec.models.order import Order, Place, padded
+from inrcodec.models.convolution import convolution, pointwise
+from inrcodec.models.order import Order, Place, cropped, padded
 from inrcodec.models.wavelet import Level
 
 WEIGHT_UNIT = 1 << 10
@@ -35,8 +36,6 @@ SLOPE = 8
 
 ROWS_PER_UNIT = 4
 """Rows of both tables are a quarter of a logit, or of an octave, apart."""
-
-_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,7 @@ class ContextModel:
                     ],
                     1,
                 )
-                outputs = self._network(weights, place, inputs, condition, exact)
-                shape = known[place.index].shape[2:]
-                outputs = outputs[(slice(None), slice(None), *[slice(0, size) for size in shape])]
+                outputs = cropped(self._network(weights, place, inputs, condition, exact), place.shape)
                 flags, scales = outputs.chunk(2, 1)
                 yield place, flags, scales
                 earlier[-1].append(padded(_logarithm(known[place.index], exact), place.grid))
@@ -143,7 +140,7 @@ class ContextModel:
                 continue
             for axis in self.order.interleaved(level + 1) if distance == 2 else ():
                 found = found.repeat_interleave(2, axis + 2)
-            parts.append(found[(slice(None), slice(None), *[slice(0, size) for size in grid])])
+            parts.append(cropped(found, grid))
         return parts
 
     def _network(self, weights: Parameters, place: Place, inputs: Tensor, condition: Tensor, exact: bool) -> Tensor:
@@ -175,13 +172,10 @@ class _FloatLayers:
         return table[level] + condition * table[-2] + condition.square() * table[-1]
 
     def neighbourhood(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dimensions = weight.dim() - 2
-        return _CONVOLUTIONS[dimensions](inputs, weight, padding=1) + _spread(bias, dimensions)
+        return convolution(inputs, weight, padding=1) + _spread(bias, inputs.dim() - 2)
 
     def pointwise(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dimensions = inputs.dim() - 2
-        kernel = weight.reshape(*weight.shape, *[1] * dimensions)
-        return _CONVOLUTIONS[dimensions](inputs, kernel) + _spread(bias, dimensions)
+        return pointwise(inputs, weight) + _spread(bias, inputs.dim() - 2)
 
     def activation(self, values: Tensor) -> Tensor:
         return functional.leaky_relu(values, 1 / SLOPE)

@@ -1,0 +1,17 @@
+"""Convolutions over one to three grid axes, by the number of axes of what they are given."""
+
+from torch import Tensor
+from torch.nn import functional
+
+_CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+
+def convolution(values: Tensor, weight: Tensor, bias: Tensor | None = None, *, padding: int = 0) -> Tensor:
+    """[B, out, *grid] from values [B, in, *grid] and weight [out, in, *taps]; padded with zeros."""
+    result: Tensor = _CONVOLUTIONS[weight.dim() - 2](values, weight, bias, padding=padding)
+    return result
+
+
+def pointwise(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same linear map, weight [out, in], at every point."""
+    return convolution(values, weight.reshape(*weight.shape, *[1] * (values.dim() - 2)), bias)
