@@ -27,9 +27,10 @@ from inrcodec.latent_fields import pyramid_on
 from inrcodec.meta.adaptation import AdaptationConfig, Rescaling
 from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.initialization import ContextPrior, Initialization
+from inrcodec.meta.latent_objective import Task, objective
 from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
 from inrcodec.meta.presets import LATENT_CROPS, Preset, preset
-from inrcodec.meta.pyramid_adaptation import Task, distortion, first_state, next_state
+from inrcodec.meta.pyramid_adaptation import first_state, next_state
 from inrcodec.meta.run import TrainingData, load_data, meta_train
 from inrcodec.models.latent import Grid, LatentField
 
@@ -66,10 +67,7 @@ def objectives(
     best = torch.full_like(held_out.step, torch.inf)
     reached = {}
     for index in range(max(marks) + 1):
-        with torch.no_grad():
-            latents = pyramid.field.decoded(pyramid.shared, state.symbols, task.grid, task.step)
-            bits = pyramid.bits(state.symbols, task.grid, task.step, state.magnitudes)
-            best = torch.minimum(best, distortion(pyramid, latents, task) + bits)
+        best = torch.minimum(best, objective(pyramid, task, state.symbols))
         if index in marks:
             reached[index] = best
         if index < max(marks):

@@ -15,7 +15,8 @@ from inrcodec.errors import CorruptFile
 from inrcodec.meta.adaptation import Rescaling
 from inrcodec.meta.data import check_channels, field_channels, signal_channels, unit_values
 from inrcodec.meta.initialization import ContextPrior, Initialization
-from inrcodec.meta.pyramid_adaptation import Pyramid, adapt_latents, best_variant, step_of_trade_off
+from inrcodec.meta.latent_objective import Pyramid, step_of_trade_off
+from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant
 from inrcodec.models.latent import Grid, LatentField
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_layout

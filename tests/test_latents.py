@@ -13,7 +13,7 @@ from inrcodec.coding import entropy
 from inrcodec.coding.context_model import ContextModel, integer_weights
 from inrcodec.coding.latents import pack_latents, unpack_latents
 from inrcodec.errors import CorruptFile
-from inrcodec.meta.pyramid_adaptation import Pyramid
+from inrcodec.meta.latent_objective import Pyramid
 from inrcodec.models import LatentPyramid, Parameters
 from inrcodec.models.latent import Grid
 

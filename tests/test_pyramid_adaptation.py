@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from test_pyramid_training import CPU, FIELD, Cut, textured_image, tiny_preset, trainer_of
+from test_pyramid_training import CPU, FIELD, textured_image, tiny_preset, trainer_of, whole_and_resumed
 from torch import Tensor
 
 from inrcodec.coding.context_model import Costs
@@ -22,19 +22,11 @@ from inrcodec.meta.adaptation import SHARED, AdaptationConfig
 from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.decisions import decide
 from inrcodec.meta.initialization import Initialization
+from inrcodec.meta.latent_gradients import Training, gradients_at, kept_samples
+from inrcodec.meta.latent_objective import Pyramid, Task, objective
 from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes, latent_step_sizes
 from inrcodec.meta.presets import Preset
-from inrcodec.meta.pyramid_adaptation import (
-    Pyramid,
-    Task,
-    Training,
-    adapt_for_training,
-    adapt_latents,
-    distortion,
-    first_state,
-    kept_samples,
-    next_state,
-)
+from inrcodec.meta.pyramid_adaptation import adapt_for_training, adapt_latents, first_state, next_state
 from inrcodec.meta.pyramid_training import bootstrap_distance, objective_to_learn
 from inrcodec.meta.run import TrainingData, meta_train, pyramid_initialization
 from inrcodec.models import Parameters
@@ -239,11 +231,12 @@ def test_everything_learned_gets_a_gradient_through_the_steps(pyramid: Pyramid, 
 def test_the_network_is_asked_at_kept_samples_only(pyramid: Pyramid, values: Tensor, score: Any) -> None:
     pruned = replace(pyramid, adaptation=replace(PRUNED, score=score))
     task = Task.of(pruned, values, GRID, STEPS)
-    latents = pruned.field.decoded(pruned.shared, first_state(pruned, task).symbols, GRID, STEPS)
-    points = kept_samples(pruned, task, latents, torch.Generator().manual_seed(0))
+    state = first_state(pruned, task)
+    latents = pruned.field.decoded(pruned.shared, state.symbols, GRID, STEPS)
+    maps = pruned.field.maps(pruned.shared, latents, GRID, STEPS)
+    points = kept_samples(pruned, task, maps, torch.Generator().manual_seed(0))
     assert points is not None and points.shape == (3, 240)
     assert all(len(set(each.tolist())) == 240 for each in points)
-    maps = pruned.field.maps(pruned.shared, latents, GRID, STEPS)
     whole = pruned.field.values(pruned.shared, maps, GRID, STEPS)
     linear = maps[:, :3]
     assert not torch.allclose(whole, linear, atol=1e-4)
@@ -251,7 +244,8 @@ def test_the_network_is_asked_at_kept_samples_only(pyramid: Pyramid, values: Ten
     shown = pruned.field.partly_restored(pruned.shared, maps, GRID, STEPS, points)
     torch.testing.assert_close(shown, torch.where(kept, whole, linear))
     error = (shown - values).square().sum(dim=(1, 2, 3)) * task.curvature / (2 * 4 ** (STEPS / 8))
-    torch.testing.assert_close(distortion(pruned, latents, task, points), error)
+    seen = gradients_at(pruned, task, state, Training(generator=torch.Generator().manual_seed(0)), "none")
+    torch.testing.assert_close(seen.distortion.detach(), error)
     if score == "error":
         errors = (whole - values).square().sum(1).flatten(1)
         lowest = errors.gather(1, points).min(1).values
@@ -372,13 +366,7 @@ def test_a_cut_run_resumes_through_the_second_order(
 ) -> None:
     """With random samples kept, which must be the same ones again."""
     settings = ecop(adaptation=AdaptationConfig(steps=4, gamma=0.5, score="random"))
-    whole = meta_train("image", settings, data, tmp_path / "a.safetensors", source="waves")
-    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
-    cut = tmp_path / "b.safetensors"
-    for resume, after in ((False, 20), (True, 3)):
-        with pytest.raises(KeyboardInterrupt):
-            meta_train("image", settings, data, cut, source="waves", resume=resume, on_progress=Cut(after))
-    resumed = meta_train("image", settings, data, cut, source="waves", resume=True)
+    whole, resumed, _ = whole_and_resumed(settings, data, tmp_path, monkeypatch, (20, 3))
     assert resumed.identifier == whole.identifier
 
 
@@ -406,10 +394,7 @@ def test_second_order_makes_adaptation_worth_more(data: TrainingData, tmp_path: 
         objectives = []
         for steps in (0, 2):
             symbols = adapt_latents(pyramid, values, grid, step, steps=steps)
-            with torch.no_grad():
-                latents = pyramid.field.decoded(pyramid.shared, symbols, grid, step)
-                bits = pyramid.bits(symbols, grid, step, [level.abs() for level in symbols])
-                objectives.append(distortion(pyramid, latents, task) + bits)
+            objectives.append(objective(pyramid, task, symbols))
         return float((objectives[1] / objectives[0]).log().mean())
 
     untrained = pyramid_initialization("image", settings, trainer_of(settings), {}).log_step_sizes

@@ -20,8 +20,9 @@ from inrcodec.meta import run
 from inrcodec.meta.adaptation import AdaptationConfig
 from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import Initialization
+from inrcodec.meta.latent_objective import Pyramid, Task, step_of_trade_off, trade_off_of_step
 from inrcodec.meta.presets import Preset, preset
-from inrcodec.meta.pyramid_adaptation import Pyramid, Task, adapt_latents, step_of_trade_off, trade_off_of_step
+from inrcodec.meta.pyramid_adaptation import adapt_latents
 from inrcodec.meta.pyramid_training import PyramidTrainer, objective_to_learn
 from inrcodec.meta.run import TrainingData, TrainingProgress, meta_train, pyramid_initialization
 from inrcodec.meta.training import MAX_DIVERGED
@@ -116,19 +117,26 @@ class Cut:
             raise KeyboardInterrupt
 
 
+def whole_and_resumed(
+    settings: Preset, data: TrainingData, folder: Path, monkeypatch: pytest.MonkeyPatch, cuts: tuple[int, ...]
+) -> tuple[Initialization, Initialization, list[TrainingProgress]]:
+    """What a run makes, and what it makes when it is cut after so many steps each time; the progress since the last."""
+    whole = meta_train("image", settings, data, folder / "a.safetensors", source="waves")
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
+    cut = folder / "b.safetensors"
+    for number, after in enumerate(cuts):
+        with pytest.raises(KeyboardInterrupt):
+            meta_train("image", settings, data, cut, source="waves", resume=number > 0, on_progress=Cut(after))
+    seen: list[TrainingProgress] = []
+    resumed = meta_train("image", settings, data, cut, source="waves", resume=True, on_progress=seen.append)
+    return whole, resumed, seen
+
+
 def test_a_cut_run_resumes_to_the_same_initialization(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut before and after the latents begin to be adapted."""
-    settings = tiny_preset(outer_steps=24)
-    whole = meta_train("image", settings, data, tmp_path / "a.safetensors", source="waves")
-    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
-    cut = tmp_path / "b.safetensors"
-    for resume, after in ((False, 7), (True, 16)):
-        with pytest.raises(KeyboardInterrupt):
-            meta_train("image", settings, data, cut, source="waves", resume=resume, on_progress=Cut(after))
-    seen: list[TrainingProgress] = []
-    resumed = meta_train("image", settings, data, cut, source="waves", resume=True, on_progress=seen.append)
+    whole, resumed, seen = whole_and_resumed(tiny_preset(outer_steps=24), data, tmp_path, monkeypatch, (7, 16))
     assert 20 < seen[0].step < 24
     first, second = (safetensors.torch.load(each.to_bytes()) for each in (whole, resumed))
     assert first.keys() == second.keys()

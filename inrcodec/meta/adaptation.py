@@ -1,6 +1,6 @@
 """The inner loop: from the shared initialization theta_0 to the parameters theta_K of each signal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -175,14 +175,14 @@ def _rescaling_factor(
     tiny = torch.finfo(losses.dtype).tiny
     if rescaling == "exact":
         pruned_slopes, _ = gradients(field, theta, pruned)
-        return gradient_norm(pruned_slopes) / gradient_norm(slopes).clamp_min(tiny)
+        return gradient_norm(pruned_slopes.values()) / gradient_norm(slopes.values()).clamp_min(tiny)
     with torch.no_grad():
         return signal_losses(field, theta, pruned) / losses.clamp_min(tiny)
 
 
-def gradient_norm(slopes: Parameters) -> Tensor:
+def gradient_norm(slopes: Iterable[Tensor]) -> Tensor:
     """Norm over all tensors, one per signal: [B]."""
-    return torch.stack([slope.flatten(1).square().sum(1) for slope in slopes.values()]).sum(0).sqrt()
+    return torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).sqrt()
 
 
 def _per_signal(factor: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inrcodec.errors import UsageError
-from inrcodec.meta.adaptation import SHARED, StepSizeKind
+from inrcodec.meta.adaptation import SHARED, StepSizeKind, step_size
 from inrcodec.models import Parameters
 
 MOVE = 0.15
@@ -57,7 +57,5 @@ def latent_step_sizes(log_step_sizes: Parameters, step: int, depth: int, like: T
     """At `step`; of the type and device of `like` where they are the constants."""
     if SHARED in log_step_sizes:
         return StepSizes(*(like.new_full((depth,), constant) for constant in (MOVE, PRICE, AVERAGING)))
-    sizes = StepSizes(
-        *(log_step_sizes[name][min(step, len(log_step_sizes[name]) - 1)].exp() for name in StepSizes._fields)
-    )
+    sizes = StepSizes(*(step_size(log_step_sizes, name, step) for name in StepSizes._fields))
     return sizes._replace(averaging=sizes.averaging.clamp(max=1.0))

@@ -15,17 +15,10 @@ from inrcodec.coding.context_model import ContextModel, integer_weights
 from inrcodec.errors import UsageError
 from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import ContextPrior
+from inrcodec.meta.latent_gradients import State, Training
+from inrcodec.meta.latent_objective import Pyramid, Task, trade_off_of_step
 from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
-from inrcodec.meta.pyramid_adaptation import (
-    Pyramid,
-    State,
-    Task,
-    Training,
-    adapt_for_training,
-    adapt_latents,
-    best_symbols,
-    trade_off_of_step,
-)
+from inrcodec.meta.pyramid_adaptation import adapt_for_training, adapt_latents, best_symbols
 from inrcodec.meta.training import MAX_DIVERGED, OuterLoss, TrainingConfig, load_tensors, save_tensors, scheduled
 from inrcodec.models import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField

@@ -23,8 +23,9 @@ from inrcodec.meta.adaptation import SHARED, signal_losses
 from inrcodec.meta.card import model_card
 from inrcodec.meta.data import PatchContexts, PatchSampler
 from inrcodec.meta.initialization import CodingPrior, ContextPrior, Initialization
+from inrcodec.meta.latent_objective import step_of_trade_off
 from inrcodec.meta.presets import Preset
-from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant, step_of_trade_off
+from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant
 from inrcodec.meta.pyramid_training import PyramidTrainer
 from inrcodec.meta.training import MetaTrainer, TrainingConfig
 from inrcodec.models.latent import Grid, LatentField
