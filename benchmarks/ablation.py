@@ -23,7 +23,7 @@ from torch import Tensor
 
 from inrcodec.errors import InrcodecError
 from inrcodec.initializations import named_initialization
-from inrcodec.latent_fields import pyramid_on
+from inrcodec.latent_coders import pyramid_on
 from inrcodec.meta.adaptation import AdaptationConfig, Rescaling
 from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.initialization import ContextPrior, Initialization

@@ -60,7 +60,9 @@ def encode(
     ] = None,
     field: Annotated[
         str | None,
-        typer.Option("--field", metavar="siren|ffn|nerv|pyramid|spectrum", help="Use the installed one of this field."),
+        typer.Option(
+            "--field", metavar="siren|ffn|nerv|pyramid|clip|spectrum", help="Use the installed one of this field."
+        ),
     ] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the initialization into the file, for archives.")] = False,
     modality: Annotated[

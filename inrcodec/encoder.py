@@ -173,7 +173,7 @@ def adapt_signal(
 def adaptation_steps(options: EncodeOptions, initialization: Initialization) -> int:
     """K_test of a signal with this initialization."""
     if isinstance(initialization.prior, ContextPrior):
-        return latent_fields.adaptation_steps(options)
+        return latent_fields.adaptation_steps(options, initialization)
     return weight_fields.adaptation_steps(options)
 
 

@@ -1,38 +1,44 @@
-"""Latent pyramids: one field per patch, of which the integer latents are coded."""
+"""Latent fields: one per patch, of which the integer latents are coded."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from inrcodec.clip_coder import ClipCoder
 from inrcodec.coding.container import Stream, stream_of
-from inrcodec.coding.context_model import WEIGHT_UNIT
 from inrcodec.coding.header import StreamHeader
-from inrcodec.coding.latents import pack_latents, unpack_latents
 from inrcodec.errors import CorruptFile
+from inrcodec.latent_coders import (
+    MAX_STEP,
+    MIN_STEP,
+    Adaptation,
+    LatentCoder,
+    TransformCoder,
+    latent_parts,
+    pyramid_on,
+)
 from inrcodec.meta.adaptation import Rescaling
 from inrcodec.meta.data import check_channels, field_channels, signal_channels, unit_values
-from inrcodec.meta.initialization import ContextPrior, Initialization
-from inrcodec.meta.latent_objective import Pyramid, step_of_trade_off
-from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant
-from inrcodec.models.latent import Grid, LatentField
+from inrcodec.meta.initialization import Initialization
+from inrcodec.meta.latent_objective import step_of_trade_off
+from inrcodec.meta.pyramid_adaptation import best_variant
+from inrcodec.models import LatentClip
+from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_layout
 from inrcodec.signals.signal import Signal
 
 STEPS = {"fast": 2, "default": 10, "high": 50}
-"""Adaptation steps of every effort, beyond the first."""
+CLIP_STEPS = {"fast": 0, "default": 2, "high": 10}
+"""Adaptation steps of every effort, beyond the first. Clips have many pictures, and most of them little to say."""
 
 CHUNK_POINTS = 1 << 18
 """Samples of a chunk, about, where patches are smaller."""
 
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
-
-MIN_STEP, MAX_STEP = -120, 24
-"""Indices of quantization steps: 2^-15 to 2^3."""
 
 
 @dataclass(frozen=True)
@@ -74,39 +80,31 @@ class AdaptedLatents:
 
     def code(self, quantization: LatentQuantization) -> Stream:
         """Adapt the latents and code them, chunk by chunk."""
-        _, prior = _parts(self.initialization)
-        pyramid = pyramid_on(self.initialization, self.device, quantization.variant)
         grid = Grid(self.patches.shape, self.patches.closed)
+        coder = coder_of(self.initialization, grid, quantization.step, quantization.variant, self.device)
+        adaptation = Adaptation(quantization.trade_off, self.steps, self.rescaling)
         per_chunk = max(1, CHUNK_POINTS // self.patches.points)
         chunks = []
         for start in range(0, len(self.patches), per_chunk):
             end = min(start + per_chunk, len(self.patches))
             values = torch.cat([self._values(patch) for patch in range(start, end)])
-            count = torch.ones(len(values), device=self.device)
-            symbols = adapt_latents(
-                pyramid,
-                values.to(self.device),
-                grid,
-                quantization.step * count,
-                steps=self.steps,
-                trade_off=quantization.trade_off * count,
-                rescaling=self.rescaling,
-            )
-            integers = [level.cpu().numpy().astype(np.int64) for level in symbols]
-            chunks.append(pack_latents(integers, quantization.step, pyramid.field, grid, prior.contexts, prior.weights))
+            chunks.append(coder.encode(values.to(self.device), adaptation))
             if self.on_progress is not None:
                 self.on_progress(Progress("adapt", end, len(self.patches), None))
+        choices = _choices(self.initialization)
         return stream_of(
             self.signal,
             self.initialization.identifier,
-            (quantization.step, quantization.variant)[: _choices(pyramid.field)],
-            (0,) * _choices(pyramid.field),
+            (quantization.step, quantization.variant)[:choices],
+            (0,) * choices,
             per_chunk,
             tuple(chunks),
         )
 
     def _variant(self, step: int, trade_off: float) -> int:
         """The variant of the field that suits some patches best."""
+        if latent_parts(self.initialization)[0].variants == 1:
+            return 0
         pyramid = pyramid_on(self.initialization, self.device)
         grid = Grid(self.patches.shape, self.patches.closed)
         some = range(0, len(self.patches), -(-len(self.patches) // VARIANT_PATCHES))
@@ -139,40 +137,33 @@ def adapt_signal(
     """
     check_channels(signal, initialization.model.out_features)
     patches = Patches.cover(signal.axes, initialization.patches)
-    return AdaptedLatents(
-        signal, initialization, patches, adaptation_steps(options), device, on_progress, options.rescaling
-    )
+    steps = adaptation_steps(options, initialization)
+    return AdaptedLatents(signal, initialization, patches, steps, device, on_progress, options.rescaling)
 
 
-def adaptation_steps(options: EncodeOptions) -> int:
-    return STEPS[options.effort] if options.steps is None else options.steps
+def adaptation_steps(options: EncodeOptions, initialization: Initialization) -> int:
+    if options.steps is not None:
+        return options.steps
+    return (CLIP_STEPS if isinstance(initialization.model, LatentClip) else STEPS)[options.effort]
 
 
-def pyramid_on(initialization: Initialization, device: torch.device, variant: int = 0) -> Pyramid:
-    """A variant of an initialization's field with its networks in floating point, as adaptation needs them."""
-    field, prior = _parts(initialization)
-    return Pyramid(
-        field=field.variant(variant),
-        shared={name: value.to(device) for name, value in initialization.theta_0.items()},
-        contexts=prior.contexts,
-        weights={name: (value.float() / WEIGHT_UNIT).to(device) for name, value in prior.weights.items()},
-        log_step_sizes={name: value.to(device) for name, value in initialization.log_step_sizes.items()},
-        adaptation=initialization.adaptation,
-    )
+def coder_of(initialization: Initialization, grid: Grid, step: int, variant: int, device: torch.device) -> LatentCoder:
+    """The coder for an initialization's kind of field."""
+    kind = ClipCoder if isinstance(initialization.model, LatentClip) else TransformCoder
+    return kind(initialization, grid, step, variant, device)
 
 
 def check_header(header: StreamHeader, initialization: Initialization) -> None:
     """Raises: CorruptFile if a header's quantization or chunks cannot be those of the initialization's fields."""
-    field, _ = _parts(initialization)
+    field, _ = latent_parts(initialization)
     step, variant = (*header.steps, 0)[:2] if header.steps else (MIN_STEP - 1, 0)
     known = MIN_STEP <= step <= MAX_STEP and 0 <= variant < field.variants
-    if len(header.steps) != _choices(field) or any(header.shifts) or not known:
+    if len(header.steps) != _choices(initialization) or any(header.shifts) or not known:
         raise CorruptFile(
             f"the signal {header.name!r} has the quantization steps {header.steps!r:.80}, shifts {header.shifts!r:.80}"
         )
     patches, shape = patch_layout(header.axes, initialization.patches)
-    grid = Grid(shape, (False,) * len(shape))
-    size = sum(math.prod(latents) for latents in field.variant(variant).latent_shapes(grid))
+    size = coder_of(initialization, Grid(shape, (False,) * len(shape)), step, variant, torch.device("cpu")).size
     if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
         raise CorruptFile(
             f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} latents, "
@@ -192,43 +183,33 @@ def render(
 
     Yields the number of patches done.
     """
-    field = _parts(initialization)[0]
-    step, variant = (*stream.header.steps, 0)[:2]
-    field = field.variant(variant)
-    grid = Grid(patches.shape, patches.closed)
-    shared = {name: value.to(device) for name, value in initialization.theta_0.items()}
-    steps = torch.full((1,), float(step), device=device)
+    coder = _coder(stream, initialization, patches, device)
     done = 0
     for integers in read_symbols(stream, initialization, patches):
         symbols = [torch.from_numpy(level).float() for level in integers]
         for patch in range(len(symbols[0])):
-            coded = [level[patch : patch + 1].to(device) for level in symbols]
             asked = next(samples)
             with torch.no_grad():
-                decoded = field.decoded(shared, coded, grid, steps)
-                maps = field.maps(shared, decoded, grid, steps)
-                values = field.values_at(shared, maps, asked.local, grid, steps)[0].flatten(1).T.cpu().numpy()
-            asked.accumulate(signal_channels(values, onto.shape[-1]), onto)
+                values = coder.values_at([level[patch : patch + 1].to(device) for level in symbols], asked.local)
+            shown = values[0].flatten(1).T.cpu().numpy()
+            asked.accumulate(signal_channels(shown, onto.shape[-1]), onto)
             done += 1
             yield done
 
 
 def read_symbols(stream: Stream, initialization: Initialization, patches: Patches) -> Iterator[list[np.ndarray]]:
-    """The latents of one chunk after the other, as `unpack_latents` returns them. Raises: CorruptFile."""
-    field, prior = _parts(initialization)
-    step, variant = (*stream.header.steps, 0)[:2]
-    grid = Grid(patches.shape, patches.closed)
+    """The symbols of one chunk after the other, as `LatentCoder.symbols` returns them. Raises: CorruptFile."""
+    coder = _coder(stream, initialization, patches, torch.device("cpu"))
     per_chunk = stream.header.patches_per_chunk
     for number, chunk in enumerate(stream.chunks):
-        count = min(per_chunk, len(patches) - number * per_chunk)
-        yield unpack_latents(chunk, count, step, field.variant(variant), grid, prior.contexts, prior.weights)
+        yield coder.symbols(chunk, min(per_chunk, len(patches) - number * per_chunk))
 
 
-def _choices(field: LatentField) -> int:
+def _coder(stream: Stream, initialization: Initialization, patches: Patches, device: torch.device) -> LatentCoder:
+    step, variant = (*stream.header.steps, 0)[:2]
+    return coder_of(initialization, Grid(patches.shape, patches.closed), step, variant, device)
+
+
+def _choices(initialization: Initialization) -> int:
     """How many numbers a header has to say how the latents were made."""
-    return 1 if field.variants == 1 else 2
-
-
-def _parts(initialization: Initialization) -> tuple[LatentField, ContextPrior]:
-    assert isinstance(initialization.model, LatentField) and isinstance(initialization.prior, ContextPrior)
-    return initialization.model, initialization.prior
+    return 1 if latent_parts(initialization)[0].variants == 1 else 2

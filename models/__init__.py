@@ -4,6 +4,7 @@
 adding one module and one entry here.
 """
 
+from inrcodec.models.clip import LatentClip
 from inrcodec.models.ffn import FourierFeatureNetwork
 from inrcodec.models.field import Field, Parameters
 from inrcodec.models.latent import LatentField
@@ -13,13 +14,14 @@ from inrcodec.models.siren import Siren
 from inrcodec.models.spectrum import LatentSpectrum
 
 FIELDS: dict[str, type[Field]] = {
-    field.name: field for field in (Siren, FourierFeatureNetwork, NeRV, LatentPyramid, LatentSpectrum)
+    field.name: field for field in (Siren, FourierFeatureNetwork, NeRV, LatentPyramid, LatentClip, LatentSpectrum)
 }
 
 __all__ = [
     "FIELDS",
     "Field",
     "FourierFeatureNetwork",
+    "LatentClip",
     "LatentField",
     "LatentPyramid",
     "LatentSpectrum",

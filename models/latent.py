@@ -1,8 +1,8 @@
-"""The interface of latent fields: the parameters of a signal are grids of latents, sparse and cheap to code.
+"""The interfaces of latent fields: the parameters of a signal are grids of latents, sparse and cheap to code.
 
-A field's latents are what a nearly orthonormal transform of the signal's grid gives, quantized to multiples of a step.
-They come in levels, each of several bands, so that an entropy model can go from coarse to fine. All other parameters
-are shared by all signals; only the latents are adapted, from theta_0 = 0.
+Latents are what a nearly orthonormal transform of the signal's grid gives, quantized to multiples of a step. They come
+in levels, each of several bands, so that an entropy model can go from coarse to fine. All other parameters are shared
+by all signals; only the latents are adapted, from theta_0 = 0.
 """
 
 from abc import abstractmethod
@@ -49,6 +49,11 @@ class LatentField(Field):
         return (self.out_features,)
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Prefixes of the names of networks, where several kinds of parts have networks of their own."""
+        return ()
+
+    @property
     def order(self) -> Order:
         """The order in which latents are decoded."""
         return Order(self.groups, self.levels)
@@ -61,6 +66,13 @@ class LatentField(Field):
     def variant(self, index: int) -> Self:
         """The field with one of the transforms."""
         return self
+
+    def features(self, parameters: Parameters, coordinates: Tensor) -> Tensor:
+        raise NotImplementedError("a latent field is asked on grids: see values and values_at")
+
+
+class LatentTransform(LatentField):
+    """A latent field of which the latents are those of one transform."""
 
     @abstractmethod
     def levels_of(self, grid: Grid) -> tuple[Level, ...]:
@@ -83,7 +95,7 @@ class LatentField(Field):
     ) -> list[Tensor]:
         """Decode latents pass by pass, in units of the quantization step: what is expected of them plus their symbols.
 
-        means: [B, C, *coarsest], the coarsest ones. step: [B] float, indices of the quantization step.
+        means: [B, C, *coarsest], symbols of the coarsest ones. step: [B] float, indices of the quantization step.
         choose: gives the symbols of a pass for its place and what is expected of it.
         Returns tensors as `latent_shapes`, with a batch dimension.
         """
@@ -94,6 +106,10 @@ class LatentField(Field):
             passes = self.order.passes(index, level.half)
             details.append(assemble([(place, choose(place, nothing[place.index])) for place in passes], shape))
         return [*details[::-1], means]
+
+    def expected_means(self, step: Tensor) -> Tensor:
+        """What the coarsest means are expected to be, in units of the quantization step; broadcasts to them."""
+        return step.new_zeros(())
 
     def decoded(self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step: Tensor) -> list[Tensor]:
         """The latents of all symbols, [B, ...] as `latent_shapes`; see `latents`."""
@@ -130,8 +146,11 @@ class LatentField(Field):
     ) -> Tensor:
         """Values [B, C, *(len(p) for p in positions)] at the product of positions along each axis, in samples."""
 
-    def features(self, parameters: Parameters, coordinates: Tensor) -> Tensor:
-        raise NotImplementedError("a latent field is asked on grids: see values and values_at")
+
+def of_kind(parameters: Parameters, kind: str) -> Parameters:
+    """The tensors of the networks of one of a field's `kinds`, by their names among them."""
+    prefix = f"{kind}."
+    return {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
 
 
 def condition_of(step: Tensor) -> Tensor:

@@ -4,6 +4,9 @@ A wavelet leaves dependence between a level's means and its details, and between
 seen in the means goes on in the details. Small shared networks turn the means, their 3^d neighbourhood at every phase,
 and the details of earlier passes into expectations; only what differs from them is coded. They are ordinary floating
 point: the entropy model sees symbols alone, so that machines that round differently still decode the same symbols.
+
+Where other signals that are much like this one are known, the pictures before and after one of a video, the networks
+see how far their means are from this one's, and say how much of their details to take.
 """
 
 import itertools
@@ -23,12 +26,27 @@ _GAIN = 8.0
 """Brings means and details of values in [0, 1] to about unit size."""
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A known signal like the one that is decoded, as its wavelet transform: lists of every level, finest first.
+
+    details: [B, C * bands, *half]. means: [B, C, *half], those beside the details.
+    """
+
+    details: Sequence[Tensor]
+    means: Sequence[Tensor]
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """Configuration of the networks, one for each kind of pass. width: of their hidden layers."""
+    """Configuration of the networks, one for each kind of pass.
+
+    width: of their hidden layers. references: how many known signals they see.
+    """
 
     order: Order
     width: int
+    references: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the shared parameters."""
@@ -45,6 +63,11 @@ class Predictor:
                 shapes[f"{name}.hidden.weight"] = (width, width, *taps)
                 shapes[f"{name}.hidden.bias"] = (width,)
                 shapes[f"{name}.head.weight"] = (bands * size, width)
+                if self.references:
+                    seen = self.references * size * order.phases(level) * (1 + bands)
+                    shapes[f"{name}.reference.weight"] = (width, seen, *taps)
+                    shapes[f"{name}.share.weight"] = (self.references * bands * size, width)
+                    shapes[f"{name}.share.bias"] = (order.depth, self.references * bands * size)
         return shapes
 
     def latents(
@@ -56,18 +79,21 @@ class Predictor:
         scale: Tensor,
         condition: Tensor,
         choose: Callable[[Place, Tensor], Tensor],
+        references: Sequence[Reference] = (),
     ) -> list[Tensor]:
-        """Decode latents pass by pass; see `LatentField.latents`.
+        """Decode latents pass by pass; see `LatentTransform.latents`.
 
-        scale: [B, 1, ...] the quantization step. condition: [B] its logarithm.
+        scale: [B, 1, ...] the quantization step. condition: [B] its logarithm. references: as many as configured.
         """
         batch, channels = means.shape[:2]
         details: list[Tensor] = []
         low = means
         for index, level in reversed(list(enumerate(levels))):
             # Orthonormal wavelets make means grow by sqrt(2) with every halving.
-            gain = scale * (_GAIN / 2 ** (sum(len(each.axes) for each in levels[: index + 1]) / 2))
+            unit = _GAIN / 2 ** (sum(len(each.axes) for each in levels[: index + 1]) / 2)
+            gain = scale * unit
             around = self._phases(index, low * gain)
+            known = [self._known(index, level, reference, around, unit) for reference in references]
             parts: list[tuple[Place, Tensor]] = []
             earlier: list[list[Tensor]] = []
             for place in self.order.passes(index, level.half):
@@ -76,7 +102,8 @@ class Predictor:
                 own = self.order.members(place.group)
                 seen = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
                 inputs = torch.cat([*(phase[:, own] for phase in around), *seen], 1)
-                expected = self._network(parameters, place, inputs, condition) / gain
+                beside = [each.of_group(own, self.order.channels(index, place.group)) for each in known]
+                expected = self._network(parameters, place, inputs, condition, beside) / gain
                 expected = cropped(expected, place.shape)
                 part = expected + choose(place, expected)
                 parts.append((place, part))
@@ -97,7 +124,21 @@ class Predictor:
         even = functional.pad(means, ends, mode="replicate")
         return [even[(slice(None), slice(None), *slices)] for slices in self.order.phase_slices(level)]
 
-    def _network(self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor) -> Tensor:
+    def _known(self, index: int, level: Level, reference: Reference, around: Sequence[Tensor], unit: float) -> "_Known":
+        """What a reference shows at the phases of a level."""
+        details = reference.details[index] * unit
+        means = self._phases(index, reference.means[index] * unit)
+        grid = self.order.grid(index, level.half)
+        return _Known(
+            means=[own - other for own, other in zip(around, means, strict=True)],
+            details=[
+                padded(details[(slice(None), slice(None), *slices)], grid) for slices in self.order.phase_slices(index)
+            ],
+        )
+
+    def _network(
+        self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor, known: Sequence["_Known"]
+    ) -> Tensor:
         order = self.order
         name = f"prediction.{order.name(place.level, place.phase, place.group)}"
         table = parameters[f"{name}.context.bias"]
@@ -110,9 +151,34 @@ class Predictor:
         centred = (by_phase - by_phase.mean(others, keepdim=True)).flatten(1, 2)
         weight = torch.cat([centred, weight[:, of_means.shape[1] :]], 1)
         hidden = convolution(_edged(inputs), weight) + bias.reshape(*bias.shape, *[1] * (inputs.dim() - 2))
+        if known:
+            shown = torch.cat([part for each in known for part in (*each.means, *each.details)], 1)
+            hidden = hidden + convolution(_edged(shown), parameters[f"{name}.reference.weight"])
         hidden = functional.gelu(hidden)
         hidden = convolution(_edged(hidden), parameters[f"{name}.hidden.weight"], parameters[f"{name}.hidden.bias"])
-        return pointwise(functional.gelu(hidden), parameters[f"{name}.head.weight"])
+        hidden = functional.gelu(hidden)
+        expected = pointwise(hidden, parameters[f"{name}.head.weight"])
+        if known:
+            # Their mean, but for what the network says.
+            bias = parameters[f"{name}.share.bias"][place.level] + 1 / len(known)
+            shares = pointwise(hidden, parameters[f"{name}.share.weight"], bias).chunk(len(known), 1)
+            for share, each in zip(shares, known, strict=True):
+                expected = expected + share * each.details[place.phase]
+        return expected
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What a reference shows at the phases of a level, [B, channels, *grid] each, in about unit size.
+
+    means: how far this signal's are from them. details: the reference's.
+    """
+
+    means: list[Tensor]
+    details: list[Tensor]
+
+    def of_group(self, members: slice, channels: slice) -> "_Known":
+        return _Known([part[:, members] for part in self.means], [part[:, channels] for part in self.details])
 
 
 def _edged(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ is shared by all signals; only the latents are adapted, from theta_0 = 0.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from inrcodec.models.convolution import convolution, pointwise
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentTransform, condition_of
 from inrcodec.models.order import Place
-from inrcodec.models.prediction import Predictor
-from inrcodec.models.wavelet import Level, analyse, levels_of, synthesise
+from inrcodec.models.prediction import Predictor, Reference
+from inrcodec.models.wavelet import Level, analyse, join, levels_of, synthesise
 
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _FEATURE_GAIN = 8.0
@@ -36,16 +36,18 @@ _BLOCK_POINTS = 1 << 19
 
 
 @dataclass(frozen=True)
-class LatentPyramid(LatentField):
+class LatentPyramid(LatentTransform):
     """Configuration of a latent pyramid.
 
     levels: how often each axis is halved, six times unless given; the coarsest grid has strides 2 ** levels.
     width: of the restoring network; three outputs are shown as one luma and two chroma channels.
     prediction: width of the networks that expect details; without them zeros are expected.
+    references: how many known signals these can see; see `beside`.
     """
 
     width: int = 16
     prediction: int = 0
+    references: int = 0
 
     name: ClassVar[str] = "pyramid"
 
@@ -55,6 +57,8 @@ class LatentPyramid(LatentField):
             object.__setattr__(self, "levels", (6,) * self.in_features)
         if len(self.levels) != self.in_features or max(self.levels) > 16:
             raise ValueError(f"a pyramid of {self.in_features} axes cannot have the levels {self.levels}")
+        if self.references and not self.prediction:
+            raise ValueError("a pyramid without networks that expect details cannot see references")
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -99,12 +103,34 @@ class LatentPyramid(LatentField):
         if not self.prediction:
             return super().latents(parameters, means, grid, step, choose)
         scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (means.dim() - 1))
-        levels = self.levels_of(grid)
-        return self._predictor.latents(parameters, means, levels, grid.periodic, scale, condition_of(step), choose)
+        means = means + self.expected_means(step)
+        levels, condition = self.levels_of(grid), condition_of(step)
+        return self._predictor.latents(parameters, means, levels, grid.periodic, scale, condition, choose, self._seen)
+
+    def beside(self, known: Sequence[Tensor], grid: Grid) -> "LatentPyramid":
+        """The field of a signal that is much like other known ones, which its latents are expected from.
+
+        known: values [B, C, *grid.shape] in [0, 1], up to as many as `references`; fewer are seen several times.
+        """
+        different = [self._reference(values, grid) for values in known]
+        seen = tuple(different[number % len(known)] for number in range(self.references))
+        return _PyramidBeside(**{each.name: getattr(self, each.name) for each in fields(self)}, seen=seen)
+
+    def _reference(self, values: Tensor, grid: Grid) -> Reference:
+        *details, low = self.analyse(values, grid)
+        means = []
+        for detail, level in zip(reversed(details), reversed(self.levels_of(grid)), strict=True):
+            means.append(low)
+            low = join(low, detail.unflatten(1, (self.out_features, -1)), level, grid.periodic)
+        return Reference(details, means[::-1])
+
+    @property
+    def _seen(self) -> tuple[Reference, ...]:
+        return ()
 
     @property
     def _predictor(self) -> Predictor:
-        return Predictor(self.order, self.prediction)
+        return Predictor(self.order, self.prediction, self.references)
 
     def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
         """What is interpolated at a coordinate: [B, C + width, *grid.shape]."""
@@ -174,6 +200,24 @@ class LatentPyramid(LatentField):
         """Penultimate features of the network, [B, width, ...]."""
         hidden = functional.gelu(features)
         return functional.gelu(pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
+
+
+@dataclass(frozen=True, eq=False)
+class _PyramidBeside(LatentPyramid):
+    """A pyramid and the references that it sees."""
+
+    seen: tuple[Reference, ...] = ()
+
+    def __post_init__(self) -> None:
+        """The configuration was checked before."""
+
+    @property
+    def _seen(self) -> tuple[Reference, ...]:
+        return self.seen
+
+    def expected_means(self, step: Tensor) -> Tensor:
+        total = torch.stack([reference.means[-1] for reference in self.seen]).mean(0)
+        return total / torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (total.dim() - 1))
 
 
 def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentTransform
 from inrcodec.models.wavelet import Level, levels_of
 
 _PHASES = 1 << 9
@@ -27,7 +27,7 @@ _PHASES = 1 << 9
 
 
 @dataclass(frozen=True)
-class LatentSpectrum(LatentField):
+class LatentSpectrum(LatentTransform):
     """Configuration of a latent spectrum.
 
     levels: how often the axes of the plane, frames and frequencies, are halved; (4, 6) unless given.

@@ -50,12 +50,16 @@ def random_symbols(field: LatentPyramid, grid: Grid, batch: int, size: float, se
 
 
 def pack(symbols: list[np.ndarray], field: LatentPyramid, grid: Grid, index: int = INDEX) -> bytes:
-    return pack_latents(symbols, index, field, grid, contexts_of(field), integer_weights(float_weights(field)))
+    weights = integer_weights(float_weights(field))
+    return entropy.encode_parts(pack_latents(symbols, index, field, grid, contexts_of(field), weights))
 
 
 def unpack(data: bytes, batch: int, field: LatentPyramid, grid: Grid, index: int = INDEX) -> list[np.ndarray]:
     weights = integer_weights(float_weights(field))
-    return unpack_latents(data, batch, index, field, grid, contexts_of(field), weights)
+    decoder = entropy.Decoder(data)
+    symbols = unpack_latents(decoder, batch, index, field, grid, contexts_of(field), weights)
+    decoder.finish()
+    return symbols
 
 
 def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
@@ -95,7 +99,8 @@ def test_blank_patches_are_nearly_free() -> None:
     for name, value in surely_zero.items():
         if name.endswith("head_bias"):
             value[: max(COLOURS.levels)] = -20
-    data = pack_latents(symbols, INDEX, COLOURS, GRID, contexts_of(COLOURS), integer_weights(surely_zero))
+    weights = integer_weights(surely_zero)
+    data = entropy.encode_parts(pack_latents(symbols, INDEX, COLOURS, GRID, contexts_of(COLOURS), weights))
     count = sum(level.size for level in symbols)
     assert len(data) < count / 1000 + 8
 

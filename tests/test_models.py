@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inrcodec.models import FIELDS, Field, FourierFeatureNetwork, NeRV, Parameters, Siren
+from inrcodec.models import FIELDS, Field, FourierFeatureNetwork, LatentClip, NeRV, Parameters, Siren
 
 SIREN = Siren(2, 3, width=7, depth=4, w0=20.0)
 FFN = FourierFeatureNetwork(3, 2, width=6, depth=3, frequencies=5, scale=3.0)
@@ -224,7 +224,8 @@ def test_default_initialization_has_the_declared_shapes_in_order(name: str) -> N
     assert list(theta) == list(field.shapes())
     assert {value.dtype for value in theta.values()} == {torch.float32}
     assert field.constants <= set(theta)
-    assert theta["head.weight"].shape[0] == len(theta["head.bias"]) == 2
+    for kind in [f"{kind}." for kind in field.kinds] if isinstance(field, LatentClip) else [""]:
+        assert theta[f"{kind}head.weight"].shape[0] == len(theta[f"{kind}head.bias"]) == 2
 
 
 @pytest.mark.parametrize("field", TINY, ids=NAMES)

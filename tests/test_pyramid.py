@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,10 +108,11 @@ def expected_details(
     groups: Sequence[Sequence[int]],
     gain: float,
     bias_of: tuple[int, float],
+    known: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> np.ndarray:
     """Details [C, bands, *half] of one level from its means [C, *half] and symbols, point by point.
 
-    bias_of: the level and kappa.
+    bias_of: the level and kappa. known: means and details of every reference.
     """
     half, bands = low.shape[1:], coded.shape[1]
     grid = tuple(-(-n // 2) if o >= 0 else n for n, o in zip(half, phases[0], strict=True))
@@ -133,7 +135,7 @@ def expected_details(
             for own in range(len(channels)):
                 taps = weight[:, own : len(phases) * len(channels) : len(channels)]
                 taps -= taps.mean(axis=tuple(range(1, taps.ndim)), keepdims=True)
-            inputs = {}
+            inputs, beside = {}, {}
             for point in itertools.product(*(range(n) for n in grid)):
                 seen = []
                 for each in phases:
@@ -144,30 +146,70 @@ def expected_details(
                 for others in groups[:group]:
                     seen += shown(phase, point, others)
                 inputs[point] = np.array(seen)
+                seen = []
+                for means, details in known:
+                    for each in phases:
+                        where = tuple(min(p, n - 1) for p, n in zip(place(each, point), half, strict=True))
+                        seen += [float(gain * (low - means)[(channel, *where)]) for channel in channels]
+                    for each in phases:
+                        where = place(each, point)
+                        inside = all(p < n for p, n in zip(where, half, strict=True))
+                        for channel in channels:
+                            there = details[(channel, slice(None), *where)] if inside else np.zeros(bands)
+                            seen += [float(gain * value) for value in there]
+                beside[point] = np.array(seen)
             table = theta[f"{name}.context.bias"]
             bias = table[level] + kappa * table[-2] + kappa**2 * table[-1]
-            hidden = {point: gelu(h + bias) for point, h in filtered(inputs, weight, grid).items()}
+            first = filtered(inputs, weight, grid)
+            if known:
+                more = filtered(beside, theta[f"{name}.reference.weight"], grid)
+                first = {point: value + more[point] for point, value in first.items()}
+            hidden = {point: gelu(value + bias) for point, value in first.items()}
             second = filtered(hidden, theta[f"{name}.hidden.weight"], grid)
             for point, value in second.items():
                 where = place(phase, point)
                 if not all(p < n for p, n in zip(where, half, strict=True)):
                     continue
-                outputs = theta[f"{name}.head.weight"] @ gelu(value + theta[f"{name}.hidden.bias"]) / gain
+                last = gelu(value + theta[f"{name}.hidden.bias"])
+                outputs = theta[f"{name}.head.weight"] @ last / gain
+                for number, (_, details) in enumerate(known):
+                    rows = slice(number * len(outputs), (number + 1) * len(outputs))
+                    share = theta[f"{name}.share.weight"][rows] @ last + theta[f"{name}.share.bias"][level, rows] + 0.5
+                    outputs = outputs + share * np.concatenate([details[(c, slice(None), *where)] for c in channels])
                 for channel, expected in zip(channels, outputs.reshape(len(channels), bands), strict=True):
                     spot = (channel, slice(None), *where)
                     decoded[spot] = coded[spot] + expected
     return decoded
 
 
+def reference_of(field: LatentPyramid, values: Tensor, grid: Grid, index: int) -> list[tuple[Tensor, Tensor]]:
+    """Means and details of every level, finest first, of one known signal, in units of the step."""
+    levels, delta = field.levels_of(grid), 2 ** (index / 8)
+    *details, low = [level / delta for level in field.analyse(values, grid)]
+    result = []
+    for number in reversed(range(len(levels))):
+        split = details[number].unflatten(1, (field.out_features, -1))
+        result.append((low[0], split[0]))
+        low = synthesise([split, low], [levels[number]], grid.periodic)[0]
+    return result[::-1]
+
+
 def expected_latents(
-    field: LatentPyramid, theta: dict[str, np.ndarray], symbols: Sequence[Tensor], grid: Grid, index: int
+    field: LatentPyramid,
+    theta: dict[str, np.ndarray],
+    symbols: Sequence[Tensor],
+    grid: Grid,
+    index: int,
+    known: Sequence[Tensor] = (),
 ) -> list[Tensor]:
     """Latents of one signal in units of the step."""
     if not field.prediction:
         return list(symbols)
     levels, delta = field.levels_of(grid), 2 ** (index / 8)
     groups = [[0], [1, 2]] if field.out_features == 3 else [list(range(field.out_features))]
-    low, details = symbols[-1], []
+    references = [reference_of(field, values, grid, index) for values in known]
+    coarsest = symbols[-1] + sum(levels_of_one[-1][0] for levels_of_one in references) / max(1, len(references))
+    low, details = coarsest, []
     for number in reversed(range(max(field.levels))):
         level, phases = levels[number], phases_of(field, number)
         decoded = expected_details(
@@ -179,20 +221,29 @@ def expected_latents(
             groups,
             delta * 8 / math.sqrt(2) ** sum(len(each.axes) for each in levels[: number + 1]),
             (number, index / 8 + 3),
+            [
+                (means.numpy(), details_of_one.numpy())
+                for means, details_of_one in (each[number] for each in references)
+            ],
         )
         found = torch.from_numpy(decoded)[None]
         details.append(found.flatten(1, 2))
         low = synthesise([found, low], [level], grid.periodic)[0]
-    return [*details[::-1], symbols[-1]]
+    return [*details[::-1], coarsest]
 
 
 def expected_values(
-    field: LatentPyramid, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, index: int
+    field: LatentPyramid,
+    parameters: Parameters,
+    symbols: Sequence[Tensor],
+    grid: Grid,
+    index: int,
+    known: Sequence[Tensor] = (),
 ) -> np.ndarray:
     """Values of one signal on its own grid, [C, *grid]."""
     theta = {name: value.numpy() for name, value in parameters.items()}
     channels, dimensions, delta = field.out_features, len(grid.shape), 2 ** (index / 8)
-    latents = [delta * level for level in expected_latents(field, theta, symbols, grid, index)]
+    latents = [delta * level for level in expected_latents(field, theta, symbols, grid, index, known)]
     details = [level.unflatten(1, (channels, -1)) for level in latents[:-1]]
     levels = field.levels_of(grid)
     grids = [g[0].numpy() for g in (*synthesise([*details, latents[-1]], levels, grid.periodic), latents[-1])]
@@ -220,6 +271,29 @@ def expected_values(
         restored = theta["head.weight"] @ hidden + theta["head.bias"]
         values[(slice(None), *place)] = linear[(slice(None), *place)] + delta * restored
     return values
+
+
+@pytest.mark.parametrize("grid", [Grid((9, 14), (False, False)), Grid((8, 12), (False, True))])
+def test_values_beside_references_are_the_specified_ones(grid: Grid) -> None:
+    field, index = replace(EXPECTING, references=2), -30
+    parameters, symbols = random_parameters(field), random_symbols(field, grid)
+    known = random_values(field, grid).split(1)
+    step = torch.tensor([float(index)], dtype=torch.float64)
+    beside = field.beside(known, grid)
+    latents = beside.decoded(parameters, symbols, grid, step)
+    values = beside.values(parameters, beside.maps(parameters, latents, grid, step), grid, step)
+    expected = expected_values(field, parameters, symbols, grid, index, known)
+    np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-9)
+
+
+def test_one_reference_is_seen_twice() -> None:
+    field, grid = replace(EXPECTING, references=2), Grid((9, 14), (False, False))
+    parameters, symbols = random_parameters(field), random_symbols(field, grid)
+    known = random_values(field, grid, 1)
+    step = torch.tensor([-30.0], dtype=torch.float64)
+    once, twice = (field.beside(seen, grid).decoded(parameters, symbols, grid, step) for seen in ([known], [known] * 2))
+    for level, other in zip(once, twice, strict=True):
+        torch.testing.assert_close(level, other)
 
 
 @pytest.mark.parametrize(("field", "grid"), FIELDS_AND_GRIDS)

@@ -16,7 +16,7 @@ from torch import Tensor
 from inrcodec.coding.context_model import Costs
 from inrcodec.encoder import encode
 from inrcodec.errors import InitializationError, UsageError
-from inrcodec.latent_fields import pyramid_on
+from inrcodec.latent_coders import pyramid_on
 from inrcodec.meta import pyramid_adaptation, run
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
 from inrcodec.meta.data import PatchSampler

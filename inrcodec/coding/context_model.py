@@ -13,7 +13,7 @@ carried by float64 whose sums stay far below 2^53, so every machine computes the
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,15 +47,20 @@ class ContextModel:
     hidden: width of the network.
     squeeze: number of mixtures of the inputs that their neighbourhood is seen of, where all of it would take too long
         (three axes have many bands and phases); 0: all inputs as they are.
+    kinds: names of the networks, where a field has several; see `LatentField.kinds`.
     """
 
     groups: tuple[int, ...]
     levels: tuple[int, ...]
     hidden: int = 32
     squeeze: int = 0
+    kinds: tuple[str, ...] = ()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight tensor."""
+        if self.kinds:
+            of_one = self.of_one_kind.shapes().items()
+            return {f"{kind}.{name}": shape for kind in self.kinds for name, shape in of_one}
         shapes: dict[str, tuple[int, ...]] = {}
         taps = (3,) * len(self.levels)
         order = self.order
@@ -87,6 +92,10 @@ class ContextModel:
             bound = gain / math.sqrt(fan_in)
             weights[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
         return weights
+
+    @property
+    def of_one_kind(self) -> "ContextModel":
+        return replace(self, kinds=())
 
     @property
     def order(self) -> Order:

@@ -34,6 +34,9 @@ MAGNITUDE_ROW = FLAG_ROW + FLAG_ROWS
 ALL_ROWS = MAGNITUDE_ROW + MAGNITUDE_ROWS
 SYMBOL_LIMIT = 1 << 31  # symbols lie strictly between -SYMBOL_LIMIT and SYMBOL_LIMIT
 
+Part = tuple[np.ndarray, np.ndarray]
+"""Symbols and the rows they are coded with, [n] int64 each."""
+
 _TOTAL_BITS = 16
 _PREFIX_LIMIT = 31  # an exp-Golomb prefix of more ones would be of an excess beyond SYMBOL_LIMIT
 _GOLOMB_ORDERS = np.concatenate(
@@ -55,7 +58,7 @@ def encode(symbols: np.ndarray, rows: np.ndarray) -> bytes:
     return encode_parts([(symbols, rows)])
 
 
-def encode_parts(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
+def encode_parts(parts: Sequence[Part]) -> bytes:
     """Code several (symbols, rows) as one; the rows of a part may depend on the symbols of those before.
 
     Saves some 3 bytes for each part over calls of their own. Shapes and errors are those of `encode`.

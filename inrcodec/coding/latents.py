@@ -1,8 +1,8 @@
-"""One chunk of a latent pyramid: integer symbols to bytes and back.
+"""The latents of some patches: integer symbols to what the entropy coder is given, and back.
 
-A chunk is one run of the entropy coder: first the coarsest means, as differences of neighbours, each group of
-channels under the Laplace model of a row that is coded before them; then the passes of the context model, of each the
-flags that say which symbols are not zero, and for those the signs and the magnitudes less one.
+First the coarsest means, as differences of neighbours, each group of channels under the Laplace model of a row that is
+coded before them; then the passes of the context model, of each the flags that say which symbols are not zero, and for
+those the signs and the magnitudes less one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from inrcodec.coding import entropy
 from inrcodec.coding.context_model import ACTIVATION_UNIT, ContextModel
 from inrcodec.models import Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentTransform
 from inrcodec.models.order import Place
 
 _ROW_ROW = entropy.ZERO_ROW + 16
@@ -26,17 +26,17 @@ _SIGN_ROW = entropy.FLAG_ROW + entropy.EVEN_FLAG
 def pack_latents(
     symbols: Sequence[np.ndarray],
     index: int,
-    field: LatentField,
+    field: LatentTransform,
     grid: Grid,
     contexts: ContextModel,
     weights: Parameters,
-) -> bytes:
-    """Code the symbols of some patches of one grid.
+) -> list[entropy.Part]:
+    """What is coded for the symbols of some patches of one grid.
 
     symbols: int64 [B, C * bands, *half] per level, finest first, and the means [B, C, *coarsest].
     index: of the quantization step. weights: the context model's, int32.
     """
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    parts: list[entropy.Part] = []
     for means in _groups(symbols[-1], field):
         differences = _differences(means).ravel()
         row = _best_row(differences)
@@ -50,20 +50,19 @@ def pack_latents(
         parts.append((nonzero.astype(np.int64), _rows(flags, entropy.FLAG_ROW)))
         parts.append(((kept < 0).astype(np.int64), np.full(len(kept), _SIGN_ROW)))
         parts.append((np.abs(kept) - 1, _rows(scales, entropy.MAGNITUDE_ROW)[nonzero]))
-    return entropy.encode_parts(parts)
+    return parts
 
 
 def unpack_latents(
-    data: bytes,
+    decoder: entropy.Decoder,
     batch: int,
     index: int,
-    field: LatentField,
+    field: LatentTransform,
     grid: Grid,
     contexts: ContextModel,
     weights: Parameters,
 ) -> list[np.ndarray]:
     """The symbols that `pack_latents` was given for `batch` patches. Raises: CorruptFile."""
-    decoder = entropy.Decoder(data)
     *shapes, coarsest = [(batch, *shape) for shape in field.latent_shapes(grid)]
     means = np.zeros(coarsest, np.int64)
     for group in _groups(means, field):
@@ -80,14 +79,13 @@ def unpack_latents(
         decoded[nonzero] = (1 - 2 * signs) * (1 + decoder.decode(_rows(scales, entropy.MAGNITUDE_ROW)[nonzero]))
         symbols[place.level][place.index] = decoded.reshape(flags.shape)
         magnitudes[place.level][place.index] = torch.from_numpy(np.abs(decoded)).reshape(flags.shape).double()
-    decoder.finish()
     return [*symbols, means]
 
 
 def _passes(
     magnitudes: list[Tensor],
     index: int,
-    field: LatentField,
+    field: LatentTransform,
     grid: Grid,
     contexts: ContextModel,
     weights: Parameters,
@@ -104,7 +102,7 @@ def _rows(rows: Tensor, first: int) -> np.ndarray:
     return rows.reshape(-1).numpy().astype(np.int64) + first
 
 
-def _groups(means: np.ndarray, field: LatentField) -> list[np.ndarray]:
+def _groups(means: np.ndarray, field: LatentTransform) -> list[np.ndarray]:
     """Views of the channels of every group."""
     ends = np.cumsum(field.groups)
     return [means[:, end - size : end] for end, size in zip(ends, field.groups, strict=True)]

@@ -224,7 +224,8 @@ def _prior(
     document: dict[str, Any], tensors: dict[str, Tensor], model: Field, adapted: dict[str, tuple[int, ...]]
 ) -> CodingPrior | ContextPrior:
     if isinstance(model, LatentField):
-        contexts = ContextModel(model.groups, model.levels, document["hidden"], document.get("squeeze", 0))
+        hidden, squeeze = document["hidden"], document.get("squeeze", 0)
+        contexts = ContextModel(model.groups, model.levels, hidden, squeeze, model.kinds)
         shapes = contexts.shapes()
         weights = {name: _tensor(tensors, f"contexts/{name}", torch.int32, shape) for name, shape in shapes.items()}
         if any(int(value.long().abs().max()) >= LARGEST_WEIGHT for value in weights.values()):

@@ -13,7 +13,7 @@ from inrcodec.coding.context_model import ContextModel, Costs
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
 from inrcodec.meta.latent_step_sizes import StepSizes, latent_step_sizes
 from inrcodec.models import Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, condition_of
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentTransform, condition_of
 from inrcodec.models.order import Place
 
 CURVATURE = 14.4
@@ -38,7 +38,7 @@ class Pyramid:
     log_step_sizes: see `inrcodec.meta.latent_step_sizes`. adaptation: the K steps they were learned for.
     """
 
-    field: LatentField
+    field: LatentTransform
     shared: Parameters
     contexts: ContextModel
     weights: Parameters

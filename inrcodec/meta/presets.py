@@ -10,6 +10,7 @@ from inrcodec.models import (
     FIELDS,
     Field,
     FourierFeatureNetwork,
+    LatentClip,
     LatentField,
     LatentPyramid,
     LatentSpectrum,
@@ -100,9 +101,12 @@ def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Prese
 
 
 def _latent(modality: str, field: str) -> Preset:
+    if (modality, field) == ("video", "clip"):
+        return _clip()
     crop = LATENT_CROPS[modality]
     if field != LATENT_FIELDS[modality].name:
-        raise UsageError(f"the latent field for {modality} is not {field!r}: choose {LATENT_FIELDS[modality].name}")
+        names = LATENT_FIELDS[modality].name + (" or clip" if modality == "video" else "")
+        raise UsageError(f"the latent field for {modality} is not {field!r}: choose {names}")
     return Preset(
         model=LATENT_FIELDS[modality],
         patches=LATENT_PATCHES[modality],
@@ -120,6 +124,18 @@ def _latent(modality: str, field: str) -> Preset:
         crop=crop,
         hidden=32,
         squeeze=12 if modality == "video" else 0,
+    )
+
+
+def _clip() -> Preset:
+    """As for images, but for what concerns time."""
+    pictures = _latent("image", "pyramid")
+    return replace(
+        pictures,
+        model=LatentClip(3, 3, (6, 6)),
+        patches=PatchConfig((32, 384, 384), (0, 16, 16), normalize=False),
+        training=replace(pictures.training, batch=4),
+        crop=(9, 160, 160),
     )
 
 

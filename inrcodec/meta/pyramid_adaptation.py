@@ -40,7 +40,7 @@ def adapt_latents(
     steps: gradient steps after the first, each followed by new decisions.
     trade_off: [B] lambda; the one the step is made for unless given.
     rescaling: of moves for which the step sizes were learned on a pruned context; see `inrcodec.meta.adaptation.adapt`.
-    Returns the symbols of every level, finest first, and of the coarsest means, as `LatentField.latent_shapes`.
+    Returns the symbols of every level, finest first, and of the coarsest means, as `LatentTransform.latent_shapes`.
     """
     task = Task.of(pyramid, values, grid, step, trade_off)
     state = first_state(pyramid, task)
@@ -81,7 +81,8 @@ def first_state(pyramid: Pyramid, task: Task, training: Training | None = None) 
     with torch.no_grad():
         *targets, means = [latents / scale for latents in pyramid.field.analyse(task.values, task.grid)]
     prices = [torch.zeros_like(target) for target in targets]
-    return _decided(pyramid, task, targets, targets, prices, torch.round(means), 0, training)
+    means = torch.round(means - pyramid.field.expected_means(task.step))
+    return _decided(pyramid, task, targets, targets, prices, means, 0, training)
 
 
 def next_state(

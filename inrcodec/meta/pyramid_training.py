@@ -21,7 +21,7 @@ from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
 from inrcodec.meta.pyramid_adaptation import adapt_for_training, adapt_latents, best_symbols
 from inrcodec.meta.training import MAX_DIVERGED, OuterLoss, TrainingConfig, load_tensors, save_tensors, scheduled
 from inrcodec.models import Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentField, LatentTransform
 from inrcodec.models.order import Place
 
 PLAIN_SHARE = 0.5
@@ -65,7 +65,7 @@ class PyramidTrainer:
         self.step = 0
         self.diverged = 0
         self.started = False
-        self.contexts = ContextModel(model.groups, model.levels, hidden, squeeze)
+        self.contexts = ContextModel(model.groups, model.levels, hidden, squeeze, model.kinds)
         self.theta_0 = _learned(model.initialize(generator), device)
         self.weights = _learned(self.contexts.initialize(generator), device)
         sizes = initial_latent_step_sizes(
@@ -107,16 +107,7 @@ class PyramidTrainer:
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + self.step) % 2**63)
         finest, coarsest = config.quantization
         steps = torch.randint(finest, coarsest + 1, (len(values),), generator=generator).to(values)
-        variant = int(torch.randint(self.model.variants, (), generator=generator))
-        pyramid = Pyramid(
-            self.model.variant(variant),
-            self.theta_0,
-            self.contexts,
-            self.weights,
-            self.log_step_sizes,
-            config.adaptation,
-        )
-        task = Task.of(pyramid, values, self.grid, steps)
+        pyramid, task = self._task(values, steps, generator)
         distance = torch.zeros_like(steps)
         if self.step < (1 - config.second_order) * config.outer_steps:
             error, bits = objective_to_learn(pyramid, self._symbols(pyramid, task), task)
@@ -126,7 +117,7 @@ class PyramidTrainer:
             bits = bits + state.choice
             if config.bootstrap_steps and config.bootstrap_weight:
                 distance = bootstrap_distance(pyramid, task, state, range(index, index + config.bootstrap_steps))
-        rate = bits / values[0, 0].numel()
+        rate = bits / task.values[0, 0].numel()
         trade_off = torch.tensor([trade_off_of_step(int(step), values.shape[1]) for step in steps]).to(values)
         loss = torch.log(error / trade_off + rate + FLOOR).mean() + config.bootstrap_weight * distance.mean()
         self.optimizer.zero_grad()
@@ -142,6 +133,13 @@ class PyramidTrainer:
                 raise UsageError(f"meta-training diverged at outer step {self.step}: use a smaller --outer-step-size")
         self.step += 1
         return OuterLoss(loss.detach(), error.mean().detach(), distance.mean().detach())
+
+    def _task(self, values: Tensor, steps: Tensor, generator: torch.Generator) -> tuple[Pyramid, Task]:
+        """What is adapted to patches [B, C, *grid.shape] at indices of the quantization step [B], and its networks."""
+        field = self.model.variant(int(torch.randint(self.model.variants, (), generator=generator)))
+        assert isinstance(field, LatentTransform)
+        pyramid = Pyramid(field, self.theta_0, self.contexts, self.weights, self.log_step_sizes, self.config.adaptation)
+        return pyramid, Task.of(pyramid, values, self.grid, steps)
 
     def _symbols(self, pyramid: Pyramid, task: Task) -> list[Tensor]:
         """Where the objective is descended at latents that stay."""

@@ -14,13 +14,15 @@ import safetensors.torch
 import torch
 
 from inrcodec import __version__
+from inrcodec.clip_coder import ClipCoder
 from inrcodec.coding.context_model import WEIGHT_UNIT
 from inrcodec.coding.quantization import unflatten
 from inrcodec.coding.rate_distortion import STEP_LIMIT, choose_quantizer
 from inrcodec.errors import InrcodecError, UsageError
-from inrcodec.latent_fields import pyramid_on
+from inrcodec.latent_coders import Adaptation, pyramid_on
 from inrcodec.meta.adaptation import SHARED, signal_losses
 from inrcodec.meta.card import model_card
+from inrcodec.meta.clip_training import ClipTrainer
 from inrcodec.meta.data import PatchContexts, PatchSampler
 from inrcodec.meta.initialization import CodingPrior, ContextPrior, Initialization
 from inrcodec.meta.latent_objective import step_of_trade_off
@@ -28,7 +30,8 @@ from inrcodec.meta.presets import Preset
 from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant
 from inrcodec.meta.pyramid_training import PyramidTrainer
 from inrcodec.meta.training import MetaTrainer, TrainingConfig
-from inrcodec.models.latent import Grid, LatentField
+from inrcodec.models import LatentClip, LatentField, Parameters
+from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, trade_off_of_quality
 from inrcodec.signals import find_files, read, write_whole
 from inrcodec.signals.signal import Signal
@@ -38,6 +41,7 @@ CHECKPOINT_SECONDS = 60.0
 PRIOR_PATCHES = 512
 EVALUATION_PATCHES = 128
 PYRAMID_EVALUATION_PATCHES = 24
+CLIP_EVALUATION_PATCHES = 6
 RANDOM_STEP_SIZES = (1e-3, 1e-2, 1e-1, 1.0)
 """Inner step sizes tried for the random initialization, so that it is compared at its best."""
 
@@ -138,7 +142,8 @@ def meta_train(
     }
     if isinstance(trainer, PyramidTrainer):
         initialization = pyramid_initialization(modality, preset, trainer, provenance)
-        evaluation: dict[str, Any] = evaluate_pyramid(initialization, held_out, preset, device)
+        judge = evaluate_clip if isinstance(preset.model, LatentClip) else evaluate_pyramid
+        evaluation: dict[str, Any] = judge(initialization, held_out, preset, device)
     else:
         initialization = finish(modality, preset, trainer, sampler, provenance, device)
         evaluation = evaluate(initialization, held_out, device)
@@ -155,18 +160,28 @@ Trainer = MetaTrainer | PyramidTrainer
 def _trainer(preset: Preset, device: torch.device) -> Trainer:
     if isinstance(preset.model, LatentField):
         shape = preset.training_patches.shape
-        return PyramidTrainer(preset.model, preset.training, shape, preset.hidden or 32, device, preset.squeeze)
+        kind = ClipTrainer if isinstance(preset.model, LatentClip) else PyramidTrainer
+        return kind(preset.model, preset.training, shape, preset.hidden or 32, device, preset.squeeze)
     return MetaTrainer(preset.model, preset.training, device)
 
 
 def _start_from(trainer: Trainer, start: Initialization, modality: str) -> None:
-    """Take over the tensors of an initialization that fit. Raises: UsageError if none does."""
-    if start.modality != modality:
+    """Take over the tensors of an initialization that fit. Raises: UsageError if none does.
+
+    A clip can start from a pyramid for images, whose tensors are those of all its pictures.
+    """
+    from_pictures = (start.modality, start.model.name) == ("image", "pyramid")
+    kinds = trainer.model.kinds if isinstance(trainer.model, LatentClip) and from_pictures else ()
+    if start.modality != modality and not kinds:
         raise UsageError(f"the initialization to start from is for {start.modality}, not for {modality}")
-    pairs = [(trainer.theta_0, start.theta_0)]
+
+    def named(found: Parameters) -> Parameters:
+        return {f"{kind}.{name}": value for kind in kinds for name, value in found.items()} if kinds else found
+
+    pairs = [(trainer.theta_0, named(start.theta_0))]
     if isinstance(trainer, PyramidTrainer) and isinstance(start.prior, ContextPrior):
         trained = {name: value.float() / WEIGHT_UNIT for name, value in start.prior.weights.items()}
-        pairs.append((trainer.weights, trained))
+        pairs.append((trainer.weights, named(trained)))
         trainer.started = True
     if trainer.config.learned_step_sizes != "none":
         pairs.append((trainer.log_step_sizes, start.log_step_sizes))
@@ -176,7 +191,7 @@ def _start_from(trainer: Trainer, start: Initialization, modality: str) -> None:
         for name, value in own.items()
         if name in found and found[name].shape == value.shape
     ]
-    if trainer.model.name != start.model.name or not fitting:
+    if not (kinds or trainer.model.name == start.model.name) or not fitting:
         raise UsageError(f"no tensor of the initialization to start from, a {start.model.name}, fits the field")
     for value, found in fitting:
         value.data.copy_(found)
@@ -298,6 +313,32 @@ def evaluate_pyramid(
                 bits = pyramid.bits(symbols, grid, step, [level.abs() for level in symbols]) / values[0, 0].numel()
             psnr = float((-10 * torch.log10(error.clamp_min(1e-12))).mean())
             results[str(quality)][str(steps)] = {"bits": round(float(bits.mean()), 4), "psnr": round(psnr, 2)}
+    return results
+
+
+def evaluate_clip(
+    initialization: Initialization, held_out: PatchSampler, preset: Preset, device: torch.device
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The same of clips, of which each is coded and decoded, with the bits of its motion."""
+    shape = preset.training_patches.shape
+    contexts = held_out.batch(0, CLIP_EVALUATION_PATCHES).context(device)
+    clips = contexts.values.transpose(1, 2).unflatten(2, shape).split(1)
+    grid = Grid(shape, (False,) * len(shape))
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for quality in (20, 40, 60):
+        trade_off = trade_off_of_quality(quality)
+        coder = ClipCoder(initialization, grid, step_of_trade_off(trade_off, clips[0].shape[1]), 0, device)
+        results[str(quality)] = {}
+        for steps in (0, 2):
+            bits, psnr = 0.0, 0.0
+            for clip in clips:
+                chunk = coder.encode(clip, Adaptation(trade_off, steps))
+                symbols = [torch.from_numpy(level).float().to(device) for level in coder.symbols(chunk, 1)]
+                with torch.no_grad():
+                    shown = coder.values_at(symbols, [np.arange(size) for size in shape])
+                bits += 8 * len(chunk) / math.prod(shape) / len(clips)
+                psnr -= 10 * math.log10(max(float((shown - clip).square().mean()), 1e-12)) / len(clips)
+            results[str(quality)][str(steps)] = {"bits": round(bits, 4), "psnr": round(psnr, 2)}
     return results
 
 

@@ -1,0 +1,153 @@
+"""Clips to bytes and back: stage by stage, each the motion of its pictures and then their latents."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrcodec.coding import entropy
+from inrcodec.coding.latents import pack_latents, unpack_latents
+from inrcodec.coding.motion import pack_motion, unpack_motion
+from inrcodec.latent_coders import (
+    MAX_STEP,
+    MIN_STEP,
+    Adaptation,
+    LatentCoder,
+    adapted,
+    integers,
+    latent_parts,
+    pyramid_on,
+)
+from inrcodec.meta.latent_objective import Pyramid
+from inrcodec.models import Parameters
+from inrcodec.models.clip import INTER, INTRA, LatentClip, Stage, stages_of
+from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, of_kind
+from inrcodec.models.motion import motion_shape, moved
+from inrcodec.models.pyramid import LatentPyramid, resample
+from inrcodec.motion_search import find_motion
+
+
+class ClipCoder(LatentCoder):
+    """Of latent clips.
+
+    The symbols of a chunk are, for one stage after the other, where there are references the vectors
+    [B, references, pictures, 2, *blocks], and then the latents of every level and the means, [B, pictures, ...].
+    """
+
+    @property
+    def size(self) -> int:
+        shapes = self._clip.picture(INTRA).latent_shapes(self._picture)
+        return self.grid.shape[0] * sum(math.prod(shape) for shape in shapes)
+
+    def encode(self, values: Tensor, adaptation: Adaptation) -> bytes:
+        parts: list[entropy.Part] = []
+        known: dict[int, Tensor] = {}
+        for stage in self._stages:
+            step = self._step(stage)
+            pictures = _pictures(stage.pictures, values.unbind(2))
+            references = _references(stage, known)
+            scale = torch.full((len(pictures),), 2 ** (step / STEPS_PER_OCTAVE), device=self.device)
+            motion = [find_motion(pictures, each, scale) for each in references]
+            if motion:
+                parts += pack_motion(integers(torch.cat(motion)))
+            pyramid = self._pyramid(stage, references, motion)
+            # Each stage trades at its own step, so that what others see is finer than what nobody does.
+            trade_off = adaptation.trade_off * 4 ** ((step - self.step) / STEPS_PER_OCTAVE)
+            symbols = adapted(pyramid, pictures, self._picture, step, replace(adaptation, trade_off=trade_off))
+            coded = [integers(level) for level in symbols]
+            parts += pack_latents(coded, step, pyramid.field, self._picture, pyramid.contexts, self._weights(stage))
+            with torch.no_grad():
+                shown = pyramid.values(symbols, self._picture, torch.full_like(scale, step))
+            known |= _by_number(stage, shown)
+        return entropy.encode_parts(parts)
+
+    def symbols(self, chunk: bytes, count: int) -> list[np.ndarray]:
+        decoder = entropy.Decoder(chunk)
+        blocks = motion_shape(self._picture.shape)
+        result = []
+        for stage in self._stages:
+            pictures = len(stage.pictures)
+            if stage.references:
+                seen = len(stage.references[0])
+                motion = unpack_motion(decoder, (seen * count * pictures, *blocks))
+                result.append(motion.reshape(seen, count, pictures, *blocks).swapaxes(0, 1))
+            pyramid, weights, step = self._networks[stage.kind], self._weights(stage), self._step(stage)
+            latents = unpack_latents(
+                decoder, count * pictures, step, pyramid.field, self._picture, pyramid.contexts, weights
+            )
+            result += [level.reshape(count, pictures, *level.shape[1:]) for level in latents]
+        decoder.finish()
+        return result
+
+    def values_at(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
+        times, *places = positions
+        left = iter(symbols)
+        known: dict[int, Tensor] = {}
+        asked: dict[int, Tensor] = {}
+        for stage in self._stages:
+            references = _references(stage, known)
+            motion = list(next(left)[0]) if references else []
+            pyramid = self._pyramid(stage, references, motion)
+            field, shared = pyramid.field, pyramid.shared
+            latents = [next(left)[0] for _ in field.latent_shapes(self._picture)]
+            step = torch.full((len(stage.pictures),), float(self._step(stage)), device=self.device)
+            maps = field.maps(shared, field.decoded(shared, latents, self._picture, step), self._picture, step)
+            known |= _by_number(stage, field.values(shared, maps, self._picture, step))
+            asked |= _by_number(stage, field.values_at(shared, maps, places, self._picture, step))
+        shown = torch.stack([asked[number] for number in sorted(asked)], 2)
+        return resample(shown, [times, *(np.arange(len(along)) for along in places)], self.grid.periodic)
+
+    @property
+    def _clip(self) -> LatentClip:
+        clip = latent_parts(self.initialization)[0]
+        assert isinstance(clip, LatentClip)
+        return clip
+
+    @property
+    def _stages(self) -> list[Stage]:
+        return stages_of(self.grid.shape[0])
+
+    @property
+    def _picture(self) -> Grid:
+        """The grid of a picture."""
+        return Grid(self.grid.shape[1:], self.grid.periodic[1:])
+
+    @cached_property
+    def _networks(self) -> dict[str, Pyramid]:
+        return {kind: pyramid_on(self.initialization, self.device, kind=kind) for kind in (INTRA, INTER)}
+
+    def _weights(self, stage: Stage) -> Parameters:
+        """The entropy model's, as it is coded with."""
+        return of_kind(latent_parts(self.initialization)[1].weights, stage.kind)
+
+    def _step(self, stage: Stage) -> int:
+        return min(max(self.step + stage.offset, MIN_STEP), MAX_STEP)
+
+    def _pyramid(self, stage: Stage, references: Sequence[Tensor], motion: Sequence[Tensor]) -> Pyramid:
+        """The field of a stage's pictures, which see their references moved along."""
+        pyramid = self._networks[stage.kind]
+        if not references:
+            return pyramid
+        assert isinstance(pyramid.field, LatentPyramid)
+        seen = [moved(each, vectors) for each, vectors in zip(references, motion, strict=True)]
+        return replace(pyramid, field=pyramid.field.beside(seen, self._picture))
+
+
+def _references(stage: Stage, known: dict[int, Tensor]) -> list[Tensor]:
+    """What the pictures of a stage see, the first reference of each and then the second: [B * pictures, C, H, W]."""
+    return [_pictures(numbers, known) for numbers in zip(*stage.references, strict=True)]
+
+
+def _pictures(numbers: Sequence[int], pictures: dict[int, Tensor] | Sequence[Tensor]) -> Tensor:
+    """[B * len(numbers), C, H, W] from pictures [B, C, H, W]."""
+    return torch.stack([pictures[number] for number in numbers], 1).flatten(0, 1)
+
+
+def _by_number(stage: Stage, shown: Tensor) -> dict[int, Tensor]:
+    """Inverse of `_pictures`, each within [0, 1]."""
+    parts = shown.clamp(0, 1).unflatten(0, (-1, len(stage.pictures))).unbind(1)
+    return dict(zip(stage.pictures, parts, strict=True))
