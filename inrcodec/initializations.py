@@ -11,7 +11,7 @@ from inrcodec.meta.initialization import IDENTIFIER_BYTES, SUFFIX, Initializatio
 
 DEFAULTS: dict[str, str] = {
     "image": "image-pyramid",
-    "video": "video-pyramid",
+    "video": "video-clip",
     "audio": "audio-spectrum",
     "climate": "climate-pyramid",
 }

@@ -29,7 +29,7 @@ from inrcodec.signals.signal import Axis, Signal
 HERE = Path(__file__).parent
 FIELDS = {
     "image": ("siren", "ffn", "pyramid"),
-    "video": ("siren", "ffn", "nerv", "pyramid"),
+    "video": ("siren", "ffn", "nerv", "pyramid", "clip"),
     "audio": ("siren", "ffn", "spectrum"),
     "climate": ("siren", "ffn", "pyramid", "bound"),
 }
