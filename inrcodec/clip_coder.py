@@ -99,7 +99,7 @@ class ClipCoder(LatentCoder):
             known |= _by_number(stage, field.values(shared, maps, self._picture, step))
             asked |= _by_number(stage, field.values_at(shared, maps, places, self._picture, step))
         shown = torch.stack([asked[number] for number in sorted(asked)], 2)
-        return resample(shown, [times, *(np.arange(len(along)) for along in places)], self.grid.periodic)
+        return resample(shown, [times, *(np.arange(len(along)) for along in places)], (False,) * len(positions))
 
     @property
     def _clip(self) -> LatentClip:

@@ -25,6 +25,7 @@ from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.latent_objective import step_of_trade_off
 from inrcodec.meta.pyramid_adaptation import best_variant
 from inrcodec.models import LatentClip
+from inrcodec.models.clip import MAX_PICTURES
 from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_layout
@@ -163,6 +164,8 @@ def check_header(header: StreamHeader, initialization: Initialization) -> None:
             f"the signal {header.name!r} has the quantization steps {header.steps!r:.80}, shifts {header.shifts!r:.80}"
         )
     patches, shape = patch_layout(header.axes, initialization.patches)
+    if isinstance(field, LatentClip) and shape[0] > MAX_PICTURES:
+        raise CorruptFile(f"the signal {header.name!r} has clips of {shape[0]} pictures, more than {MAX_PICTURES}")
     size = coder_of(initialization, Grid(shape, (False,) * len(shape)), step, variant, torch.device("cpu")).size
     if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
         raise CorruptFile(

@@ -29,6 +29,9 @@ between it and its neighbours are halved."""
 
 _INTRA_OFFSET = 8
 
+MAX_PICTURES = 1 << 10
+"""Pictures of a patch: they are decoded one after the other, so their number bounds the time that takes."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -49,9 +52,9 @@ class Stage:
 
 def stages_of(count: int) -> list[Stage]:
     """The stages of a clip of `count` pictures, in coding order."""
-    stages = [Stage((0,), (), -_INTRA_OFFSET)]
     if count == 1:
-        return stages
+        return [Stage((0,), (), 0)]
+    stages = [Stage((0,), (), -_INTRA_OFFSET)]
     gaps = [(0, count - 1)]
     layers: list[list[tuple[int, int, int]]] = []
     while gaps:

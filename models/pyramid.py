@@ -80,12 +80,12 @@ class LatentPyramid(LatentTransform):
         return shapes | (self._predictor.shapes() if self.prediction else {})
 
     def initialize(self, generator: torch.Generator) -> Parameters:
-        """Random shared parameters; heads are zero, so that the field is linear at first."""
+        """Random shared parameters; heads are zero, so that the field is linear at first and sees references' mean."""
         parameters = {}
         for name, shape in self.shapes().items():
             bound = 1 / math.sqrt(math.prod(shape[1:]))
             parameters[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
-            if "head" in name or name.endswith("bias"):
+            if "head" in name or "share" in name or name.endswith("bias"):
                 parameters[name] = torch.zeros(shape)
         return parameters
 

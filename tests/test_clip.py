@@ -19,7 +19,7 @@ from inrcodec.meta.clip_training import ClipTrainer
 from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.latent_objective import trade_off_of_step
 from inrcodec.meta.presets import Preset, preset
-from inrcodec.meta.pyramid_training import PyramidTrainer
+from inrcodec.meta.pyramid_training import PyramidTrainer, nearest_symbols
 from inrcodec.meta.run import TrainingData, meta_train, pyramid_initialization
 from inrcodec.models import LatentClip
 from inrcodec.models.clip import STAGE_PICTURES, stages_of
@@ -113,6 +113,20 @@ def test_stages_code_every_picture_after_those_it_sees(count: int) -> None:
     assert sorted(done) == list(range(count))
 
 
+def test_what_sees_others_starts_near_them() -> None:
+    """Before anything is learned, too, symbols are what differs from the pictures that are seen."""
+    settings = tiny()
+    trainer = ClipTrainer(settings.model, settings.training, (5, 24, 40), 4, CPU)
+    values = clip_of([texture(24, 40)[:, :40]] * 5)
+    steps = torch.tensor([-40.0])
+    trainer.step = 1
+    pyramid, task = trainer._task(values, steps, torch.Generator().manual_seed(0))
+    symbols = nearest_symbols(pyramid, task)
+    with torch.no_grad():
+        error = float((pyramid.values(symbols, task.grid, steps) - task.values).square().mean())
+    assert error < 2 ** (2 * -40 / 8)
+
+
 def test_stages_of_nine_pictures() -> None:
     stages = stages_of(9)
     assert [stage.pictures for stage in stages] == [(0,), (8,), (4,), (2, 6), (1, 3, 5, 7)]
@@ -141,7 +155,7 @@ def nonzero(pictures: list[np.ndarray]) -> int:
 
 def test_what_stands_still_needs_no_symbols() -> None:
     still = texture(48, 48)
-    assert nonzero([still] * 9) < 1.25 * nonzero([still])
+    assert nonzero([still] * 9) < 1.25 * nonzero([still] * 2)
 
 
 def test_what_moves_is_found() -> None:

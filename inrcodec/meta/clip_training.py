@@ -35,7 +35,7 @@ class ClipTrainer(PyramidTrainer):
 
     def _task(self, values: Tensor, steps: Tensor, generator: torch.Generator) -> tuple[Pyramid, Task]:
         count = values.shape[2]
-        if self.step % ALONE == 0:
+        if self.step % ALONE == 0 or count == 1:
             pyramid = self._pyramid(INTRA)
             return pyramid, Task.of(pyramid, *_middle(values[:, :, count // 2]), steps)
         picture, references = _neighbours(values, generator)

@@ -144,8 +144,7 @@ class PyramidTrainer:
     def _symbols(self, pyramid: Pyramid, task: Task) -> list[Tensor]:
         """Where the objective is descended at latents that stay."""
         if self.step < UNTRAINED_STEPS and not self.started:
-            scale = task.spread(1 / torch.exp2(task.step / STEPS_PER_OCTAVE))
-            return [torch.round(level * scale) for level in pyramid.field.analyse(task.values, task.grid)]
+            return nearest_symbols(pyramid, task)
         plain = self.step < PLAIN_SHARE * self.config.outer_steps
         steps = 0 if plain else FIRST_ORDER_STEPS
         return adapt_latents(pyramid, task.values, task.grid, task.step, steps=steps, rescaling="none")
@@ -172,6 +171,23 @@ class PyramidTrainer:
         self.diverged = int(tensors["diverged"])
         self.started = bool(tensors.get("started", 0))
         load_tensors(tensors, self._groups, self.optimizer)
+
+
+def nearest_symbols(pyramid: Pyramid, task: Task) -> list[Tensor]:
+    """The symbols whose latents are nearest to those of the signal, whatever they cost."""
+    scale = task.spread(torch.exp2(task.step / STEPS_PER_OCTAVE))
+    *targets, means = [level / scale for level in pyramid.field.analyse(task.values, task.grid)]
+    means = torch.round(means - pyramid.field.expected_means(task.step))
+    details = [torch.zeros_like(target) for target in targets]
+
+    def choose(place: Place, expected: Tensor) -> Tensor:
+        symbols = torch.round(targets[place.level][place.index] - expected)
+        details[place.level][place.index] = symbols
+        return symbols
+
+    with torch.no_grad():
+        pyramid.field.latents(pyramid.shared, means, task.grid, task.step, choose)
+    return [*details, means]
 
 
 def objective_to_learn(
