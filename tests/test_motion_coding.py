@@ -1,5 +1,6 @@
 """Motion: fields of vectors to parts of the entropy coder and back."""
 
+import math
 import tracemalloc
 
 import numpy as np
@@ -285,3 +286,14 @@ def test_what_follows_is_left_to_the_caller() -> None:
     np.testing.assert_array_equal(unpack_motion(decoder, motion.shape), motion)
     assert decoder.decode(after[1]).tolist() == [3, -2]
     decoder.finish()
+
+
+def test_memory_follows_the_blocks_however_flat_the_field() -> None:
+    shape = (1, 2, 1, 1 << 14)
+    tracemalloc.start()
+    try:
+        unpack_motion(entropy.Decoder(b""), shape)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 400 * math.prod(shape)

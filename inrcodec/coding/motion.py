@@ -116,9 +116,14 @@ def _passes(motion: np.ndarray) -> Iterator[_Pass]:
 def _neighbours(motion: np.ndarray, index: tuple[slice, ...], offsets: list[tuple[int, int]]) -> np.ndarray:
     """What stands at these offsets from the components at `index`: [offsets, N, 2, rows, columns]."""
     down, across = motion.shape[2:]
-    edge = max(max(offset) for offset in offsets)
-    padded = np.pad(motion, ((0, 0), (0, 0), (edge, edge), (edge, edge)), constant_values=_UNKNOWN)
-    return np.stack([padded[:, :, edge + y :, edge + x :][:, :, :down, :across][index] for y, x in offsets])
+    rows, columns = np.arange(down)[index[2]], np.arange(across)[index[3]]
+    found = []
+    for y, x in offsets:
+        row, column = (rows + y)[:, None], columns + x
+        inside = (row >= 0) & (row < down) & (column >= 0) & (column < across)
+        values = motion[:, :, row.clip(0, down - 1), column.clip(0, across - 1)]
+        found.append(np.where(inside, values, _UNKNOWN))
+    return np.stack(found)
 
 
 def _expected(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
