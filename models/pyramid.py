@@ -118,10 +118,10 @@ class LatentPyramid(LatentTransform):
 
     def _reference(self, values: Tensor, grid: Grid) -> Reference:
         *details, low = self.analyse(values, grid)
-        means = []
-        for detail, level in zip(reversed(details), reversed(self.levels_of(grid)), strict=True):
-            means.append(low)
+        means = [low]
+        for detail, level in zip(details[:0:-1], self.levels_of(grid)[:0:-1], strict=True):
             low = join(low, detail.unflatten(1, (self.out_features, -1)), level, grid.periodic)
+            means.append(low)
         return Reference(details, means[::-1])
 
     @property
