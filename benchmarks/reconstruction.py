@@ -18,8 +18,8 @@ from inrcodec.cli import console
 from inrcodec.device import pick_device
 from inrcodec.encoder import check_fit
 from inrcodec.errors import UsageError
+from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
 from inrcodec.meta.initialization import CodingPrior, Initialization
-from inrcodec.meta.run import RANDOM_STEP_SIZES
 
 STRIP_STEPS = (0, 4, 8, 16)
 

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def tiny_initializations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with "tiny-image" and "tiny-audio", made by a few outer steps; their cards beside them."""
-    from inrcodec.meta import run
+    from inrcodec.meta import evaluation, run
     from inrcodec.meta.presets import preset
     from inrcodec.patches import PatchConfig
 
@@ -25,7 +25,7 @@ def tiny_initializations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "PRIOR_PATCHES", 16)
-        patch.setattr(run, "EVALUATION_PATCHES", 4)
+        patch.setattr(evaluation, "WEIGHT_PATCHES", 4)
         for modality, (make, patches) in kinds.items():
             usual = preset(modality)
             tiny = replace(

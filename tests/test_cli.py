@@ -443,10 +443,10 @@ def test_inits_reports_damaged_files(
 
 @pytest.fixture
 def quick_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    from inrcodec.meta import run
+    from inrcodec.meta import evaluation, run
 
     monkeypatch.setattr(run, "PRIOR_PATCHES", 8)
-    monkeypatch.setattr(run, "EVALUATION_PATCHES", 2)
+    monkeypatch.setattr(evaluation, "WEIGHT_PATCHES", 2)
 
 
 def test_meta_train(run: Run, folder: Path, quick_evaluation: None) -> None:

@@ -34,7 +34,7 @@ STEP = -30
 
 @pytest.fixture(autouse=True)
 def _evaluated_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inrcodec.meta.run.CLIP_EVALUATION_PATCHES", 1)
+    monkeypatch.setattr("inrcodec.meta.evaluation.CLIP_PATCHES", 1)
 
 
 def tiny() -> Preset:

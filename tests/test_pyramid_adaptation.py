@@ -17,7 +17,7 @@ from inrcodec.coding.context_model import Costs
 from inrcodec.encoder import encode
 from inrcodec.errors import InitializationError, UsageError
 from inrcodec.latent_coders import pyramid_on
-from inrcodec.meta import pyramid_adaptation, run
+from inrcodec.meta import evaluation, pyramid_adaptation
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
 from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.decisions import decide
@@ -75,7 +75,7 @@ def values() -> Tensor:
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "PYRAMID_EVALUATION_PATCHES", 1)
+        patch.setattr(evaluation, "LATENT_PATCHES", 1)
         yield
 
 

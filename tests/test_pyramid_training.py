@@ -16,7 +16,7 @@ from waves import tiny_image
 from inrcodec import metrics
 from inrcodec.encoder import encode
 from inrcodec.errors import UsageError
-from inrcodec.meta import run
+from inrcodec.meta import evaluation, run
 from inrcodec.meta.adaptation import AdaptationConfig
 from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import Initialization
@@ -62,7 +62,7 @@ def tiny_preset(**training: Any) -> Preset:
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "PYRAMID_EVALUATION_PATCHES", 1)
+        patch.setattr(evaluation, "LATENT_PATCHES", 1)
         yield
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inrcodec.errors import InitializationError, UsageError
-from inrcodec.meta import run
+from inrcodec.meta import evaluation, run
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig, adapt, signal_losses
 from inrcodec.meta.context import Context
 from inrcodec.meta.data import PatchSampler
@@ -385,7 +385,7 @@ def test_maps_and_globes_train_together() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "PRIOR_PATCHES", 6)
-    monkeypatch.setattr(run, "EVALUATION_PATCHES", 4)
+    monkeypatch.setattr(evaluation, "WEIGHT_PATCHES", 4)
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", -1.0)
 
 

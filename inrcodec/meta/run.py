@@ -1,4 +1,4 @@
-"""A meta-training run from files to a published initialization: data, checkpoints, evaluation, coding prior, card."""
+"""A meta-training run from files to a published initialization: data, checkpoints, coding prior, card."""
 
 import json
 import math
@@ -14,24 +14,18 @@ import safetensors.torch
 import torch
 
 from inrcodec import __version__
-from inrcodec.clip_coder import ClipCoder
 from inrcodec.coding.context_model import WEIGHT_UNIT
-from inrcodec.coding.quantization import unflatten
 from inrcodec.coding.rate_distortion import STEP_LIMIT, choose_quantizer
 from inrcodec.errors import InrcodecError, UsageError
-from inrcodec.latent_coders import Adaptation, pyramid_on
-from inrcodec.meta.adaptation import SHARED, signal_losses
 from inrcodec.meta.card import model_card
 from inrcodec.meta.clip_training import ClipTrainer
-from inrcodec.meta.data import PatchContexts, PatchSampler
+from inrcodec.meta.data import PatchSampler
+from inrcodec.meta.evaluation import evaluate
 from inrcodec.meta.initialization import CodingPrior, ContextPrior, Initialization
-from inrcodec.meta.latent_objective import step_of_trade_off
 from inrcodec.meta.presets import Preset
-from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant
 from inrcodec.meta.pyramid_training import PyramidTrainer
 from inrcodec.meta.training import MetaTrainer, TrainingConfig
 from inrcodec.models import LatentClip, LatentField, Parameters
-from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, trade_off_of_quality
 from inrcodec.signals import find_files, read, write_whole
 from inrcodec.signals.signal import Signal
@@ -39,11 +33,6 @@ from inrcodec.weight_fields import adapt_patches
 
 CHECKPOINT_SECONDS = 60.0
 PRIOR_PATCHES = 512
-EVALUATION_PATCHES = 128
-PYRAMID_EVALUATION_PATCHES = 24
-CLIP_EVALUATION_PATCHES = 6
-RANDOM_STEP_SIZES = (1e-3, 1e-2, 1e-1, 1.0)
-"""Inner step sizes tried for the random initialization, so that it is compared at its best."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +131,9 @@ def meta_train(
     }
     if isinstance(trainer, PyramidTrainer):
         initialization = pyramid_initialization(modality, preset, trainer, provenance)
-        judge = evaluate_clip if isinstance(preset.model, LatentClip) else evaluate_pyramid
-        evaluation: dict[str, Any] = judge(initialization, held_out, preset, device)
     else:
         initialization = finish(modality, preset, trainer, sampler, provenance, device)
-        evaluation = evaluate(initialization, held_out, device)
+    evaluation = evaluate(initialization, held_out, device)
     initialization = replace(initialization, provenance=provenance | {"evaluation": evaluation})
     write_whole(output, lambda path: path.write_bytes(initialization.to_bytes()))
     card = output.with_name(output.stem + ".md")
@@ -288,93 +275,6 @@ def pyramid_initialization(
         prior=trainer.prior,
         provenance=provenance,
     )
-
-
-def evaluate_pyramid(
-    initialization: Initialization, held_out: PatchSampler, preset: Preset, device: torch.device
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Held-out bits per sample and PSNR in dB (means over patches) by trade-off quality and adaptation steps."""
-    contexts = held_out.batch(0, PYRAMID_EVALUATION_PATCHES).context(device)
-    shape = preset.training_patches.shape
-    values = contexts.values.transpose(1, 2).unflatten(2, shape)
-    grid = Grid(shape, (False,) * len(shape))
-    networks = pyramid_on(initialization, device)
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for quality in (20, 40, 60):
-        trade_off = trade_off_of_quality(quality)
-        step = torch.full((len(values),), float(step_of_trade_off(trade_off, values.shape[1])), device=device)
-        results[str(quality)] = {}
-        variant = best_variant(networks, values, grid, step, torch.full_like(step, trade_off))
-        pyramid = replace(networks, field=networks.field.variant(variant))
-        for steps in (0, 1, 4):
-            symbols = adapt_latents(pyramid, values, grid, step, steps=steps)
-            with torch.no_grad():
-                error = (pyramid.values(symbols, grid, step) - values).square().flatten(1).mean(1)
-                bits = pyramid.bits(symbols, grid, step, [level.abs() for level in symbols]) / values[0, 0].numel()
-            psnr = float((-10 * torch.log10(error.clamp_min(1e-12))).mean())
-            results[str(quality)][str(steps)] = {"bits": round(float(bits.mean()), 4), "psnr": round(psnr, 2)}
-    return results
-
-
-def evaluate_clip(
-    initialization: Initialization, held_out: PatchSampler, preset: Preset, device: torch.device
-) -> dict[str, dict[str, dict[str, float]]]:
-    """The same of clips, of which each is coded and decoded, with the bits of its motion."""
-    shape = preset.training_patches.shape
-    contexts = held_out.batch(0, CLIP_EVALUATION_PATCHES).context(device)
-    clips = contexts.values.transpose(1, 2).unflatten(2, shape).split(1)
-    grid = Grid(shape, (False,) * len(shape))
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for quality in (20, 40, 60):
-        trade_off = trade_off_of_quality(quality)
-        coder = ClipCoder(initialization, grid, step_of_trade_off(trade_off, clips[0].shape[1]), 0, device)
-        results[str(quality)] = {}
-        for steps in (0, 2):
-            bits, psnr = 0.0, 0.0
-            for clip in clips:
-                chunk = coder.encode(clip, Adaptation(trade_off, steps))
-                symbols = [torch.from_numpy(level).float().to(device) for level in coder.symbols(chunk, 1)]
-                with torch.no_grad():
-                    shown = coder.values_at(symbols, [np.arange(size) for size in shape])
-                bits += 8 * len(chunk) / math.prod(shape) / len(clips)
-                psnr -= 10 * math.log10(max(float((shown - clip).square().mean()), 1e-12)) / len(clips)
-            results[str(quality)][str(steps)] = {"bits": round(bits, 4), "psnr": round(psnr, 2)}
-    return results
-
-
-def evaluate(
-    initialization: Initialization, held_out: PatchSampler, device: torch.device
-) -> dict[str, dict[str, float]]:
-    """Held-out PSNR in dB (mean over patches, values in [0, 1]) after K and 4 K steps.
-
-    "initialization" with gradient rescaling; "random": the same field from a random initialization, plain gradient
-    descent at the best of `RANDOM_STEP_SIZES`.
-    """
-    contexts = held_out.batch(0, EVALUATION_PATCHES)
-    theta_0 = initialization.model.initialize(torch.Generator().manual_seed(1))
-    results: dict[str, dict[str, float]] = {"initialization": {}, "random": {}}
-    for steps in (initialization.adaptation.steps, 4 * initialization.adaptation.steps):
-        results["initialization"][str(steps)] = _psnr(initialization, contexts, steps, device)
-        trials = [
-            replace(
-                initialization,
-                theta_0=theta_0,
-                log_step_sizes={SHARED: torch.tensor([step_size]).log()},
-                adaptation=replace(initialization.adaptation, score="full"),
-            )
-            for step_size in RANDOM_STEP_SIZES
-        ]
-        results["random"][str(steps)] = max(_psnr(trial, contexts, steps, device) for trial in trials)
-    return results
-
-
-def _psnr(initialization: Initialization, contexts: PatchContexts, steps: int, device: torch.device) -> float:
-    deltas = adapt_patches(contexts, initialization, EncodeOptions(steps=steps, device=str(device)), device)
-    with torch.no_grad():
-        parameters = unflatten(deltas, initialization, device)
-        losses = signal_losses(initialization.model, parameters, contexts.context(device)).cpu().numpy()
-    errors = losses * contexts.normalization.scales**2
-    return round(float(np.mean(-10 * np.log10(np.nan_to_num(errors, nan=1.0).clip(1e-12, 1.0)))), 2)
 
 
 def _settings(preset: Preset, start: Initialization | None) -> dict[str, Any]:
