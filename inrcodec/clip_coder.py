@@ -85,20 +85,34 @@ class ClipCoder(LatentCoder):
 
     def values_at(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
         times, *places = positions
+        count = self.grid.shape[0]
+        asked = _looked_up(times, count)
+        decoded = _with_those_they_see(asked, self._stages)
+        as_coded = all(
+            np.array_equal(along, np.arange(size)) for along, size in zip(places, self._picture.shape, strict=True)
+        )
+        shown = torch.zeros(1, self._clip.out_features, count, *map(len, places), device=self.device)
         left = iter(symbols)
         known: dict[int, Tensor] = {}
-        asked: dict[int, Tensor] = {}
-        for stage in self._stages:
-            references = _references(stage, known)
-            motion = list(next(left)[0]) if references else []
-            pyramid = self._pyramid(stage, references, motion)
+        for whole in self._stages:
+            stage, which = _only(whole, decoded)
+            motion = list(next(left)[0][:, which]) if whole.references else []
+            latents = [next(left)[0][which] for _ in self._clip.picture(whole.kind).latent_shapes(self._picture)]
+            if not which:
+                continue
+            pyramid = self._pyramid(stage, _references(stage, known), motion)
             field, shared = pyramid.field, pyramid.shared
-            latents = [next(left)[0] for _ in field.latent_shapes(self._picture)]
-            step = torch.full((len(stage.pictures),), float(self._step(stage)), device=self.device)
+            step = torch.full((len(which),), float(self._step(stage)), device=self.device)
             maps = field.maps(shared, field.decoded(shared, latents, self._picture, step), self._picture, step)
             known |= _by_number(stage, field.values(shared, maps, self._picture, step))
-            asked |= _by_number(stage, field.values_at(shared, maps, places, self._picture, step))
-        shown = torch.stack([asked[number] for number in sorted(asked)], 2)
+            for index, number in enumerate(stage.pictures):
+                if number in asked:
+                    one = slice(index, index + 1)
+                    shown[:, :, number] = (
+                        known[number]
+                        if as_coded
+                        else field.values_at(shared, maps[one], places, self._picture, step[one]).clamp(0, 1)
+                    )
         return resample(shown, [times, *(np.arange(len(along)) for along in places)], (False,) * len(positions))
 
     @property
@@ -145,6 +159,29 @@ def _references(stage: Stage, known: dict[int, Tensor]) -> list[Tensor]:
 def _pictures(numbers: Sequence[int], pictures: dict[int, Tensor] | Sequence[Tensor]) -> Tensor:
     """[B * len(numbers), C, H, W] from pictures [B, C, H, W]."""
     return torch.stack([pictures[number] for number in numbers], 1).flatten(0, 1)
+
+
+def _looked_up(times: np.ndarray, count: int) -> set[int]:
+    """The pictures that `resample` reads for values at these times."""
+    whole = np.floor(times)
+    taps = (0,) if np.array_equal(whole, times) else range(-1, 3)
+    return {int(number) for tap in taps for number in (whole + tap).clip(0, count - 1)}
+
+
+def _with_those_they_see(numbers: set[int], stages: Sequence[Stage]) -> set[int]:
+    """Pictures and all that must be decoded before them."""
+    decoded = set(numbers)
+    for stage in reversed(stages):
+        for number, seen in zip(stage.pictures, stage.references, strict=False):
+            decoded.update(seen if number in decoded else ())
+    return decoded
+
+
+def _only(stage: Stage, numbers: set[int]) -> tuple[Stage, list[int]]:
+    """A stage with some of its pictures, and which of them these are."""
+    which = [index for index, number in enumerate(stage.pictures) if number in numbers]
+    references = tuple(stage.references[index] for index in which) if stage.references else ()
+    return replace(stage, pictures=tuple(stage.pictures[index] for index in which), references=references), which
 
 
 def _by_number(stage: Stage, shown: Tensor) -> dict[int, Tensor]:

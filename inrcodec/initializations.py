@@ -48,14 +48,15 @@ def named_initialization(name: str) -> Initialization:
 
 
 def default_initialization(modality: str, field: str | None = None) -> Initialization:
-    """The installed initialization for a modality, of a certain field if one is asked for.
+    """The installed initialization for a modality, of a certain field if one is asked for: of several the default.
 
     Raises: UnknownInitialization.
     """
     if modality not in DEFAULTS:
         raise UnknownInitialization(f"no modality is called {modality!r}: choose from {', '.join(DEFAULTS)}")
-    if field is None:
-        return named_initialization(DEFAULTS[modality])
+    default = named_initialization(DEFAULTS[modality])
+    if field is None or default.model.name == field:
+        return default
     for initialization in _loadable():
         if (initialization.modality, initialization.model.name) == (modality, field):
             return initialization

@@ -24,6 +24,7 @@ from inrcodec.meta.run import TrainingData, meta_train, pyramid_initialization
 from inrcodec.models import LatentClip
 from inrcodec.models.clip import STAGE_PICTURES, stages_of
 from inrcodec.models.latent import Grid
+from inrcodec.models.pyramid import resample
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.signals.signal import Axis, Signal
@@ -188,6 +189,17 @@ def test_positions_between_samples() -> None:
     between = shown(clip, chunk, [np.array([1.5]), *[np.arange(32.0)] * 2])
     low, high = whole[:, :, 1], whole[:, :, 2]
     assert float((between[:, :, 0] - (low + high) / 2).abs().max()) < 0.2
+
+
+def test_some_times_are_as_when_all_are_asked() -> None:
+    """Only what these times need is decoded, and at the places that are asked."""
+    clip = clip_of([texture(32, 60)[:, 2 * shift : 2 * shift + 32] for shift in range(9)])
+    chunk = coded(clip)
+    places = [np.arange(0, 32, 0.5), np.arange(10.0)]
+    everything = shown(clip, chunk, [np.arange(9.0), *places])
+    for times in ([0.0], [5.0], [8.0, 3.0], [6.5, 1.25], []):
+        expected = resample(everything, [np.array(times), *(np.arange(len(along)) for along in places)], (False,) * 3)
+        torch.testing.assert_close(shown(clip, chunk, [np.array(times), *places]), expected, atol=1e-5, rtol=0)
 
 
 def test_damaged_chunks_are_refused_or_decode() -> None:
