@@ -12,6 +12,7 @@ import torch
 
 from inrcodec.models.field import Parameters
 from inrcodec.models.latent import LatentField
+from inrcodec.models.order import Order
 from inrcodec.models.pyramid import LatentPyramid
 
 INTRA, INTER = "intra", "inter"
@@ -85,11 +86,12 @@ class LatentClip(LatentField):
     """Configuration of a latent clip.
 
     levels: how often height and width are halved, six times unless given.
-    width, prediction: of the networks of its pictures; see `LatentPyramid`.
+    width, prediction, divided: of its pictures; see `LatentPyramid`.
     """
 
     width: int = 16
     prediction: int = 32
+    divided: int = 0
 
     name: ClassVar[str] = "clip"
 
@@ -102,7 +104,7 @@ class LatentClip(LatentField):
     def picture(self, kind: str) -> LatentPyramid:
         """The field of a picture."""
         references = REFERENCES if kind == INTER else 0
-        return LatentPyramid(2, self.out_features, self.levels, self.width, self.prediction, references)
+        return LatentPyramid(2, self.out_features, self.levels, self.width, self.prediction, references, self.divided)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -111,6 +113,10 @@ class LatentClip(LatentField):
     @property
     def groups(self) -> tuple[int, ...]:
         return self.picture(INTRA).groups
+
+    @property
+    def order(self) -> Order:
+        return self.picture(INTRA).order
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {f"{kind}.{name}": shape for kind in self.kinds for name, shape in self.picture(kind).shapes().items()}

@@ -2,8 +2,9 @@
 
 Levels go from coarse to fine, each in 2^n interleaved *phases*: the grid is cut into its 2^n polyphase components
 along the n axes that the next coarser level splits, so that a phase has exactly the shape of that level. Within a
-phase the channels come in groups. The latents of one (level, phase, group) are a *pass*: what is expected of them may
-depend on all passes before, and they are coded together.
+phase the channels come in groups. The first phases see no neighbours on the lines that edges follow; so they can be
+divided, each group into 2^n interleaved *parts* in the same way. The latents of one (level, phase, group, part) are a
+*pass*: what is expected of them may depend on all passes before, and they are coded together.
 """
 
 import itertools
@@ -18,24 +19,35 @@ from torch.nn import functional
 class Place:
     """Where the latents of one pass stand: `latents[level][index]` is [B, channels, *shape].
 
-    index: of a level's latents [B, C * bands, *half]. phase, group: counted within the level.
-    shape: of the phase. grid: in which all phases of the level fit.
+    index: of a level's latents [B, C * bands, *half]. phase, group, part: counted within level, phase and group.
+    shape: of the pass. grid: in which all phases of the level fit. within: which points of the grid the pass has.
     """
 
     level: int
     phase: int
     group: int
+    part: int
     index: tuple[slice, ...]
     shape: tuple[int, ...]
     grid: tuple[int, ...]
+    within: tuple[slice, ...]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """The shape in which the pass fits."""
+        return _shape(self.grid, self.within)
 
 
 @dataclass(frozen=True)
 class Order:
-    """groups: sizes of the groups of channels. splits: how often each axis is halved."""
+    """groups: sizes of the groups of channels. splits: how often each axis is halved.
+
+    divided: how many of the first phases of a level come in parts.
+    """
 
     groups: tuple[int, ...]
     splits: tuple[int, ...]
+    divided: int = 0
 
     @property
     def depth(self) -> int:
@@ -55,6 +67,9 @@ class Order:
     def phases(self, level: int) -> int:
         return int(2 ** len(self.interleaved(level)))
 
+    def parts(self, level: int, phase: int) -> int:
+        return self.phases(level) if phase < self.divided else 1
+
     def channels(self, level: int, group: int) -> slice:
         """Where the bands of a group stand among the channels of a level's latents."""
         bands, members = self.bands(level), self.members(group)
@@ -72,10 +87,14 @@ class Order:
         """Those of a level whose bands have the shape `half`, in order."""
         grid = self.grid(level, half)
         for phase, slices in enumerate(self.phase_slices(level)):
-            shape = tuple(len(range(size)[along]) for size, along in zip(half, slices, strict=True))
-            for group in range(len(self.groups)):
-                index = (slice(None), self.channels(level, group), *slices)
-                yield Place(level, phase, group, index, shape, grid)
+            for group, (part, within) in itertools.product(
+                range(len(self.groups)), enumerate(self.part_slices(level, phase))
+            ):
+                if 0 in _shape(grid, within):
+                    continue
+                along = tuple(_nested(outer, inner) for outer, inner in zip(slices, within, strict=True))
+                index = (slice(None), self.channels(level, group), *along)
+                yield Place(level, phase, group, part, index, _shape(half, along), grid, within)
 
     def grid(self, level: int, half: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in which the phases of a level fit."""
@@ -93,6 +112,21 @@ class Order:
             tuple(slice(phase.get(axis, 0), None, 2 if axis in axes else 1) for axis in range(len(self.splits)))
             for phase in alternating
         ]
+
+    def part_slices(self, level: int, phase: int) -> list[tuple[slice, ...]]:
+        """The places of every part of a phase in its grid: as phases stand in a level."""
+        if self.parts(level, phase) == 1:
+            return [(slice(0, None, 1),) * len(self.splits)]
+        return self.phase_slices(level)
+
+
+def _shape(sizes: Sequence[int], slices: Sequence[slice]) -> tuple[int, ...]:
+    return tuple(len(range(size)[along]) for size, along in zip(sizes, slices, strict=True))
+
+
+def _nested(outer: slice, inner: slice) -> slice:
+    """The places that `inner` has among those of `outer`; neither has an end."""
+    return slice(outer.start + outer.step * inner.start, None, outer.step * inner.step)
 
 
 def assemble(parts: Sequence[tuple[Place, Tensor]], shape: tuple[int, ...]) -> Tensor:
@@ -112,3 +146,12 @@ def padded(values: Tensor, grid: tuple[int, ...]) -> Tensor:
 def cropped(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Inverse of `padded`: the beginning of every axis."""
     return values[(slice(None), slice(None), *[slice(0, size) for size in shape])]
+
+
+def filled(known: Tensor, place: Place, values: Tensor) -> Tensor:
+    """What is known of a phase, [B, channels, *grid], with the values of one more of its passes."""
+    if place.extent == place.grid:
+        return padded(values, place.grid)
+    known = known.clone()
+    known[(slice(None), slice(None), *place.within)] = padded(values, place.extent)
+    return known

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inrcodec.models.convolution import convolution, pointwise
+from inrcodec.models.convolution import convolution, convolution_within, pointwise
 from inrcodec.models.field import Parameters
-from inrcodec.models.order import Order, Place, assemble, cropped, padded
+from inrcodec.models.order import Order, Place, assemble, cropped, filled, padded
 from inrcodec.models.wavelet import Level, join
 
 _GAIN = 8.0
@@ -63,6 +63,9 @@ class Predictor:
                 shapes[f"{name}.hidden.weight"] = (width, width, *taps)
                 shapes[f"{name}.hidden.bias"] = (width,)
                 shapes[f"{name}.head.weight"] = (bands * size, width)
+                for part in range(1, order.parts(level, phase)):
+                    shapes[f"{name}.part{part}.weight"] = (width, bands * size, *taps)
+                    shapes[f"{name}.part{part}.bias"] = (order.depth + 2, width)
                 if self.references:
                     seen = self.references * size * order.phases(level) * (1 + bands)
                     shapes[f"{name}.reference.weight"] = (width, seen, *taps)
@@ -97,17 +100,22 @@ class Predictor:
             parts: list[tuple[Place, Tensor]] = []
             earlier: list[list[Tensor]] = []
             for place in self.order.passes(index, level.half):
-                if place.group == 0:
-                    earlier.append([])
-                own = self.order.members(place.group)
-                seen = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
-                inputs = torch.cat([*(phase[:, own] for phase in around), *seen], 1)
-                beside = [each.of_group(own, self.order.channels(index, place.group)) for each in known]
-                expected = self._network(parameters, place, inputs, condition, beside) / gain
+                if place.part == 0:
+                    if place.group == 0:
+                        earlier.append([])
+                    own = self.order.members(place.group)
+                    bands = self.order.channels(index, place.group)
+                    seen = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
+                    inputs = torch.cat([*(phase[:, own] for phase in around), *seen], 1)
+                    beside = [each.of_group(own, bands) for each in known]
+                    features = self._features(parameters, place, inputs, condition, beside)
+                    blank = means.new_zeros(batch, bands.stop - bands.start, *place.grid)
+                    earlier[-1].append(blank)
+                expected = self._expected(parameters, place, features, earlier[-1][-1], condition, beside) / gain
                 expected = cropped(expected, place.shape)
                 part = expected + choose(place, expected)
                 parts.append((place, part))
-                earlier[-1].append(padded(part * gain, place.grid))
+                earlier[-1][-1] = filled(earlier[-1][-1], place, part * gain)
             whole = assemble(parts, (batch, channels * level.bands, *level.half))
             details.append(whole)
             if index > 0:
@@ -136,13 +144,12 @@ class Predictor:
             ],
         )
 
-    def _network(
+    def _features(
         self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor, known: Sequence["_Known"]
     ) -> Tensor:
+        """The first layer, before its activation, of all that a phase sees but its own details: on its whole grid."""
         order = self.order
         name = f"prediction.{order.name(place.level, place.phase, place.group)}"
-        table = parameters[f"{name}.context.bias"]
-        bias = table[place.level] + condition[:, None] * table[-2] + condition[:, None].square() * table[-1]
         weight = parameters[f"{name}.context.weight"]
         # Filters of the means sum to zero: what counts is how they change, not how bright they are.
         of_means = weight[:, : order.phases(place.level) * order.groups[place.group]]
@@ -150,21 +157,45 @@ class Predictor:
         others = (1, *range(3, by_phase.dim()))
         centred = (by_phase - by_phase.mean(others, keepdim=True)).flatten(1, 2)
         weight = torch.cat([centred, weight[:, of_means.shape[1] :]], 1)
-        hidden = convolution(_edged(inputs), weight) + bias.reshape(*bias.shape, *[1] * (inputs.dim() - 2))
+        bias = _conditioned(parameters[f"{name}.context.bias"], place.level, condition, inputs.dim())
+        hidden = convolution(_edged(inputs), weight) + bias
         if known:
             shown = torch.cat([part for each in known for part in (*each.means, *each.details)], 1)
             hidden = hidden + convolution(_edged(shown), parameters[f"{name}.reference.weight"])
-        hidden = functional.gelu(hidden)
-        hidden = convolution(_edged(hidden), parameters[f"{name}.hidden.weight"], parameters[f"{name}.hidden.bias"])
-        hidden = functional.gelu(hidden)
+        return hidden
+
+    def _expected(
+        self,
+        parameters: Parameters,
+        place: Place,
+        features: Tensor,
+        own: Tensor,
+        condition: Tensor,
+        known: Sequence["_Known"],
+    ) -> Tensor:
+        """At the points of a pass. own: what is known of the phase's own details, [B, channels, *grid]."""
+        name = f"prediction.{self.order.name(place.level, place.phase, place.group)}"
+        if place.part:
+            part = f"{name}.part{place.part}"
+            bias = _conditioned(parameters[f"{part}.bias"], place.level, condition, own.dim())
+            features = features + convolution(own, parameters[f"{part}.weight"], padding=1) + bias
+        hidden = functional.gelu(features)
+        weight, bias = parameters[f"{name}.hidden.weight"], parameters[f"{name}.hidden.bias"]
+        hidden = functional.gelu(convolution_within(_edged(hidden), weight, bias, place.within))
         expected = pointwise(hidden, parameters[f"{name}.head.weight"])
         if known:
             # Their mean, but for what the network says.
             bias = parameters[f"{name}.share.bias"][place.level] + 1 / len(known)
             shares = pointwise(hidden, parameters[f"{name}.share.weight"], bias).chunk(len(known), 1)
             for share, each in zip(shares, known, strict=True):
-                expected = expected + share * each.details[place.phase]
+                expected = expected + share * each.details[place.phase][(slice(None), slice(None), *place.within)]
         return expected
+
+
+def _conditioned(table: Tensor, level: int, condition: Tensor, dimensions: int) -> Tensor:
+    """The bias of a level for quantization steps, as it broadcasts over [B, width, ...]."""
+    bias = table[level] + condition[:, None] * table[-2] + condition[:, None].square() * table[-1]
+    return bias.reshape(*bias.shape, *[1] * (dimensions - 2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from inrcodec.models.convolution import convolution, pointwise
 from inrcodec.models.field import Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentTransform, condition_of
-from inrcodec.models.order import Place
+from inrcodec.models.order import Order, Place
 from inrcodec.models.prediction import Predictor, Reference
 from inrcodec.models.wavelet import Level, analyse, join, levels_of, synthesise
 
@@ -43,11 +43,13 @@ class LatentPyramid(LatentTransform):
     width: of the restoring network; three outputs are shown as one luma and two chroma channels.
     prediction: width of the networks that expect details; without them zeros are expected.
     references: how many known signals these can see; see `beside`.
+    divided: how many of the first phases of a level come in parts; see `Order`.
     """
 
     width: int = 16
     prediction: int = 0
     references: int = 0
+    divided: int = 0
 
     name: ClassVar[str] = "pyramid"
 
@@ -64,6 +66,10 @@ class LatentPyramid(LatentTransform):
     def groups(self) -> tuple[int, ...]:
         """Luma first, then chroma."""
         return (1, 2) if self.out_features == 3 else (self.out_features,)
+
+    @property
+    def order(self) -> Order:
+        return Order(self.groups, self.levels, self.divided)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the shared parameters; those of the latents follow from the grid: `latent_shapes`."""
@@ -85,7 +91,7 @@ class LatentPyramid(LatentTransform):
         for name, shape in self.shapes().items():
             bound = 1 / math.sqrt(math.prod(shape[1:]))
             parameters[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
-            if "head" in name or "share" in name or name.endswith("bias"):
+            if "head" in name or "share" in name or ".part" in name or name.endswith("bias"):
                 parameters[name] = torch.zeros(shape)
         return parameters
 

@@ -23,6 +23,10 @@ CASES = [
     (ContextModel((1,), (1, 2, 3), hidden=2), (3, 5, 6)),
     (ContextModel((1, 2), (2, 2), hidden=3, squeeze=2), (9, 7)),
     (ContextModel((1,), (1, 2, 3), hidden=2, squeeze=3), (3, 5, 6)),
+    (ContextModel((1, 2), (2, 2), hidden=3, divided=2), (13, 11)),
+    (ContextModel((1, 2), (2, 2), hidden=3, divided=4), (1, 5)),
+    (ContextModel((1,), (3,), hidden=4, divided=1), (19,)),
+    (ContextModel((1,), (1, 2, 3), hidden=2, squeeze=3, divided=3), (3, 5, 6)),
 ]
 
 
@@ -91,7 +95,16 @@ def naive_rows(
         offsets = [tuple(o[axes.index(a)] if a in axes else 0 for a in range(dimensions)) for o in order]
         stride = tuple(2 if a in axes else 1 for a in range(dimensions))
         phase_grid = tuple(-(-n // s) for n, s in zip(levels[level].half, stride, strict=True))
-        for phase, group in itertools.product(range(len(offsets)), range(len(model.groups))):
+        for phase, group, part in itertools.product(range(len(offsets)), range(len(model.groups)), range(len(offsets))):
+            # A phase comes in one part, or in as many as there are phases, which stand in it as these in the level.
+            belonging = [
+                cell
+                for cell in itertools.product(*(range(size) for size in phase_grid))
+                if phase >= model.divided
+                or all(c % s == o for c, s, o in zip(cell, stride, offsets[part], strict=True))
+            ]
+            if not belonging or (phase >= model.divided and part > 0):
+                continue
             name = f"{bands}.{len(offsets)}.{phase}.{group}"
             start = bands * sum(model.groups[:group])
             own = range(start, start + bands * model.groups[group])
@@ -100,7 +113,17 @@ def naive_rows(
                 return tuple(c * s + o for c, s, o in zip(cell, stride, offsets[number], strict=True))
 
             def inputs(
-                cell: tuple[int, ...], level=level, bands=bands, own=own, phase=phase, grid=phase_grid, at=at, name=name
+                cell: tuple[int, ...],
+                level=level,
+                bands=bands,
+                own=own,
+                phase=phase,
+                grid=phase_grid,
+                at=at,
+                name=name,
+                part=part,
+                stride=stride,
+                offsets=offsets,
             ):
                 outside = not all(0 <= c < size for c, size in zip(cell, grid, strict=True))
                 values = [symbol(level, channel, at(p, cell)) for p in range(phase) for channel in own]
@@ -111,21 +134,22 @@ def naive_rows(
                         place = tuple(c // 2 if a in levels[level + 2].axes else c for a, c in enumerate(cell))
                     there = level + above < depth and levels[level + above].bands == bands
                     values += [symbol(level + above, channel, place) if there else 0 for channel in own]
-                if not model.squeeze:
-                    return [0] * len(values) if outside else values
-                if outside:
-                    return [0] * model.squeeze
-                rows, (shift,) = tables[f"{name}.squeeze"], tables[f"{name}.squeeze_bias"]
-                return [
-                    activation(256 * b + sum(w * x for w, x in zip(row, values, strict=True)))
-                    for row, b in zip(rows, shift, strict=True)
-                ]
+                if model.squeeze:
+                    rows, (shift,) = tables[f"{name}.squeeze"], tables[f"{name}.squeeze_bias"]
+                    values = [
+                        activation(256 * b + sum(w * x for w, x in zip(row, values, strict=True)))
+                        for row, b in zip(rows, shift, strict=True)
+                    ]
+                if part:
+                    its_part = offsets.index(tuple(c % s for c, s in zip(cell, stride, strict=True)))
+                    values += [symbol(level, channel, at(phase, cell)) if its_part < part else 0 for channel in own]
+                return [0] * len(values) if outside else values
 
             def bias(table: list[list[int]], unit: int, level=level) -> int:
                 return table[level][unit] * 256 + t * table[-2][unit] + t * t // 256 * table[-1][unit]
 
             rows = {}
-            for cell in itertools.product(*(range(size) for size in phase_grid)):
+            for cell in belonging:
                 if not all(p < size for p, size in zip(at(phase, cell), levels[level].half, strict=True)):
                     continue
                 taps = list(itertools.product((-1, 0, 1), repeat=dimensions))
@@ -133,7 +157,11 @@ def naive_rows(
                 h = []
                 for unit in range(model.hidden):
                     total = bias(tables[f"{name}.context_bias"], unit)
-                    for channel, kernel in enumerate(tables[f"{name}.context"][unit]):
+                    kernels = tables[f"{name}.context"][unit]
+                    if part:
+                        total += bias(tables[f"{name}.part{part}_bias"], unit)
+                        kernels = kernels + tables[f"{name}.part{part}"][unit]
+                    for channel, kernel in enumerate(kernels):
                         for tap, values in zip(taps, around, strict=True):
                             weight = kernel
                             for offset in tap:

@@ -23,6 +23,8 @@ FIELDS = [
     LatentPyramid(2, 1, (2, 3)),
     LatentPyramid(2, 3, (2, 2)),
     LatentPyramid(3, 3, (1, 2, 2)),
+    LatentPyramid(2, 3, (2, 3), divided=2),
+    LatentPyramid(3, 1, (1, 2, 2), divided=3),
 ]
 COLOURS = FIELDS[3]
 GRID = Grid((13, 18), (False, False))
@@ -30,7 +32,7 @@ INDEX = -19
 
 
 def contexts_of(field: LatentPyramid) -> ContextModel:
-    return ContextModel(field.groups, field.levels, hidden=3)
+    return ContextModel(field.groups, field.levels, hidden=3, divided=field.divided)
 
 
 def float_weights(field: LatentPyramid) -> Parameters:

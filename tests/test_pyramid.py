@@ -34,6 +34,10 @@ FIELDS_AND_GRIDS = [
     (EXPECTING, Grid((1, 5), (False, False))),
     (EXPECTING_LINE, Grid((21,), (False,))),
     (EXPECTING_BOX, Grid((3, 6, 5), (False, False, False))),
+    (replace(EXPECTING, divided=2), Grid((18, 15), (False, False))),
+    (replace(EXPECTING, divided=4), Grid((1, 5), (False, False))),
+    (replace(EXPECTING_LINE, divided=1), Grid((21,), (False,))),
+    (replace(EXPECTING_BOX, divided=1), Grid((3, 12, 5), (False, False, False))),
 ]
 
 
@@ -87,14 +91,17 @@ def phases_of(field: LatentPyramid, level: int) -> list[tuple[int, ...]]:
 Point = tuple[int, ...]
 
 
-def filtered(inputs: dict[Point, np.ndarray], kernel: np.ndarray, grid: Point) -> dict[Point, np.ndarray]:
-    """A convolution over a grid, continued by its nearest points."""
+def filtered(
+    inputs: dict[Point, np.ndarray], kernel: np.ndarray, grid: Point, beyond: float = 1
+) -> dict[Point, np.ndarray]:
+    """A convolution over a grid, continued by its nearest points times `beyond`."""
     result = {}
     for point in inputs:
         total = np.zeros(len(kernel))
         for tap in itertools.product(range(3), repeat=len(grid)):
             nearest = tuple(min(max(p + t - 1, 0), n - 1) for p, t, n in zip(point, tap, grid, strict=True))
-            total += kernel[(slice(None), slice(None), *tap)] @ inputs[nearest]
+            inside = nearest == tuple(p + t - 1 for p, t in zip(point, tap, strict=True))
+            total += (1 if inside else beyond) * kernel[(slice(None), slice(None), *tap)] @ inputs[nearest]
         result[point] = total
     return result
 
@@ -109,10 +116,11 @@ def expected_details(
     gain: float,
     bias_of: tuple[int, float],
     known: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    divided: int = 0,
 ) -> np.ndarray:
     """Details [C, bands, *half] of one level from its means [C, *half] and symbols, point by point.
 
-    bias_of: the level and kappa. known: means and details of every reference.
+    bias_of: the level and kappa. known: means and details of every reference. divided: phases that come in parts.
     """
     half, bands = low.shape[1:], coded.shape[1]
     grid = tuple(-(-n // 2) if o >= 0 else n for n, o in zip(half, phases[0], strict=True))
@@ -164,21 +172,36 @@ def expected_details(
             if known:
                 more = filtered(beside, theta[f"{name}.reference.weight"], grid)
                 first = {point: value + more[point] for point, value in first.items()}
-            hidden = {point: gelu(value + bias) for point, value in first.items()}
-            second = filtered(hidden, theta[f"{name}.hidden.weight"], grid)
-            for point, value in second.items():
-                where = place(phase, point)
-                if not all(p < n for p, n in zip(where, half, strict=True)):
-                    continue
-                last = gelu(value + theta[f"{name}.hidden.bias"])
-                outputs = theta[f"{name}.head.weight"] @ last / gain
-                for number, (_, details) in enumerate(known):
-                    rows = slice(number * len(outputs), (number + 1) * len(outputs))
-                    share = theta[f"{name}.share.weight"][rows] @ last + theta[f"{name}.share.bias"][level, rows] + 0.5
-                    outputs = outputs + share * np.concatenate([details[(c, slice(None), *where)] for c in channels])
-                for channel, expected in zip(channels, outputs.reshape(len(channels), bands), strict=True):
-                    spot = (channel, slice(None), *where)
-                    decoded[spot] = coded[spot] + expected
+            for number, own in enumerate(phases if order < divided else [(-1,) * len(grid)]):
+                # The points of a part stand among those of the phase as these among those of the level.
+                part = {point for point in first if all(o < 0 or p % 2 == o for o, p in zip(own, point, strict=True))}
+                sums = {point: value + bias for point, value in first.items()}
+                if number:
+                    # Zero where nothing is decoded yet.
+                    seen_so_far = {point: np.array(shown(phase, point, channels)) for point in first}
+                    more = filtered(seen_so_far, theta[f"{name}.part{number}.weight"], grid, beyond=0)
+                    table = theta[f"{name}.part{number}.bias"]
+                    own_bias = table[level] + kappa * table[-2] + kappa**2 * table[-1]
+                    sums = {point: value + more[point] + own_bias for point, value in sums.items()}
+                hidden = {point: gelu(value) for point, value in sums.items()}
+                second = filtered(hidden, theta[f"{name}.hidden.weight"], grid)
+                for point in part:
+                    where = place(phase, point)
+                    if not all(p < n for p, n in zip(where, half, strict=True)):
+                        continue
+                    last = gelu(second[point] + theta[f"{name}.hidden.bias"])
+                    outputs = theta[f"{name}.head.weight"] @ last / gain
+                    for reference, (_, details) in enumerate(known):
+                        rows = slice(reference * len(outputs), (reference + 1) * len(outputs))
+                        share = (
+                            theta[f"{name}.share.weight"][rows] @ last + theta[f"{name}.share.bias"][level, rows] + 0.5
+                        )
+                        outputs = outputs + share * np.concatenate(
+                            [details[(c, slice(None), *where)] for c in channels]
+                        )
+                    for channel, expected in zip(channels, outputs.reshape(len(channels), bands), strict=True):
+                        spot = (channel, slice(None), *where)
+                        decoded[spot] = coded[spot] + expected
     return decoded
 
 
@@ -225,6 +248,7 @@ def expected_latents(
                 (means.numpy(), details_of_one.numpy())
                 for means, details_of_one in (each[number] for each in references)
             ],
+            field.divided,
         )
         found = torch.from_numpy(decoded)[None]
         details.append(found.flatten(1, 2))
@@ -273,9 +297,10 @@ def expected_values(
     return values
 
 
+@pytest.mark.parametrize("divided", [0, 3])
 @pytest.mark.parametrize("grid", [Grid((9, 14), (False, False)), Grid((8, 12), (False, True))])
-def test_values_beside_references_are_the_specified_ones(grid: Grid) -> None:
-    field, index = replace(EXPECTING, references=2), -30
+def test_values_beside_references_are_the_specified_ones(grid: Grid, divided: int) -> None:
+    field, index = replace(EXPECTING, references=2, divided=divided), -30
     parameters, symbols = random_parameters(field), random_symbols(field, grid)
     known = random_values(field, grid).split(1)
     step = torch.tensor([float(index)], dtype=torch.float64)

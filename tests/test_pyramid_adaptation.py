@@ -45,10 +45,11 @@ def learned(depth: int = 2, rows: int = 3) -> Parameters:
     return {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in sizes.items()}
 
 
-@pytest.fixture(scope="module", params=[0, 4], ids=["zeros", "expectations"])
+@pytest.fixture(scope="module", params=[(0, 0), (4, 0), (4, 2)], ids=["zeros", "expectations", "parts"])
 def pyramid(request: pytest.FixtureRequest) -> Pyramid:
-    """With networks that matter; with and without expectations of details."""
-    settings = replace(tiny_preset(), model=replace(FIELD, prediction=request.param))
+    """With networks that matter; with and without expectations of details, and parts of phases."""
+    prediction, divided = request.param
+    settings = replace(tiny_preset(), model=replace(FIELD, prediction=prediction, divided=divided))
     trainer = trainer_of(settings)
     generator = torch.Generator().manual_seed(2)
 

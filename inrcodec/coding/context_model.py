@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from inrcodec.coding.entropy import EVEN_FLAG, FLAG_ROWS, MAGNITUDE_ROWS, UNIT_MAGNITUDE
 from inrcodec.models import Parameters
-from inrcodec.models.convolution import convolution, pointwise
-from inrcodec.models.order import Order, Place, cropped, padded
+from inrcodec.models.convolution import convolution_within, pointwise
+from inrcodec.models.order import Order, Place, cropped, filled
 from inrcodec.models.wavelet import Level
 
 WEIGHT_UNIT = 1 << 10
@@ -48,6 +48,7 @@ class ContextModel:
     squeeze: number of mixtures of the inputs that their neighbourhood is seen of, where all of it would take too long
         (three axes have many bands and phases); 0: all inputs as they are.
     kinds: names of the networks, where a field has several; see `LatentField.kinds`.
+    divided: how many of the first phases of a level come in parts; see `Order`.
     """
 
     groups: tuple[int, ...]
@@ -55,6 +56,7 @@ class ContextModel:
     hidden: int = 32
     squeeze: int = 0
     kinds: tuple[str, ...] = ()
+    divided: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight tensor."""
@@ -78,13 +80,16 @@ class ContextModel:
                 shapes[f"{name}.context_bias"] = (order.depth + 2, self.hidden)
                 shapes[f"{name}.hidden_bias"] = (1, self.hidden)
                 shapes[f"{name}.head_bias"] = (order.depth + 2, outputs)
+                for part in range(1, order.parts(level, phase)):
+                    shapes[f"{name}.part{part}"] = (self.hidden, self.groups[group] * order.bands(level), *taps)
+                    shapes[f"{name}.part{part}_bias"] = (order.depth + 2, self.hidden)
         return shapes
 
     def initialize(self, generator: torch.Generator) -> Parameters:
-        """Random weights for which every symbol is probably zero."""
+        """Random weights for which every symbol is probably zero, and all parts of a phase are alike."""
         weights = {}
         for name, shape in self.shapes().items():
-            if name.endswith("bias"):
+            if name.endswith("bias") or ".part" in name:
                 weights[name] = torch.zeros(shape)
                 continue
             fan_in = math.prod(shape[1:])
@@ -99,7 +104,7 @@ class ContextModel:
 
     @property
     def order(self) -> Order:
-        return Order(self.groups, self.levels)
+        return Order(self.groups, self.levels, self.divided)
 
     def passes(
         self, weights: Parameters, magnitudes: Sequence[Tensor], levels: Sequence[Level], condition: Tensor
@@ -120,21 +125,17 @@ class ContextModel:
             coarser = self._coarser(level, parent, grandparent, known, self.order.grid(level, shapes.half))
             earlier: list[list[Tensor]] = []
             for place in self.order.passes(level, shapes.half):
-                if place.group == 0:
-                    earlier.append([])
-                own = self.order.channels(level, place.group)
-                inputs = torch.cat(
-                    [
-                        *(phase[place.group] for phase in earlier[:-1]),
-                        *earlier[-1],
-                        *(part[:, own] for part in coarser),
-                    ],
-                    1,
-                )
-                outputs = cropped(self._network(weights, place, inputs, condition, exact), place.shape)
-                flags, scales = outputs.chunk(2, 1)
+                if place.part == 0:
+                    if place.group == 0:
+                        earlier.append([])
+                    own = self.order.channels(level, place.group)
+                    before = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
+                    inputs = torch.cat([*before, *(part[:, own] for part in coarser)], 1)
+                    earlier[-1].append(known.new_zeros(len(known), own.stop - own.start, *place.grid))
+                outputs = self._network(weights, place, inputs, earlier[-1][-1], condition, exact)
+                flags, scales = cropped(outputs, place.shape).chunk(2, 1)
                 yield place, flags, scales
-                earlier[-1].append(padded(_logarithm(known[place.index], exact), place.grid))
+                earlier[-1][-1] = filled(earlier[-1][-1], place, _logarithm(known[place.index], exact))
             grandparent, parent = parent, _logarithm(known, exact)
 
     def _coarser(
@@ -152,15 +153,23 @@ class ContextModel:
             parts.append(cropped(found, grid))
         return parts
 
-    def _network(self, weights: Parameters, place: Place, inputs: Tensor, condition: Tensor, exact: bool) -> Tensor:
+    def _network(
+        self, weights: Parameters, place: Place, inputs: Tensor, known: Tensor, condition: Tensor, exact: bool
+    ) -> Tensor:
+        """At the points of a pass. inputs: on the phase's grid; known: what is, of the phase's own symbols."""
         layers = _ExactLayers() if exact else _FloatLayers()
         level = place.level
         name = self.order.name(level, place.phase, place.group)
         if self.squeeze:
             bias = layers.conditioned(weights[f"{name}.squeeze_bias"], 0, None)
             inputs = layers.activation(layers.pointwise(inputs, weights[f"{name}.squeeze"], bias))
+        weight = weights[f"{name}.context"]
         bias = layers.conditioned(weights[f"{name}.context_bias"], level, condition)
-        hidden = layers.activation(layers.neighbourhood(inputs, weights[f"{name}.context"], bias))
+        if place.part:
+            inputs = torch.cat([inputs, known], 1)
+            weight = torch.cat([weight, weights[f"{name}.part{place.part}"]], 1)
+            bias = bias + layers.conditioned(weights[f"{name}.part{place.part}_bias"], level, condition)
+        hidden = layers.activation(layers.neighbourhood(inputs, weight, bias, place.within))
         bias = layers.conditioned(weights[f"{name}.hidden_bias"], 0, None)
         hidden = hidden + layers.activation(layers.pointwise(hidden, weights[f"{name}.hidden"], bias))
         bias = layers.conditioned(weights[f"{name}.head_bias"], level, condition)
@@ -180,8 +189,9 @@ class _FloatLayers:
         condition = condition[:, None]
         return table[level] + condition * table[-2] + condition.square() * table[-1]
 
-    def neighbourhood(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return convolution(inputs, weight, padding=1) + _spread(bias, inputs.dim() - 2)
+    def neighbourhood(self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice]) -> Tensor:
+        padded = functional.pad(inputs, (1, 1) * len(within))
+        return convolution_within(padded, weight, None, within) + _spread(bias, len(within))
 
     def pointwise(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return pointwise(inputs, weight) + _spread(bias, inputs.dim() - 2)
@@ -203,19 +213,20 @@ class _ExactLayers:
         square = torch.floor(condition.square() / ACTIVATION_UNIT)
         return table[level] * ACTIVATION_UNIT + condition * table[-2] + square * table[-1]
 
-    def neighbourhood(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dimensions = weight.dim() - 2
-        grid = inputs.shape[2:]
-        padded = functional.pad(inputs, (1, 1) * dimensions)
+    def neighbourhood(self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice]) -> Tensor:
+        padded = functional.pad(inputs, (1, 1) * len(within))
         taps = [
             padded[
                 (
                     slice(None),
                     slice(None),
-                    *[slice(start, start + size) for start, size in zip(starts, grid, strict=True)],
+                    *[
+                        slice(tap + along.start, tap + size, along.step)
+                        for tap, size, along in zip(offsets, inputs.shape[2:], within, strict=True)
+                    ],
                 )
             ]
-            for starts in itertools.product(range(3), repeat=dimensions)
+            for offsets in itertools.product(range(3), repeat=len(within))
         ]
         gathered = torch.stack(taps, 2).flatten(1, 2)  # channel-major, tap-minor, as the weight is laid out
         return self.pointwise(gathered, weight.flatten(1), bias)

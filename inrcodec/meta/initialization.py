@@ -225,7 +225,7 @@ def _prior(
 ) -> CodingPrior | ContextPrior:
     if isinstance(model, LatentField):
         hidden, squeeze = document["hidden"], document.get("squeeze", 0)
-        contexts = ContextModel(model.groups, model.levels, hidden, squeeze, model.kinds)
+        contexts = ContextModel(model.groups, model.levels, hidden, squeeze, model.kinds, model.order.divided)
         shapes = contexts.shapes()
         weights = {name: _tensor(tensors, f"contexts/{name}", torch.int32, shape) for name, shape in shapes.items()}
         if any(int(value.long().abs().max()) >= LARGEST_WEIGHT for value in weights.values()):

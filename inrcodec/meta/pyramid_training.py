@@ -65,7 +65,7 @@ class PyramidTrainer:
         self.step = 0
         self.diverged = 0
         self.started = False
-        self.contexts = ContextModel(model.groups, model.levels, hidden, squeeze, model.kinds)
+        self.contexts = ContextModel(model.groups, model.levels, hidden, squeeze, model.kinds, model.order.divided)
         self.theta_0 = _learned(model.initialize(generator), device)
         self.weights = _learned(self.contexts.initialize(generator), device)
         sizes = initial_latent_step_sizes(
