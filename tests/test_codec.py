@@ -16,7 +16,7 @@ from inrcodec.coding.quantization import Quantizer, dequantize, quantize, step_e
 from inrcodec.decoder import Resolution, decode
 from inrcodec.encoder import encode
 from inrcodec.errors import ContainerError, CorruptFile, UnknownInitialization, UsageError
-from inrcodec.initializations import PATH_VARIABLE
+from inrcodec.initializations import DEFAULTS, PATH_VARIABLE, default_initialization, named_initialization
 from inrcodec.meta.initialization import Initialization
 from inrcodec.normalization import Normalization
 from inrcodec.options import EncodeOptions
@@ -136,6 +136,13 @@ def test_embedded_initialization_decodes_anywhere(image_initialization, monkeypa
     monkeypatch.delenv(PATH_VARIABLE, raising=False)
     data, said = encode([tiny_image(12)], [image_initialization], FEW, embed=True)
     np.testing.assert_array_equal(decode(data)[0].values, said[0].values)
+
+
+def test_of_several_initializations_for_a_field_the_default_is_used(tiny_installed, monkeypatch):
+    monkeypatch.setitem(DEFAULTS, "image", "tiny-image")
+    tiny = named_initialization("tiny-image")
+    assert default_initialization("image", "siren").identifier == tiny.identifier
+    assert default_initialization("image", "pyramid").model.name == "pyramid"
 
 
 def test_unknown_initialization(image_initialization, monkeypatch):
