@@ -95,6 +95,33 @@ def meta_train(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    bootstrap_context: Annotated[
+        str | None,
+        typer.Option(
+            "--bootstrap-context",
+            metavar="full|pruned|random",
+            help="What the L steps see.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="second-order|fomaml|reptile",
+            help="How theta_0 learns from the adaptation. [default: second-order]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    backward_share: Annotated[
+        float | None,
+        typer.Option(
+            "--backward-share",
+            metavar="SHARE",
+            help="Of the points, those that the second-order gradient goes through (LITE). [default: 1]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     inner_step_size: Annotated[
         float | None,
         typer.Option("--inner-step-size", help="alpha, or where its learning starts.", rich_help_panel=METHOD),

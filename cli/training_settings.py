@@ -34,6 +34,7 @@ RANGES = {
     "batch": Range(1),
     "outer_steps": Range(1),
     "second_order": Range(0, 1),
+    "backward_share": Range(0, 1, above=True),
     "clip": _POSITIVE,
     "seed": Range(0, 2**63 - 1),
     "width": Range(1),
@@ -50,6 +51,9 @@ _TRAINING = {
     "bootstrap_steps": "bootstrap_steps",
     "bootstrap_weight": "bootstrap_weight",
     "bootstrap_step_ratio": "bootstrap_step_ratio",
+    "bootstrap_context": "bootstrap_context",
+    "method": "method",
+    "backward_share": "backward_share",
     "inner_step_size": "inner_step_size",
     "step_sizes": "learned_step_sizes",
     "step_size_rate": "step_size_rate",
@@ -61,7 +65,15 @@ _TRAINING = {
     "seed": "seed",
     "second_order": "second_order",
 }
-_NOT_OF_LATENTS = {"inner_step_size", "bootstrap_step_ratio"}
+_NOT_OF_LATENTS = {"inner_step_size", "bootstrap_step_ratio", "bootstrap_context", "method", "backward_share"}
+_NOT_OF_REPTILE = {
+    "bootstrap_steps",
+    "bootstrap_weight",
+    "bootstrap_step_ratio",
+    "bootstrap_context",
+    "step_sizes",
+    "step_size_rate",
+}
 _OF_SECOND_ORDER = {"gamma", "score", "bootstrap_steps", "bootstrap_weight", "step_size_rate"}
 SETTINGS = frozenset({*_ADAPTATION, *_FIELD, *_TRAINING, "patch"})
 """Options that change a preset."""
@@ -87,12 +99,15 @@ def configure(modality: str, field: str, scale: str, changes: dict[str, Any]) ->
         raise UsageError(f"the field {field!r} has no --{sorted(missing)[0]}: leave it out")
     _check_used(chosen, changes)
     adaptation = replace(chosen.training.adaptation, **_part(_ADAPTATION, changes))
+    training = _part(_TRAINING, changes)
+    if changes.get("method") == "reptile":
+        training |= {"bootstrap_steps": 0, "learned_step_sizes": "none"}
     return replace(
         chosen,
         model=replace(chosen.model, **_part(_FIELD, changes)),
         patches=_patches(chosen.patches, changes.get("patch")) if chosen.crop is None else chosen.patches,
         crop=_patches(chosen.training_patches, changes.get("patch")).shape if chosen.crop is not None else None,
-        training=replace(chosen.training, adaptation=adaptation, **_part(_TRAINING, changes)),
+        training=replace(chosen.training, adaptation=adaptation, **training),
     )
 
 
@@ -103,6 +118,12 @@ def _check_used(chosen: "Preset", changes: dict[str, Any]) -> None:
     if not isinstance(chosen.model, LatentField):
         if "second_order" in changes:
             raise UsageError("--second-order is for latent fields: others are always learned through their adaptation")
+        method = changes.get("method", chosen.training.method)
+        unused = (_NOT_OF_REPTILE if method == "reptile" else set()) & changes.keys()
+        if unused:
+            raise UsageError(f"reptile has no bootstrap and learns no step sizes: leave out {_option(min(unused))}")
+        if method != "second-order" and "backward_share" in changes:
+            raise UsageError(f"--backward-share is of the second-order gradient, which {method} has not: leave it out")
         return
     for name in sorted(_NOT_OF_LATENTS & changes.keys()):
         raise UsageError(f"the field {chosen.model.name!r} has no {_option(name)}: leave it out")
@@ -124,13 +145,15 @@ def check_range(name: str, value: float) -> None:
 def _choices() -> dict[str, tuple[str, ...]]:
     from inrcodec.meta.adaptation import StepSizeKind
     from inrcodec.meta.context import ScoreName
-    from inrcodec.meta.training import TrainingConfig
+    from inrcodec.meta.training import BootstrapContext, Method, TrainingConfig
 
     schedule = next(each.type for each in fields(TrainingConfig) if each.name == "schedule")
     return {
         "score": get_args(ScoreName),
         "step_sizes": get_args(StepSizeKind),
         "schedule": get_args(schedule),
+        "bootstrap_context": get_args(BootstrapContext),
+        "method": get_args(Method),
     }
 
 

@@ -546,6 +546,10 @@ def test_interrupted_encoding_leaves_nothing(run: Run, folder: Path, monkeypatch
         ("score", "best"),
         ("step_sizes", "all"),
         ("schedule", "linear"),
+        ("method", "sgd"),
+        ("bootstrap_context", "none"),
+        ("backward_share", 0.0),
+        ("backward_share", 1.5),
         ("patch", "32"),
         ("patch", "2x2"),
         ("patch", "axb"),
@@ -573,6 +577,14 @@ def test_training_settings() -> None:
     assert (changed.training.seed, changed.training.schedule) == (5, "constant")
     assert changed.patches.shape == (16, 24)
     assert changed.model == type(changed.model)(2, 3, width=9, depth=4)
+    reptile = configure("image", "siren", "codec", {"method": "reptile"}).training
+    assert (reptile.method, reptile.bootstrap_steps, reptile.learned_step_sizes) == ("reptile", 0, "none")
+    with pytest.raises(UsageError, match="--step-sizes"):
+        configure("image", "siren", "codec", {"method": "reptile", "step_sizes": "scalar"})
+    with pytest.raises(UsageError, match="--backward-share"):
+        configure("image", "siren", "codec", {"method": "fomaml", "backward_share": 0.5})
+    with pytest.raises(UsageError, match="--method"):
+        configure("image", "pyramid", "codec", {"method": "fomaml"})
     with pytest.raises(UsageError, match="--width"):
         configure("video", "nerv", "codec", {"width": 8})
     with pytest.raises(UsageError, match="--preset"):
@@ -583,13 +595,15 @@ def test_choices_in_the_help_are_the_librarys(run: Run, monkeypatch: pytest.Monk
     from inrcodec.meta.adaptation import Rescaling, StepSizeKind
     from inrcodec.meta.context import ScoreName
     from inrcodec.meta.presets import Scale
+    from inrcodec.meta.training import BootstrapContext, Method
     from inrcodec.models import FIELDS
     from inrcodec.signals import MODALITIES
 
     monkeypatch.setenv("TERMINAL_WIDTH", "400")
     monkeypatch.setenv("COLUMNS", "400")
     shown = run("encode", "--help")[1] + run("meta-train", "--help")[1]
-    for choices in (*map(get_args, (Rescaling, StepSizeKind, ScoreName, Scale)), FIELDS, MODALITIES):
+    literals = (Rescaling, StepSizeKind, ScoreName, Scale, BootstrapContext, Method)
+    for choices in (*map(get_args, literals), FIELDS, MODALITIES):
         assert "|".join(choices) in re.sub(r"\s", "", shown) or " ".join(choices) in shown, choices
 
 

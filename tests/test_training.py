@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inrcodec.errors import InitializationError, UsageError
 from inrcodec.meta import evaluation, run
-from inrcodec.meta.adaptation import SHARED, AdaptationConfig, adapt, signal_losses
+from inrcodec.meta.adaptation import SHARED, AdaptationConfig, adapt, adapt_for_training, signal_losses
 from inrcodec.meta.context import Context
 from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.initialization import CodingPrior, Initialization
@@ -126,6 +126,123 @@ def test_without_bootstrap_the_loss_is_the_reconstruction(without: dict[str, Any
     loss = outer_loss(SIREN, theta_0, {SHARED: torch.tensor([-4.0])}, context_of(SIREN), config)
     assert torch.equal(loss.total, loss.reconstruction)
     assert not loss.bootstrap.any()
+
+
+# Other ways to learn theta_0
+
+
+def random_start(field: Field, sizes: float = 0.03) -> tuple[Parameters, Parameters]:
+    generator = torch.Generator().manual_seed(1)
+    theta_0 = {name: value.double().requires_grad_() for name, value in field.initialize(generator).items()}
+    return theta_0, {SHARED: torch.tensor([sizes], dtype=torch.float64).log().requires_grad_()}
+
+
+def adapted_alone(field: Field, theta_0: Parameters, sizes: Parameters, context: Context, config: TrainingConfig):
+    """theta_K of every signal, without graph, by eq. 1 with score "full"."""
+    names = [name for name in theta_0 if name not in field.constants]
+    for b in range(len(context.values)):
+        theta = {name: value.detach() for name, value in theta_0.items()}
+        for _ in range(config.adaptation.steps):
+            theta |= {name: theta[name].detach().requires_grad_() for name in names}
+            batched = {name: value if name in field.constants else value[None] for name, value in theta.items()}
+            error = (field(batched, context.coordinates[b][None])[0] - context.values[b]).square().mean()
+            slopes = torch.autograd.grad(error, [theta[name] for name in names])
+            size = float(sizes[SHARED].detach().exp())
+            theta |= {name: theta[name].detach() - size * slope for name, slope in zip(names, slopes, strict=True)}
+        yield theta
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=NAMES)
+def test_fomaml_descends_the_gradient_at_theta_k(field: Field) -> None:
+    config = TrainingConfig(AdaptationConfig(steps=3, score="full"), bootstrap_steps=0, method="fomaml")
+    theta_0, sizes = random_start(field)
+    context = double(context_of(field))
+    names = [name for name in theta_0 if name not in field.constants]
+    expected = [torch.zeros_like(theta_0[name]) for name in names]
+    for b, theta in enumerate(adapted_alone(field, theta_0, sizes, context, config)):
+        leaves = [theta[name].requires_grad_() for name in names]
+        batched = {name: value if name in field.constants else value[None] for name, value in theta.items()}
+        error = (field(batched, context.coordinates[b][None])[0] - context.values[b]).square().mean()
+        expected = [total + g / 2 for total, g in zip(expected, torch.autograd.grad(error, leaves), strict=True)]
+    loss = outer_loss(field, theta_0, sizes, context, config)
+    for value, reference in zip(torch.autograd.grad(loss.total, [theta_0[n] for n in names]), expected, strict=True):
+        torch.testing.assert_close(value, reference)
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=NAMES)
+def test_reptile_goes_to_where_adaptation_ends(field: Field) -> None:
+    config = TrainingConfig(AdaptationConfig(steps=3, score="full"), method="reptile")
+    theta_0, sizes = random_start(field)
+    context = double(context_of(field))
+    names = [name for name in theta_0 if name not in field.constants]
+    ends = list(adapted_alone(field, theta_0, sizes, context, config))
+    loss = outer_loss(field, theta_0, sizes, context, config)
+    found = torch.autograd.grad(loss.total, [theta_0[name] for name in names])
+    for name, slope in zip(names, found, strict=True):
+        torch.testing.assert_close(slope, theta_0[name].detach() - torch.stack([end[name] for end in ends]).mean(0))
+    assert not loss.reconstruction.requires_grad and not loss.bootstrap.any()
+
+
+def test_lite_has_the_values_of_all_points_and_gradients_of_some() -> None:
+    """The mean over many draws is the gradient through all points; with one step that is no approximation."""
+    theta_0, sizes = random_start(SIREN)
+    context = double(context_of(SIREN, points=8))
+    config = TrainingConfig(AdaptationConfig(steps=1, score="full"), bootstrap_steps=0)
+    learned = [*theta_0.values(), *sizes.values()]
+    whole = outer_loss(SIREN, theta_0, sizes, context, config)
+    expected = torch.autograd.grad(whole.total, learned)
+    draws = []
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        loss = outer_loss(SIREN, theta_0, sizes, context, replace(config, backward_share=0.5), generator)
+        torch.testing.assert_close(loss.total, whole.total)
+        draws.append(torch.autograd.grad(loss.total, learned))
+    differ = 0
+    for number, reference in enumerate(expected):
+        found = torch.stack([draw[number] for draw in draws])
+        spread = found.std(0) / math.sqrt(len(draws))
+        differ += int((spread > 1e-9).any())
+        assert bool(((found.mean(0) - reference).abs() <= 5 * spread + 1e-9).all())
+    assert differ > len(expected) / 2
+
+
+@pytest.mark.parametrize(("seen", "score"), [("pruned", "error"), ("random", "random")])
+def test_bootstrap_on_fewer_points(seen: str, score: str) -> None:
+    """As steps on the context pruned in every one of them."""
+    adaptation = AdaptationConfig(steps=1, gamma=0.25, score="error")
+    config = TrainingConfig(adaptation, bootstrap_steps=3, bootstrap_step_ratio=1.0, bootstrap_context=seen)
+    theta_0, sizes = random_start(SIREN)
+    context = double(context_of(SIREN))
+    theta_k = {name: value.detach().expand(2, *value.shape) for name, value in theta_0.items()}
+    target = bootstrap_target(SIREN, theta_k, sizes, context, config, torch.Generator().manual_seed(3))
+    further = AdaptationConfig(steps=3, gamma=0.25, score=score)
+    expected = adapt_for_training(SIREN, theta_0, sizes, context, further, torch.Generator().manual_seed(3))
+    for name, value in target.items():
+        torch.testing.assert_close(value, expected[name].detach())
+
+
+@pytest.mark.parametrize("changes", [{"method": "fomaml"}, {"method": "reptile"}, {"backward_share": 0.25}])
+def test_every_method_learns(changes: dict[str, Any]) -> None:
+    """Adapted from what is learned, signals like those it was learned from are shown better than before."""
+    config = tiny_config(
+        learned_step_sizes="none", inner_step_size=1e-2, outer_step_size=3e-3, outer_steps=60, **changes
+    )
+    if config.method == "reptile":
+        config = replace(config, bootstrap_steps=0)
+    trainer = MetaTrainer(SIREN, config, CPU)
+    signals = [context_of(SIREN, seed=seed) for seed in range(3)]
+    means = torch.linspace(0.2, 0.8, 3)
+    signals = [Context(each.coordinates, 0.1 * each.values + means) for each in signals]
+
+    def error() -> float:
+        theta_0 = {name: value.detach() for name, value in trainer.theta_0.items()}
+        ends = [adapt(SIREN, theta_0, trainer.log_step_sizes, each, config.adaptation, steps=2) for each in signals]
+        return sum(float(signal_losses(SIREN, e, c).mean()) for e, c in zip(ends, signals, strict=True))
+
+    before = error()
+    for step in range(60):
+        trainer.train_step(signals[step % 3])
+    assert error() < 0.5 * before
 
 
 def test_bootstrap_target_has_learned_more_and_no_graph() -> None:

@@ -110,15 +110,29 @@ def adapt_for_training(
     context: Context,
     config: AdaptationConfig,
     generator: torch.Generator | None = None,
+    *,
+    second_order: bool = True,
+    backward_share: float = 1.0,
 ) -> Parameters:
     """K pruned steps with the graph kept, to be differentiated through (GradNCP algorithm 1, lines 5-9).
 
-    theta_0: without batch dimension. Returns theta_K, [B, ...].
+    theta_0: without batch dimension. generator: of every random choice.
+    second_order: without, slopes are constants (FOMAML, Finn et al. 2017): theta_K depends on theta_0 as on itself, and
+        on the step sizes.
+    backward_share: share of the points, drawn anew in every step, that stand for all of them in the graph of a slope,
+        whose value is that of all (LITE, Bronskill et al. 2021).
+    Returns theta_K, [B, ...].
     """
     theta = batch_parameters(field, theta_0, context.values.shape[0])
     for step in range(config.steps):
         pruned = prune(field, theta, context, score=config.score, gamma=config.gamma, generator=generator)
-        slopes, _ = gradients(field, theta, pruned, create_graph=True)
+        whole = second_order and backward_share == 1
+        slopes, _ = gradients(field, theta, pruned, create_graph=whole)
+        if second_order and not whole:
+            few = prune(field, theta, pruned, score="random", gamma=backward_share, generator=generator)
+            estimates, _ = gradients(field, theta, few, create_graph=True)
+            # The loss is a mean over points, so that of a few of them has the right scale.
+            slopes = {name: slope + estimates[name] - estimates[name].detach() for name, slope in slopes.items()}
         theta = descend(theta, slopes, log_step_sizes, step)
     return theta
 

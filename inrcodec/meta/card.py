@@ -25,7 +25,7 @@ def model_card(name: str, initialization: Initialization) -> str:
             f"K = {training['adaptation']['steps']}, gamma = {training['adaptation']['gamma']}, "
             f"score {training['adaptation']['score']}, L = {training['bootstrap_steps']}, "
             f"lambda = {training['bootstrap_weight']}, step sizes learned: {training['learned_step_sizes']}, "
-            f"seed {training['seed']}{_second_order(training)}.",
+            f"seed {training['seed']}{_second_order(training)}{_method(training)}.",
             *([f"- Learned on from the initialization `{provenance['start']}`."] if provenance.get("start") else []),
             f"- Machine: {provenance['device']}, {provenance['machine']}, torch {provenance['torch']}; "
             f"{provenance['seconds'] / 60:.0f} minutes.",
@@ -40,6 +40,18 @@ def _second_order(training: dict[str, Any]) -> str:
     """Of latents; what is older had none."""
     share = training.get("second_order", 0)
     return f"; through the adaptation in the last {share:.0%} of the steps" if share else ""
+
+
+def _method(training: dict[str, Any]) -> str:
+    """Of other fields, where it is not the usual one."""
+    parts = []
+    if training.get("method", "second-order") != "second-order":
+        parts.append(training["method"])
+    if training.get("backward_share", 1) != 1:
+        parts.append(f"second-order gradients through {training['backward_share']:.0%} of the points")
+    if training["bootstrap_steps"] and training.get("bootstrap_context", "full") != "full":
+        parts.append(f"bootstrap on a {training['bootstrap_context']} context")
+    return "".join(f"; {part}" for part in parts)
 
 
 def _coded(initialization: Initialization) -> str:

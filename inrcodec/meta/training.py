@@ -12,13 +12,17 @@ from inrcodec.meta.adaptation import (
     AdaptationConfig,
     StepSizeKind,
     adapt_for_training,
+    batch_parameters,
     descend,
     gradients,
     initial_step_sizes,
     signal_losses,
 )
-from inrcodec.meta.context import Context
+from inrcodec.meta.context import Context, ScoreName, prune
 from inrcodec.models import Field, Parameters
+
+Method = Literal["second-order", "fomaml", "reptile"]
+BootstrapContext = Literal["full", "pruned", "random"]
 
 MAX_DIVERGED = 20
 """Outer steps in a row without a finite meta-gradient that end a run."""
@@ -35,6 +39,11 @@ class TrainingConfig:
     bootstrap_weight: lambda of the distance to the target.
     bootstrap_step_ratio: step size of the L steps relative to the adaptation's last (the reference implementation
         uses 5e-2 against 1e-2).
+    bootstrap_context: what the L steps see: the full context, or in every step the share gamma of the highest scores
+        or of random points.
+    method: how theta_0 learns from the adaptation: by differentiating through it (MAML, Learnit, GradNCP), with slopes
+        taken as constants (FOMAML), or towards where it ends (Reptile: no bootstrap, no learned step sizes).
+    backward_share: share of the points that the second-order gradient goes through (LITE); 1: all of them.
     outer_step_size: beta, of Adam on theta_0.
     step_size_rate: Adam's step size on the logarithms of learned step sizes.
     schedule: of both outer step sizes over the run.
@@ -53,6 +62,9 @@ class TrainingConfig:
     bootstrap_steps: int = 5
     bootstrap_weight: float = 100.0
     bootstrap_step_ratio: float = 5.0
+    bootstrap_context: BootstrapContext = "full"
+    method: Method = "second-order"
+    backward_share: float = 1.0
     outer_step_size: float = 1e-5
     step_size_rate: float = 1e-2
     schedule: Literal["constant", "cosine"] = "constant"
@@ -70,16 +82,25 @@ class TrainingConfig:
 
 
 def bootstrap_target(
-    model: Field, theta_k: Parameters, log_step_sizes: Parameters, context: Context, config: TrainingConfig
+    model: Field,
+    theta_k: Parameters,
+    log_step_sizes: Parameters,
+    context: Context,
+    config: TrainingConfig,
+    generator: torch.Generator | None = None,
 ) -> Parameters:
-    """theta after L further steps on the full context, without graph (GradNCP 2.3)."""
+    """theta after L further steps, without graph (GradNCP 2.3)."""
+    adaptation = config.adaptation
+    scores: dict[BootstrapContext, ScoreName] = {"full": "full", "pruned": adaptation.score, "random": "random"}
     theta = {name: value.detach() for name, value in theta_k.items()}
     for _ in range(config.bootstrap_steps):
-        slopes, _ = gradients(model, theta, context)
+        seen = prune(
+            model, theta, context, score=scores[config.bootstrap_context], gamma=adaptation.gamma, generator=generator
+        )
+        slopes, _ = gradients(model, theta, seen)
         slopes = {name: config.bootstrap_step_ratio * slope for name, slope in slopes.items()}
         theta = {
-            name: value.detach()
-            for name, value in descend(theta, slopes, log_step_sizes, config.adaptation.steps).items()
+            name: value.detach() for name, value in descend(theta, slopes, log_step_sizes, adaptation.steps).items()
         }
     return theta
 
@@ -110,12 +131,32 @@ def outer_loss(
     config: TrainingConfig,
     generator: torch.Generator | None = None,
 ) -> OuterLoss:
-    """L_total = L_MSE(theta_K; C_full) + lambda mu(theta_K, theta_boot), differentiable in theta_0 and step sizes."""
-    theta_k = adapt_for_training(model, theta_0, log_step_sizes, context, config.adaptation, generator)
+    """L_total = L_MSE(theta_K; C_full) + lambda mu(theta_K, theta_boot), differentiable in theta_0 and step sizes.
+
+    With Reptile the total is that whose gradient leads from theta_0 to theta_K, half the squared distance.
+    """
+    reptile = config.method == "reptile"
+    theta_k = adapt_for_training(
+        model,
+        theta_0,
+        log_step_sizes,
+        context,
+        config.adaptation,
+        generator,
+        second_order=config.method == "second-order",
+        backward_share=config.backward_share,
+    )
+    if reptile:
+        theta_k = {name: value.detach() for name, value in theta_k.items()}
     reconstruction = signal_losses(model, theta_k, context).mean()
+    nothing = torch.zeros_like(reconstruction)
+    if reptile:
+        start = batch_parameters(model, theta_0, len(context.values))
+        way = parameter_distance(start, theta_k, model.constants)
+        return OuterLoss(way.square().mean() / 2, reconstruction, nothing)
     if config.bootstrap_steps == 0 or config.bootstrap_weight == 0:
-        return OuterLoss(reconstruction, reconstruction, torch.zeros_like(reconstruction))
-    target = bootstrap_target(model, theta_k, log_step_sizes, context, config)
+        return OuterLoss(reconstruction, reconstruction, nothing)
+    target = bootstrap_target(model, theta_k, log_step_sizes, context, config, generator)
     distance = parameter_distance(theta_k, target, model.constants).mean()
     return OuterLoss(reconstruction + config.bootstrap_weight * distance, reconstruction, distance)
 
