@@ -74,7 +74,7 @@ def meta_train(
         str | None,
         typer.Option(
             "--score",
-            metavar="grad-norm|error|random|full",
+            metavar="grad-norm|error|spg|tpg|random|full",
             help="What ranks the context.",
             rich_help_panel=METHOD,
         ),

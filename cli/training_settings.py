@@ -125,6 +125,10 @@ def _check_used(chosen: "Preset", changes: dict[str, Any]) -> None:
         if method != "second-order" and "backward_share" in changes:
             raise UsageError(f"--backward-share is of the second-order gradient, which {method} has not: leave it out")
         return
+    if changes.get("score") in ("spg", "tpg"):
+        raise UsageError(
+            f"--score is {changes['score']!r}, which latents have not: give grad-norm, error, random or full"
+        )
     for name in sorted(_NOT_OF_LATENTS & changes.keys()):
         raise UsageError(f"the field {chosen.model.name!r} has no {_option(name)}: leave it out")
     if not changes.get("second_order", chosen.training.second_order):

@@ -585,6 +585,8 @@ def test_training_settings() -> None:
         configure("image", "siren", "codec", {"method": "fomaml", "backward_share": 0.5})
     with pytest.raises(UsageError, match="--method"):
         configure("image", "pyramid", "codec", {"method": "fomaml"})
+    with pytest.raises(UsageError, match="--score"):
+        configure("image", "pyramid", "codec", {"second_order": 1, "score": "tpg"})
     with pytest.raises(UsageError, match="--width"):
         configure("video", "nerv", "codec", {"width": 8})
     with pytest.raises(UsageError, match="--preset"):

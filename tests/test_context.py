@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inrcodec.meta.context import SCORES, Context, error_score, gradient_norm_score, prune
+from inrcodec.meta.context import (
+    SCORES,
+    Context,
+    error_score,
+    gradient_norm_score,
+    prune,
+    self_prediction_gain,
+    target_prediction_gain,
+)
 from inrcodec.models import Field, FourierFeatureNetwork, NeRV, Parameters, Siren
 
 FIELDS: list[Field] = [
@@ -72,6 +80,51 @@ def test_error_score_is_the_norm_of_the_error(field: Field) -> None:
     error = context.values - field(parameters, context.coordinates)
     expected = torch.tensor([[float(sum(e**2 for e in point)) ** 0.5 for point in signal] for signal in error])
     torch.testing.assert_close(error_score(field, parameters, context), expected.double(), rtol=1e-6, atol=1e-6)
+
+
+def gains(field: Field, parameters: Parameters, context: Context) -> tuple[Tensor, Tensor]:
+    """SPG and TPG: the readout updated on one point at a time, all points evaluated again."""
+    signals, points = context.values.shape[:2]
+    own_gains, other_gains = (torch.zeros(signals, points, dtype=torch.float64) for _ in range(2))
+    for b in range(signals):
+        theta = {n: (v if n in field.constants else v[b : b + 1]).clone() for n, v in parameters.items()}
+        x = context.coordinates[b if len(context.coordinates) > 1 else 0][None]
+
+        def losses(own: Parameters, x=x, b=b) -> Tensor:
+            return (context.values[b] - field(own, x)[0]).square().mean(-1)
+
+        before = losses(theta)
+        for n in range(points):
+            head = {name: theta[name].clone().requires_grad_() for name in ("head.weight", "head.bias")}
+            slopes = torch.autograd.grad(losses({**theta, **head})[n], list(head.values()))
+            updated = {
+                name: value.detach() - 1e-2 * slope for (name, value), slope in zip(head.items(), slopes, strict=True)
+            }
+            gain = before - losses({**theta, **updated})
+            own_gains[b, n] = gain[n]
+            other_gains[b, n] = (gain.sum() - gain[n]) / (points - 1)
+    return own_gains, other_gains
+
+
+@pytest.mark.parametrize("numbers", [1, 1 << 24])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("field", FIELDS, ids=NAMES)
+def test_prediction_gains_are_those_of_updates(
+    field: Field, shared: bool, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inrcodec.meta.context._GAIN_NUMBERS", numbers)
+    parameters, context = parameters_of(field, 2), context_of(field, 2, 7, shared=shared)
+    own, others = gains(field, parameters, context)
+    torch.testing.assert_close(self_prediction_gain(field, parameters, context), own)
+    torch.testing.assert_close(target_prediction_gain(field, parameters, context), others)
+
+
+def test_the_self_prediction_gain_ranks_as_the_gradient_norm() -> None:
+    """For a linear output it is |e|^2 (1 - (1 - 2 alpha s / C)^2) / C, which rises with |e|^2 s for small alpha."""
+    parameters, context = parameters_of(SIREN, 2), context_of(SIREN, 2, 40)
+    gain = self_prediction_gain(SIREN, parameters, context)
+    norm = gradient_norm_score(SIREN, parameters, context)
+    torch.testing.assert_close(gain, 4 * 1e-2 * norm.square() / 9, rtol=0.05, atol=0)
 
 
 def chosen(context: Context, pruned: Context) -> list[list[int]]:

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from inrcodec.models import Field, Parameters
 
-ScoreName = Literal["grad-norm", "error", "random", "full"]
+ScoreName = Literal["grad-norm", "error", "spg", "tpg", "random", "full"]
 SCORES: tuple[str, ...] = get_args(ScoreName)
+
+GAIN_STEP_SIZE = 1e-2
+"""alpha of the updates that prediction gains are measured by; the papers' inner step size."""
+
+_GAIN_NUMBERS = 1 << 24
+"""Values that are computed at once for the gain of some points on all others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +63,56 @@ def error_score(field: Field, parameters: Parameters, context: Context) -> Tenso
     return (context.values - field(parameters, context.coordinates)).norm(dim=-1)
 
 
+def self_prediction_gain(field: Field, parameters: Parameters, context: Context) -> Tensor:
+    """SPG: how much a point's loss falls when the readout takes one gradient step on it alone (GradNCP 2.2).
+
+    To first order in the step size it is proportional to the square of `gradient_norm_score`. Returns [B, N].
+    """
+    features, preactivation, slope = _readout(field, parameters, context)
+    moved = preactivation - GAIN_STEP_SIZE * (features.square().sum(-1, keepdim=True) + 1) * slope
+    before, after = (_losses(field, each, context.values) for each in (preactivation, moved))
+    return before - after
+
+
+def target_prediction_gain(field: Field, parameters: Parameters, context: Context) -> Tensor:
+    """TPG: how much the mean loss of all other points falls by that step (GradNCP 2.2); takes N^2 evaluations.
+
+    For analyses, not for training at scale. Returns [B, N].
+    """
+    features, preactivation, slope = _readout(field, parameters, context)
+    batch, points, channels = preactivation.shape
+    before = _losses(field, preactivation, context.values)
+    size = max(1, _GAIN_NUMBERS // (batch * points * channels))
+    gains = []
+    for start in range(0, points, size):
+        some = slice(start, start + size)
+        # How far a step on one point moves another: the product of their features, the bias' among them.
+        shares = features[:, some] @ features.transpose(1, 2) + 1
+        moved = preactivation[:, None] - GAIN_STEP_SIZE * shares[..., None] * slope[:, some, None]
+        gain = before[:, None] - _losses(field, moved, context.values[:, None])
+        own = torch.arange(points, device=gain.device)[some]
+        gains.append(gain.sum(2) - gain[:, torch.arange(len(own)), own])
+    return torch.cat(gains, 1) / max(1, points - 1)
+
+
+def _readout(field: Field, parameters: Parameters, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """Features [B or 1, N, F], preactivations and the slopes of the points' losses in them, [B, N, C]."""
+    features = field.features(parameters, context.coordinates)
+    preactivation = field.preactivation(parameters, features)
+    error = field.activation(preactivation) - context.values
+    return features, preactivation, 2 * error * field.activation_slope(preactivation) / error.shape[-1]
+
+
+def _losses(field: Field, preactivation: Tensor, values: Tensor) -> Tensor:
+    """Mean squared error over channels, [..., N]."""
+    return (field.activation(preactivation) - values).square().mean(-1)
+
+
 _SCORE_FUNCTIONS: dict[str, Callable[[Field, Parameters, Context], Tensor]] = {
     "grad-norm": gradient_norm_score,
     "error": error_score,
+    "spg": self_prediction_gain,
+    "tpg": target_prediction_gain,
 }
 
 

@@ -160,13 +160,16 @@ class Initialization:
                     f"a field of {model.in_features} coordinates for {document['modality']!r} patches of "
                     f"{patches.dimensions} dimensions"
                 )
+            adaptation = AdaptationConfig(**document["adaptation"])
+            if isinstance(model, LatentField) and adaptation.score in ("spg", "tpg"):
+                raise ValueError(f"latents have no score {adaptation.score!r}")
             shapes = model.shapes()
             adapted = {name: shape for name, shape in shapes.items() if name not in model.constants}
             return cls(
                 modality=str(document["modality"]),
                 model=model,
                 patches=patches,
-                adaptation=AdaptationConfig(**document["adaptation"]),
+                adaptation=adaptation,
                 theta_0={
                     name: _tensor(tensors, f"theta_0/{name}", torch.float32, shape) for name, shape in shapes.items()
                 },
