@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from damage import with_flipped_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,10 +167,7 @@ def test_damage_is_noticed_or_other_symbols() -> None:
     data = pack(symbols, COLOURS, GRID)
     random = np.random.default_rng(3)
     damaged = [data[:-1], data[:-4], data[: len(data) // 2], data[4:], data[::-1]]
-    for position in random.integers(0, 8 * len(data), 20).tolist():
-        flipped = bytearray(data)
-        flipped[position // 8] ^= 1 << position % 8
-        damaged.append(bytes(flipped))
+    damaged += with_flipped_bits(data, random, 20)
     noticed = 0
     for content in damaged:
         try:

@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from damage import with_flipped_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -217,10 +218,7 @@ def test_damage_is_noticed_or_other_motion() -> None:
     data = pack(motion)
     random = np.random.default_rng(1)
     damaged = [data[:-1], data[:-4], data[4:], data[::-1], data + b"\1", data + b"\xff" * 3000]
-    for position in random.integers(0, 8 * len(data), 20).tolist():
-        flipped = bytearray(data)
-        flipped[position // 8] ^= 1 << position % 8
-        damaged.append(bytes(flipped))
+    damaged += with_flipped_bits(data, random, 20)
     noticed = 0
     for content in damaged:
         try:

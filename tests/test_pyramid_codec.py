@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from damage import with_flipped_bits
 from waves import tiny_image
 
 from inrcodec import latent_fields, metrics
@@ -373,11 +374,7 @@ def test_chunks_that_do_not_fit(pictures: Initialization, coded: Stream) -> None
 def test_any_other_chunk_is_a_picture_or_corrupt(pictures: Initialization, coded: Stream) -> None:
     random = np.random.default_rng(0)
     contents = [random.bytes(size) for size in (0, 1, 4, 50, 2000)]
-    for position in random.integers(0, 8 * len(coded.chunks[0]), 15).tolist():
-        damaged = bytearray(coded.chunks[0])
-        damaged[position // 8] ^= 1 << position % 8
-        contents.append(bytes(damaged))
-    for content in contents:
+    for content in contents + with_flipped_bits(coded.chunks[0], random, 15):
         try:
             decoded = decode_stream(replace(coded, chunks=(content,)), pictures)
         except CorruptFile:
