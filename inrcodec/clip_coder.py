@@ -27,7 +27,7 @@ from inrcodec.models import Parameters
 from inrcodec.models.clip import INTER, INTRA, LatentClip, Stage, stages_of
 from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, of_kind
 from inrcodec.models.motion import motion_shape, moved
-from inrcodec.models.pyramid import LatentPyramid, resample
+from inrcodec.models.pyramid import LatentPyramid, resample, samples_read
 from inrcodec.motion_search import find_motion
 
 
@@ -86,7 +86,7 @@ class ClipCoder(LatentCoder):
     def values_at(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
         times, *places = positions
         count = self.grid.shape[0]
-        asked = _looked_up(times, count)
+        asked = samples_read(times, count)
         decoded = _with_those_they_see(asked, self._stages)
         as_coded = all(
             np.array_equal(along, np.arange(size)) for along, size in zip(places, self._picture.shape, strict=True)
@@ -159,13 +159,6 @@ def _references(stage: Stage, known: dict[int, Tensor]) -> list[Tensor]:
 def _pictures(numbers: Sequence[int], pictures: dict[int, Tensor] | Sequence[Tensor]) -> Tensor:
     """[B * len(numbers), C, H, W] from pictures [B, C, H, W]."""
     return torch.stack([pictures[number] for number in numbers], 1).flatten(0, 1)
-
-
-def _looked_up(times: np.ndarray, count: int) -> set[int]:
-    """The pictures that `resample` reads for values at these times."""
-    whole = np.floor(times)
-    taps = (0,) if np.array_equal(whole, times) else range(-1, 3)
-    return {int(number) for tap in taps for number in (whole + tap).clip(0, count - 1)}
 
 
 def _with_those_they_see(numbers: set[int], stages: Sequence[Stage]) -> set[int]:

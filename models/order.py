@@ -148,10 +148,10 @@ def cropped(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return values[(slice(None), slice(None), *[slice(0, size) for size in shape])]
 
 
-def filled(known: Tensor, place: Place, values: Tensor) -> Tensor:
-    """What is known of a phase, [B, channels, *grid], with the values of one more of its passes."""
+def filled(known: Tensor | None, place: Place, values: Tensor) -> Tensor:
+    """What is known of a phase, [B, channels, *grid], with the values of one more of its passes; None: nothing yet."""
     if place.extent == place.grid:
         return padded(values, place.grid)
-    known = known.clone()
-    known[(slice(None), slice(None), *place.within)] = padded(values, place.extent)
-    return known
+    whole = values.new_zeros(*values.shape[:2], *place.grid) if known is None else known.clone()
+    whole[(slice(None), slice(None), *place.within)] = padded(values, place.extent)
+    return whole

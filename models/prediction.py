@@ -109,13 +109,12 @@ class Predictor:
                     inputs = torch.cat([*(phase[:, own] for phase in around), *seen], 1)
                     beside = [each.of_group(own, bands) for each in known]
                     features = self._features(parameters, place, inputs, condition, beside)
-                    blank = means.new_zeros(batch, bands.stop - bands.start, *place.grid)
-                    earlier[-1].append(blank)
-                expected = self._expected(parameters, place, features, earlier[-1][-1], condition, beside) / gain
+                of_phase = earlier[-1].pop() if place.part else None
+                expected = self._expected(parameters, place, features, of_phase, condition, beside) / gain
                 expected = cropped(expected, place.shape)
                 part = expected + choose(place, expected)
                 parts.append((place, part))
-                earlier[-1][-1] = filled(earlier[-1][-1], place, part * gain)
+                earlier[-1].append(filled(of_phase, place, part * gain))
             whole = assemble(parts, (batch, channels * level.bands, *level.half))
             details.append(whole)
             if index > 0:
@@ -169,13 +168,13 @@ class Predictor:
         parameters: Parameters,
         place: Place,
         features: Tensor,
-        own: Tensor,
+        own: Tensor | None,
         condition: Tensor,
         known: Sequence["_Known"],
     ) -> Tensor:
-        """At the points of a pass. own: what is known of the phase's own details, [B, channels, *grid]."""
+        """At the points of a pass. own: the phase's details, [B, channels, *grid], of the parts before."""
         name = f"prediction.{self.order.name(place.level, place.phase, place.group)}"
-        if place.part:
+        if own is not None:
             part = f"{name}.part{place.part}"
             bias = _conditioned(parameters[f"{part}.bias"], place.level, condition, own.dim())
             features = features + convolution(own, parameters[f"{part}.weight"], padding=1) + bias

@@ -250,6 +250,13 @@ def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[boo
     return maps
 
 
+def samples_read(positions: np.ndarray, size: int) -> set[int]:
+    """The samples of an open axis that `resample` reads for these positions."""
+    whole = np.floor(positions)
+    taps = (0,) if np.array_equal(whole, positions) else range(-1, 3)
+    return {int(sample) for tap in taps for sample in (whole + tap).clip(0, size - 1)}
+
+
 def _taken(maps: Tensor, axis: int, positions: np.ndarray, closed: bool) -> Tensor:
     """The samples at whole positions along a grid axis, which may lie beyond its ends."""
     size = maps.shape[axis + 2]

@@ -130,12 +130,13 @@ class ContextModel:
                         earlier.append([])
                     own = self.order.channels(level, place.group)
                     before = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
-                    inputs = torch.cat([*before, *(part[:, own] for part in coarser)], 1)
-                    earlier[-1].append(known.new_zeros(len(known), own.stop - own.start, *place.grid))
-                outputs = self._network(weights, place, inputs, earlier[-1][-1], condition, exact)
+                    seen = torch.cat([*before, *(part[:, own] for part in coarser)], 1)
+                    inputs = self._mixed(weights, place, seen, exact)
+                of_phase = earlier[-1].pop() if place.part else None
+                outputs = self._network(weights, place, inputs, of_phase, condition, exact)
                 flags, scales = cropped(outputs, place.shape).chunk(2, 1)
                 yield place, flags, scales
-                earlier[-1][-1] = filled(earlier[-1][-1], place, _logarithm(known[place.index], exact))
+                earlier[-1].append(filled(of_phase, place, _logarithm(known[place.index], exact)))
             grandparent, parent = parent, _logarithm(known, exact)
 
     def _coarser(
@@ -153,20 +154,26 @@ class ContextModel:
             parts.append(cropped(found, grid))
         return parts
 
+    def _mixed(self, weights: Parameters, place: Place, seen: Tensor, exact: bool) -> Tensor:
+        """The inputs of a phase's networks, fewer mixtures of what is seen if configured."""
+        if not self.squeeze:
+            return seen
+        layers = _ExactLayers() if exact else _FloatLayers()
+        name = self.order.name(place.level, place.phase, place.group)
+        bias = layers.conditioned(weights[f"{name}.squeeze_bias"], 0, None)
+        return layers.activation(layers.pointwise(seen, weights[f"{name}.squeeze"], bias))
+
     def _network(
-        self, weights: Parameters, place: Place, inputs: Tensor, known: Tensor, condition: Tensor, exact: bool
+        self, weights: Parameters, place: Place, inputs: Tensor, own: Tensor | None, condition: Tensor, exact: bool
     ) -> Tensor:
-        """At the points of a pass. inputs: on the phase's grid; known: what is, of the phase's own symbols."""
+        """At the points of a pass. inputs: on the phase's grid; own: the phase's symbols, of the parts before."""
         layers = _ExactLayers() if exact else _FloatLayers()
         level = place.level
         name = self.order.name(level, place.phase, place.group)
-        if self.squeeze:
-            bias = layers.conditioned(weights[f"{name}.squeeze_bias"], 0, None)
-            inputs = layers.activation(layers.pointwise(inputs, weights[f"{name}.squeeze"], bias))
         weight = weights[f"{name}.context"]
         bias = layers.conditioned(weights[f"{name}.context_bias"], level, condition)
-        if place.part:
-            inputs = torch.cat([inputs, known], 1)
+        if own is not None:
+            inputs = torch.cat([inputs, own], 1)
             weight = torch.cat([weight, weights[f"{name}.part{place.part}"]], 1)
             bias = bias + layers.conditioned(weights[f"{name}.part{place.part}_bias"], level, condition)
         hidden = layers.activation(layers.neighbourhood(inputs, weight, bias, place.within))
