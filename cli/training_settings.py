@@ -113,6 +113,7 @@ def configure(modality: str, field: str, scale: str, changes: dict[str, Any]) ->
 
 def _check_used(chosen: "Preset", changes: dict[str, Any]) -> None:
     """Raises: UsageError for an option that would change nothing."""
+    from inrcodec.meta.context import GAINS
     from inrcodec.models import LatentField
 
     if not isinstance(chosen.model, LatentField):
@@ -125,7 +126,7 @@ def _check_used(chosen: "Preset", changes: dict[str, Any]) -> None:
         if method != "second-order" and "backward_share" in changes:
             raise UsageError(f"--backward-share is of the second-order gradient, which {method} has not: leave it out")
         return
-    if changes.get("score") in ("spg", "tpg"):
+    if changes.get("score") in GAINS:
         raise UsageError(
             f"--score is {changes['score']!r}, which latents have not: give grad-norm, error, random or full"
         )

@@ -171,7 +171,7 @@ def test_fomaml_descends_the_gradient_at_theta_k(field: Field) -> None:
 
 @pytest.mark.parametrize("field", FIELDS, ids=NAMES)
 def test_reptile_goes_to_where_adaptation_ends(field: Field) -> None:
-    config = TrainingConfig(AdaptationConfig(steps=3, score="full"), method="reptile")
+    config = TrainingConfig(AdaptationConfig(steps=3, score="full"), bootstrap_steps=0, method="reptile")
     theta_0, sizes = random_start(field)
     context = double(context_of(field))
     names = [name for name in theta_0 if name not in field.constants]
@@ -181,6 +181,12 @@ def test_reptile_goes_to_where_adaptation_ends(field: Field) -> None:
     for name, slope in zip(names, found, strict=True):
         torch.testing.assert_close(slope, theta_0[name].detach() - torch.stack([end[name] for end in ends]).mean(0))
     assert not loss.reconstruction.requires_grad and not loss.bootstrap.any()
+
+
+@pytest.mark.parametrize("more", [{"bootstrap_steps": 5}, {"bootstrap_steps": 0, "learned_step_sizes": "tensor"}])
+def test_reptile_has_no_bootstrap_and_no_step_sizes(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Reptile"):
+        TrainingConfig(method="reptile", **more)
 
 
 def test_lite_has_the_values_of_all_points_and_gradients_of_some() -> None:
@@ -224,11 +230,15 @@ def test_bootstrap_on_fewer_points(seen: str, score: str) -> None:
 @pytest.mark.parametrize("changes", [{"method": "fomaml"}, {"method": "reptile"}, {"backward_share": 0.25}])
 def test_every_method_learns(changes: dict[str, Any]) -> None:
     """Adapted from what is learned, signals like those it was learned from are shown better than before."""
+    bootstrap = 0 if changes.get("method") == "reptile" else 1
     config = tiny_config(
-        learned_step_sizes="none", inner_step_size=1e-2, outer_step_size=3e-3, outer_steps=60, **changes
+        learned_step_sizes="none",
+        inner_step_size=1e-2,
+        outer_step_size=3e-3,
+        outer_steps=60,
+        bootstrap_steps=bootstrap,
+        **changes,
     )
-    if config.method == "reptile":
-        config = replace(config, bootstrap_steps=0)
     trainer = MetaTrainer(SIREN, config, CPU)
     signals = [context_of(SIREN, seed=seed) for seed in range(3)]
     means = torch.linspace(0.2, 0.8, 3)

@@ -12,6 +12,9 @@ from inrcodec.models import Field, Parameters
 ScoreName = Literal["grad-norm", "error", "spg", "tpg", "random", "full"]
 SCORES: tuple[str, ...] = get_args(ScoreName)
 
+GAINS = frozenset({"spg", "tpg"})
+"""Scores by updates of a readout of every point, which latents do not have."""
+
 GAIN_STEP_SIZE = 1e-2
 """alpha of the updates that prediction gains are measured by; the papers' inner step size."""
 

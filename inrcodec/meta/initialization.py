@@ -18,6 +18,7 @@ from torch import Tensor
 from inrcodec.coding.context_model import LARGEST_WEIGHT, ContextModel
 from inrcodec.errors import InitializationError
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
+from inrcodec.meta.context import GAINS
 from inrcodec.meta.latent_step_sizes import LARGEST_LOGARITHM, StepSizes
 from inrcodec.models import FIELDS, Field, LatentField, Parameters
 from inrcodec.patches import PatchConfig
@@ -161,7 +162,7 @@ class Initialization:
                     f"{patches.dimensions} dimensions"
                 )
             adaptation = AdaptationConfig(**document["adaptation"])
-            if isinstance(model, LatentField) and adaptation.score in ("spg", "tpg"):
+            if isinstance(model, LatentField) and adaptation.score in GAINS:
                 raise ValueError(f"latents have no score {adaptation.score!r}")
             shapes = model.shapes()
             adapted = {name: shape for name, shape in shapes.items() if name not in model.constants}

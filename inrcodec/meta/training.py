@@ -76,8 +76,11 @@ class TrainingConfig:
     quantization: tuple[int, int] = (-56, -4)
 
     def __post_init__(self) -> None:
+        """Raises: ValueError for what a method does not have."""
         if isinstance(self.adaptation, dict):  # as it comes back from JSON
             object.__setattr__(self, "adaptation", AdaptationConfig(**self.adaptation))
+        if self.method == "reptile" and (self.bootstrap_steps or self.learned_step_sizes != "none"):
+            raise ValueError("Reptile has no bootstrap and learns no step sizes")
         object.__setattr__(self, "quantization", tuple(self.quantization))
 
 
