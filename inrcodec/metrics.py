@@ -49,8 +49,6 @@ def ssim(original: Signal, decoded: Signal) -> float:
 
     The mean over frames or slices. Raises: ValueError if the grid has one axis or one is below 11 samples.
     """
-    from skimage.metrics import structural_similarity
-
     if original.values.shape != decoded.values.shape:
         raise ValueError(f"the grids differ: {original.values.shape = }, {decoded.values.shape = }")
     if len(original.shape) < 2 or min(original.shape[-2:]) < 11:
@@ -58,18 +56,25 @@ def ssim(original: Signal, decoded: Signal) -> float:
     dtype = original.values.dtype
     low, high = original.value_range
     span = float(np.iinfo(dtype).max) if dtype.kind == "u" else high - low
-    planes = [signal.values.reshape(-1, *signal.values.shape[-3:]).astype(np.float64) for signal in (original, decoded)]
+    planes = [signal.values.reshape(-1, *signal.values.shape[-3:]) for signal in (original, decoded)]
+    return planes_ssim(*planes, span)
+
+
+def planes_ssim(original: np.ndarray, decoded: np.ndarray, span: float) -> float:
+    """The same of planes [P, H, W, C] with values in a range of `span`: the mean over planes."""
+    from skimage.metrics import structural_similarity
+
     scores = [
         structural_similarity(
-            a,
-            b,
+            a.astype(np.float64),
+            b.astype(np.float64),
             data_range=span,
             channel_axis=-1,
             gaussian_weights=True,
             sigma=1.5,
             use_sample_covariance=False,
         )
-        for a, b in zip(*planes, strict=True)
+        for a, b in zip(original, decoded, strict=True)
     ]
     return float(np.mean(scores))
 

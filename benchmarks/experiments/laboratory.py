@@ -1,0 +1,241 @@
+"""Where variants are trained, kept and measured."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from experiments.memory import peak_memory
+from experiments.perception import Distance
+from experiments.settings import Setting
+from inrcodec.cli.console import ProgressLine
+from inrcodec.meta.adaptation import (
+    SHARED,
+    Rescaling,
+    adapt,
+    batch_parameters,
+    descend,
+    gradients,
+    signal_losses,
+)
+from inrcodec.meta.context import Context, prune
+from inrcodec.meta.data import PatchSampler
+from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
+from inrcodec.meta.run import TrainingData
+from inrcodec.meta.training import MetaTrainer, TrainingConfig
+from inrcodec.models import Parameters
+from inrcodec.signals import write_whole
+from inrcodec.signals.signal import Signal
+
+SNAPSHOTS = 8
+"""Times during a training at which what is learned is kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a variant has learned by an outer step, after `seconds` of training.
+
+    training: the settings it was trained with.
+    """
+
+    training: TrainingConfig
+    step: int
+    seconds: float
+    theta_0: Parameters
+    log_step_sizes: Parameters
+
+
+class Laboratory:
+    """A setting with its data.
+
+    source: what the data is. others: folders with other kinds of signals, for experiments that ask for them.
+    folder: trained variants are kept there under a hash of all that made them, so that experiments share them, and one
+        that was stopped goes on with the next variant.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        data: TrainingData,
+        source: str,
+        folder: Path,
+        device: torch.device,
+        progress: ProgressLine,
+        others: Sequence[Path] = (),
+        lpips: Distance | None = None,
+    ) -> None:
+        self.setting = setting
+        self.data = data
+        self.others = others
+        self.lpips = lpips
+        self.device = device
+        self._folder = folder
+        self.progress = progress
+        self._sampler = PatchSampler(data.training, setting.patches, setting.model.out_features, setting.training.seed)
+        self.held_out = self.patches_of(data.held_out)
+        self._made_of = {
+            "data": source,
+            "files": data.files,
+            "model": repr(setting.model),
+            "patches": repr(setting.patches),
+            "device": device.type,
+        }
+
+    def patches_of(self, signals: Sequence[Signal], shape: tuple[int, ...] | None = None) -> Context:
+        """Patches to measure on; those that are trained on may have another shape."""
+        patches = replace(self.setting.patches, shape=shape or self.setting.patches.shape)
+        sampler = PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
+        return sampler.batch(0, self.setting.held_out).context(self.device)
+
+    def stills_of(self, signals: Sequence[Signal]) -> Context:
+        """Patches of pictures for a field of videos: what it is asked for in the middle of its time."""
+        _, *shape = self.setting.patches.shape
+        patches = replace(self.setting.patches, shape=tuple(shape), overlap=(0, 0))
+        sampler = PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
+        found = sampler.batch(0, self.setting.held_out).context(self.device)
+        times = torch.zeros_like(found.coordinates[..., :1])
+        return Context(torch.cat((times, found.coordinates), -1), found.values)
+
+    def batch(self, step: int) -> Context:
+        """What is learned from in an outer step."""
+        return self._sampler.batch(step, self.setting.training.batch).context(self.device)
+
+    def learn(self, name: str, training: TrainingConfig) -> Learned:
+        """A trained variant; it is read where it was trained before. `name` is for who waits."""
+        return self.history(name, training)[-1]
+
+    def history(self, name: str, training: TrainingConfig) -> list[Learned]:
+        """What a variant had learned at `SNAPSHOTS` times, the last one the end of its training."""
+        made_of = json.dumps({**self._made_of, "training": asdict(training)}, sort_keys=True)
+        path = self._folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.safetensors"
+        if not path.exists():
+            tensors = _named(self._train(name, training))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda part: safetensors.torch.save_file(tensors, part, {"made of": made_of}))
+        return _history(training, safetensors.torch.load_file(path, str(self.device)))
+
+    def _train(self, name: str, training: TrainingConfig) -> list[Learned]:
+        trainer = MetaTrainer(self.setting.model, training, self.device)
+        marks = {max(1, training.outer_steps * (n + 1) // SNAPSHOTS) for n in range(SNAPSHOTS)}
+        history: list[Learned] = []
+        seconds, running = 0.0, 0.0
+        torch.set_flush_denormal(True)  # denormal numbers make training many times slower
+        while trainer.step < training.outer_steps:
+            began = time.monotonic()
+            loss = trainer.train_step(self.batch(trainer.step))
+            psnr = mean_decibels(loss.reconstruction)
+            seconds += time.monotonic() - began
+            running = psnr if trainer.step == 1 else 0.95 * running + 0.05 * psnr
+            self.progress.update(name, trainer.step, training.outer_steps, f"{running:.2f} dB")
+            if trainer.step in marks:
+                parts = (_copied(trainer.theta_0), _copied(trainer.log_step_sizes))
+                history.append(Learned(training, trainer.step, seconds, *parts))
+        return history
+
+    def random(self, step_size: float) -> Learned:
+        """The field from a random initialization, with plain gradient descent."""
+        theta_0 = self.setting.model.initialize(torch.Generator().manual_seed(1))
+        training = replace(self.setting.training, outer_steps=0)
+        sizes = {SHARED: torch.tensor([step_size], device=self.device).log()}
+        return Learned(training, 0, 0.0, {name: value.to(self.device) for name, value in theta_0.items()}, sizes)
+
+    def random_curve(self, marks: Iterable[int]) -> dict[int, float]:
+        """`curve` of `random`, every number of steps at the best of `RANDOM_STEP_SIZES`."""
+        trials = [self.curve(self.random(size), marks, rescaling="none") for size in RANDOM_STEP_SIZES]
+        return {mark: max(trial[mark] for trial in trials) for mark in trials[0]}
+
+    def peak_memory(self, training: TrainingConfig) -> float | None:
+        """MiB that an outer step needs beyond what there is before it; None where nobody can tell."""
+        trainer = MetaTrainer(self.setting.model, training, self.device)
+        batch = self.batch(0)
+        trainer.train_step(batch)  # the first one makes Adam's moments
+        return peak_memory(lambda: trainer.train_step(batch), self.device)
+
+    def curve(
+        self,
+        learned: Learned,
+        marks: Iterable[int],
+        *,
+        rescaling: Rescaling = "exact",
+        held_out: Context | None = None,
+    ) -> dict[int, float]:
+        """Mean PSNR in dB of held-out patches after numbers of adaptation steps on the full context."""
+        reached: dict[int, float] = {}
+        wanted = set(marks)
+
+        def on_step(step: int, theta: Parameters, losses: Tensor) -> None:
+            if step in wanted:
+                reached[step] = mean_decibels(losses)
+
+        adapt(
+            self.setting.model,
+            learned.theta_0,
+            learned.log_step_sizes,
+            self.held_out if held_out is None else held_out,
+            learned.training.adaptation,
+            steps=max(wanted),
+            rescaling=rescaling,
+            on_step=on_step,
+        )
+        return reached
+
+    def shown(self, learned: Learned, steps: int) -> Tensor:
+        """What the held-out patches look like after adaptation: values [B, N, C]."""
+        model, adaptation = self.setting.model, learned.training.adaptation
+        theta = adapt(model, learned.theta_0, learned.log_step_sizes, self.held_out, adaptation, steps=steps)
+        with torch.no_grad():
+            return model(theta, self.held_out.coordinates)
+
+    def pruned_curve(self, learned: Learned, marks: Iterable[int]) -> dict[int, float]:
+        """`curve`, with adaptation on the pruned context as in training."""
+        model, adaptation = self.setting.model, learned.training.adaptation
+        reached: dict[int, float] = {}
+        theta = batch_parameters(model, learned.theta_0, len(self.held_out.values))
+        wanted = set(marks)
+        for step in range(max(wanted) + 1):
+            if step in wanted:
+                with torch.no_grad():
+                    reached[step] = mean_decibels(signal_losses(model, theta, self.held_out))
+            seen = prune(model, theta, self.held_out, score=adaptation.score, gamma=adaptation.gamma)
+            slopes, _ = gradients(model, theta, seen)
+            theta = descend(theta, slopes, learned.log_step_sizes, step)
+        return reached
+
+
+def mean_decibels(losses: Tensor) -> float:
+    """Mean PSNR of mean squared errors at peak 1; what diverged counts as an error of 1."""
+    return float((-10 * losses.detach().nan_to_num(nan=1.0).clamp(1e-12, 1.0).log10()).mean())
+
+
+def _copied(parameters: Parameters) -> Parameters:
+    return {name: value.detach().cpu().clone() for name, value in parameters.items()}
+
+
+def _named(history: list[Learned]) -> dict[str, Tensor]:
+    tensors = {}
+    for number, learned in enumerate(history):
+        tensors[f"{number}/when"] = torch.tensor([learned.step, learned.seconds], dtype=torch.float64)
+        tensors |= {f"{number}/theta_0/{name}": value for name, value in learned.theta_0.items()}
+        tensors |= {f"{number}/step_sizes/{name}": value for name, value in learned.log_step_sizes.items()}
+    return tensors
+
+
+def _history(training: TrainingConfig, tensors: dict[str, Tensor]) -> list[Learned]:
+    """Inverse of `_named`."""
+
+    def part(number: int, kind: str) -> Parameters:
+        prefix = f"{number}/{kind}/"
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    history = []
+    while (when := tensors.get(f"{len(history)}/when")) is not None:
+        number = len(history)
+        step, seconds = when.tolist()
+        history.append(Learned(training, int(step), seconds, part(number, "theta_0"), part(number, "step_sizes")))
+    return history

@@ -1,0 +1,62 @@
+"""Fidelity as eyes see it: SSIM, and LPIPS (Zhang et al. 2018) where its weights can be had."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import report
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from inrcodec.errors import UsageError
+from inrcodec.metrics import planes_ssim
+
+Distance = Callable[[Tensor, Tensor], float]
+"""Mean distance of planes [P, H, W, 3] in [0, 1]."""
+
+SMALLEST = 11
+"""Samples along both axes of what SSIM is of."""
+
+
+def planes(values: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Values [B, N, C] on a grid as pictures [P, H, W, C], frame by frame; None where they are none."""
+    if len(shape) < 2 or min(shape[-2:]) < SMALLEST:
+        return None
+    return values.reshape(-1, *shape[-2:], values.shape[-1])
+
+
+def similarity(pictures: Tensor, originals: Tensor) -> float:
+    """SSIM of pictures with values in [0, 1], mean."""
+    return planes_ssim(originals.cpu().numpy(), pictures.clamp(0, 1).cpu().numpy(), 1.0)
+
+
+def lpips_distance(backbone: Path | None) -> Distance | None:
+    """LPIPS with AlexNet, or None with a line that says why not.
+
+    backbone: torchvision's AlexNet as safetensors; the package lpips has the other weights.
+    Raises: UsageError if the file is not that.
+    """
+    if backbone is None:
+        report.say("no LPIPS: it needs the weights of torchvision's AlexNet as safetensors, give --lpips-backbone FILE")
+        return None
+    try:
+        import lpips
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is not for this torch
+        report.say(f"no LPIPS: the package lpips cannot be loaded: {error}")
+        return None
+    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    try:
+        weights = safetensors.torch.load_file(backbone)
+        features = {name.removeprefix("features."): value for name, value in weights.items() if "features." in name}
+        # The package cuts the layers into slices and keeps their numbers.
+        own = network.net.state_dict()
+        network.net.load_state_dict({name: features[name.split(".", 1)[1]] for name in own})
+    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UsageError(f"{backbone} has not the weights of torchvision's AlexNet: {error}") from error
+
+    def distance(shown: Tensor, values: Tensor) -> float:
+        pairs = [2 * each.movedim(-1, 1).clamp(0, 1) - 1 for each in (shown, values)]
+        with torch.no_grad():
+            return float(network(*pairs).mean())
+
+    return distance

@@ -1,0 +1,152 @@
+"""The method for other problems than fields that are shown all of a signal: the context is not what is measured on."""
+
+from abc import ABC, abstractmethod
+from typing import Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from experiments.laboratory import Laboratory
+from inrcodec.meta.adaptation import descend, gradient_norm, initial_step_sizes
+from inrcodec.meta.training import TrainingConfig, parameter_distance, scheduled
+from inrcodec.models import Parameters
+
+
+class Examples(Protocol):
+    """Context points of a batch of tasks."""
+
+    def __len__(self) -> int:
+        """Tasks."""
+
+    @property
+    def points(self) -> int:
+        """Of a task."""
+
+    def select(self, points: Tensor) -> Self:
+        """The subset at [B, n] indices."""
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+E = TypeVar("E", bound=Examples)
+
+
+class Problem(ABC, Generic[E]):
+    """What is learned: tasks of a context and of targets that are not in it."""
+
+    constants: frozenset[str] = frozenset()
+    """Parameters that are the same for all tasks."""
+
+    @abstractmethod
+    def initialize(self, generator: torch.Generator) -> Parameters: ...
+
+    @abstractmethod
+    def tasks(self, count: int, generator: torch.Generator) -> tuple[E, E]:
+        """Contexts and targets to learn from."""
+
+    @abstractmethod
+    def losses(self, theta: Parameters, examples: E) -> Tensor:
+        """Means over points, [B]."""
+
+    @abstractmethod
+    def scores(self, theta: Parameters, examples: E, score: str) -> Tensor:
+        """Of points, "error" or "grad-norm": [B, N]."""
+
+    @abstractmethod
+    def measure(self, theta: Parameters, targets: E) -> float:
+        """What a table shows, the more the better."""
+
+
+def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, laboratory: Laboratory) -> Parameters:
+    """theta_0 (GradNCP algorithm 1): the outer loss is that of the targets, and the distance to a bootstrap target."""
+    start = problem.initialize(torch.Generator().manual_seed(training.seed))
+    theta_0 = {
+        key: value.to(laboratory.device).requires_grad_(key not in problem.constants) for key, value in start.items()
+    }
+    learned = [value for value in theta_0.values() if value.requires_grad]
+    optimizer = torch.optim.Adam(learned, training.outer_step_size)
+    for step in range(training.outer_steps):
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+        context, targets = (each.to(laboratory.device) for each in problem.tasks(training.batch, generator))
+        theta = _repeated(problem, theta_0, training.batch)
+        for _ in range(training.adaptation.steps):
+            seen = _pruned(problem, theta, context, training, generator)
+            theta = _descended(theta, _slopes(problem, theta, seen, create_graph=True), training.inner_step_size)
+        losses = problem.losses(theta, targets).mean()
+        total = losses
+        if training.bootstrap_steps:
+            target = _detached(theta)
+            for _ in range(training.bootstrap_steps):
+                size = training.bootstrap_step_ratio * training.inner_step_size
+                target = _detached(_descended(target, _slopes(problem, target, context), size))
+            distance = parameter_distance(theta, target, problem.constants).mean()
+            total = total + training.bootstrap_weight * distance
+        for group in optimizer.param_groups:
+            group["lr"] = training.outer_step_size * scheduled(training, step)
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(learned, training.clip)
+        optimizer.step()
+        laboratory.progress.update(name, step + 1, training.outer_steps, f"loss {float(losses.detach()):.4f}")
+    return _detached(theta_0)
+
+
+def adapted_curve(
+    problem: Problem[E],
+    theta_0: Parameters,
+    training: TrainingConfig,
+    context: E,
+    targets: E,
+    marks: tuple[int, ...],
+) -> dict[int, float]:
+    """Measures after adaptation to the full context, with the norm of the pruned gradients (algorithm 2)."""
+    theta = _repeated(problem, theta_0, len(context))
+    reached: dict[int, float] = {}
+    for step in range(max(marks) + 1):
+        if step in marks:
+            with torch.no_grad():
+                reached[step] = problem.measure(theta, targets)
+        slopes = _slopes(problem, theta, context)
+        if training.adaptation.score not in ("full", "random"):
+            pruned = _slopes(problem, theta, _pruned(problem, theta, context, training, None))
+            factor = gradient_norm(pruned.values()) / gradient_norm(slopes.values()).clamp_min(1e-12)
+            slopes = {key: slope * factor.reshape(-1, *[1] * (slope.dim() - 1)) for key, slope in slopes.items()}
+        theta = _detached(_descended(theta, slopes, training.inner_step_size))
+    return reached
+
+
+def _repeated(problem: Problem[E], theta_0: Parameters, batch: int) -> Parameters:
+    return {
+        key: value if key in problem.constants else value.expand(batch, *value.shape) for key, value in theta_0.items()
+    }
+
+
+def _pruned(
+    problem: Problem[E], theta: Parameters, context: E, training: TrainingConfig, generator: torch.Generator | None
+) -> E:
+    adaptation = training.adaptation
+    if adaptation.score == "full":
+        return context
+    if adaptation.score == "random":
+        ranking = torch.rand((len(context), context.points), generator=generator)
+    else:
+        ranking = problem.scores(_detached(theta), context, adaptation.score)
+    keep = max(1, round(adaptation.gamma * context.points))
+    return context.select(ranking.topk(keep, dim=1).indices)
+
+
+def _slopes(problem: Problem[E], theta: Parameters, examples: E, *, create_graph: bool = False) -> Parameters:
+    adapted = {key: value for key, value in theta.items() if key not in problem.constants}
+    if not create_graph:
+        adapted = {key: value.detach().requires_grad_() for key, value in adapted.items()}
+    loss = problem.losses({**theta, **adapted}, examples).sum()
+    slopes = torch.autograd.grad(loss, list(adapted.values()), create_graph=create_graph)
+    return dict(zip(adapted, slopes, strict=True))
+
+
+def _descended(theta: Parameters, slopes: Parameters, step_size: float) -> Parameters:
+    return descend(theta, slopes, initial_step_sizes(theta, kind="none", alpha=step_size, steps=1), 0)
+
+
+def _detached(theta: Parameters) -> Parameters:
+    return {key: value.detach() for key, value in theta.items()}

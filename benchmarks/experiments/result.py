@@ -1,0 +1,72 @@
+"""What an experiment finds: a table, curves, and how both are shown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import plots
+import report
+
+from inrcodec.cli import console
+
+Row = dict[str, float | str | None]
+"""A line of a table: numbers in the units that the columns name."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves with one pair of axes: {label: {x: y}}."""
+
+    curves: Mapping[str, Mapping[float, float]]
+    x: str
+    y: str
+    x_scale: str = "linear"
+
+
+@dataclass(frozen=True)
+class Result:
+    """title: what is compared, and in which unit. rows: {name: row}; a missing number is None."""
+
+    title: str
+    rows: Mapping[str, Row]
+    panels: Sequence[Panel] = ()
+    notes: Sequence[str] = field(default=())
+
+    def show(self) -> None:
+        """The table, to standard output."""
+        columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
+        print(f"\n{self.title}\n")
+        console.table(
+            ["", *columns],
+            ([name, *(_cell(row.get(column)) for column in columns)] for name, row in self.rows.items()),
+        )
+        for note in self.notes:
+            print(f"\n{note}")
+
+    def content(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "title": self.title,
+            "rows": self.rows,
+            "panels": [{"x": panel.x, "y": panel.y, "curves": panel.curves} for panel in self.panels],
+            "notes": list(self.notes),
+        }
+
+    def draw(self, path: Any) -> None:
+        """The curves, where there are some and matplotlib is installed."""
+        figure = plots.new_figure(6.5 * len(self.panels), 4.5) if self.panels else None
+        if figure is None:
+            return
+        for place, panel in zip(figure.subplots(1, len(self.panels), squeeze=False)[0], self.panels, strict=True):
+            for label, curve in panel.curves.items():
+                place.plot(list(curve), list(curve.values()), marker=".", label=label)
+            place.set(xlabel=panel.x, ylabel=panel.y, xscale=panel.x_scale)
+            place.grid(True, color="0.92")
+            place.legend(fontsize=8)
+        plots.save(figure, path)
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    return report.number(value) if abs(value) < 1000 else f"{value:.0f}"

@@ -1,0 +1,84 @@
+"""What is meta-learned in the experiments: the papers' fields and settings, and small ones of the same shape."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from inrcodec.meta.adaptation import AdaptationConfig
+from inrcodec.meta.presets import OUTPUTS, preset
+from inrcodec.meta.training import TrainingConfig
+from inrcodec.models import Field, FourierFeatureNetwork, NeRV, Siren
+from inrcodec.patches import PatchConfig
+
+Scale = Literal["small", "paper"]
+
+SMALL_PATCHES = {
+    "image": PatchConfig((32, 32), (0, 0), normalize=False),
+    "video": PatchConfig((4, 16, 16), (0, 0, 0), normalize=False),
+    "audio": PatchConfig((512,), (0,), extent=4.0, normalize=False),
+    "climate": PatchConfig((32, 32), (0, 0), sphere=True, normalize=False),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all variants of an experiment share.
+
+    training: GradNCP's; variants differ from it.
+    measured: adaptation steps after which variants are compared, K_test.
+    held_out: patches they are compared on.
+    """
+
+    modality: str
+    field: str
+    scale: Scale
+    model: Field
+    patches: PatchConfig
+    training: TrainingConfig
+    measured: tuple[int, ...]
+    held_out: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.modality}-{self.field}-{self.scale}"
+
+    def shortened(self, outer_steps: int) -> "Setting":
+        """The same with another length of all trainings."""
+        return replace(self, training=replace(self.training, outer_steps=outer_steps))
+
+
+def setting(modality: str, field: str, scale: Scale) -> Setting:
+    """Raises: UsageError if the field does not exist for the modality or is a latent one."""
+    papers = preset(modality, field, "paper")
+    if scale == "paper":
+        training = papers.training
+        marks = _marks(training.adaptation.steps)
+        return Setting(modality, field, scale, papers.model, papers.patches, training, marks, held_out=64)
+    training = replace(
+        papers.training,
+        adaptation=AdaptationConfig(steps=16, gamma=0.25),
+        bootstrap_weight=SMALL_BOOTSTRAP_WEIGHT,
+        outer_step_size=3e-3,
+        schedule="cosine",
+        batch=4,
+        outer_steps=600,
+    )
+    patches = SMALL_PATCHES[modality]
+    model = _small_field(field, patches.dimensions, OUTPUTS[modality])
+    return Setting(modality, field, scale, model, patches, training, _marks(16), held_out=32)
+
+
+SMALL_BOOTSTRAP_WEIGHT = 10.0
+"""Of the small networks: the distance in parameters that it weighs is that of far fewer of them."""
+
+
+def _small_field(field: str, inputs: int, outputs: int) -> Field:
+    match field:
+        case "ffn":
+            return FourierFeatureNetwork(inputs, outputs, width=32, depth=4, frequencies=32, scale=2.0)
+        case "nerv":
+            return NeRV(inputs, outputs, octaves=3, stem=16, base=(4, 4), channels=(12, 8, 8))
+    return Siren(inputs, outputs, width=32, depth=4)
+
+
+def _marks(steps: int) -> tuple[int, ...]:
+    return (steps // 4, steps, 4 * steps, 8 * steps)
