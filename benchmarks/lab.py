@@ -7,87 +7,151 @@ and used again by other experiments.
 """
 
 import argparse
+import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import report
 from experiments import amortized, classification, comparisons, gradients, searching, views
 from experiments.laboratory import Laboratory
 from experiments.perception import lpips_distance
+from experiments.pruned import Bench
 from experiments.result import Result
-from experiments.settings import setting
+from experiments.settings import Setting, setting
 
 import inrcodec.assets
 from inrcodec.cli.console import ProgressLine
 from inrcodec.device import pick_device
 from inrcodec.meta.run import load_data
-from inrcodec.signals import MODALITIES
+from inrcodec.signals import MODALITIES, find_files
 
-EXPERIMENTS: dict[str, Callable[[Laboratory], Result]] = {
-    each.__name__: each
-    for each in (
-        comparisons.methods,
-        comparisons.scores,
-        comparisons.gamma,
-        comparisons.horizon,
-        comparisons.bootstrap,
-        comparisons.myopia,
-        comparisons.clock,
-        comparisons.rescaling,
-        comparisons.memory,
-        comparisons.domains,
-        gradients.norms,
-        gradients.correlation,
-        gradients.distribution,
-        searching.search,
-        amortized.amortized,
-        views.unseen_views,
-        classification.many_shot,
-    )
-}
+
+def _named(*experiments: Callable[..., Result]) -> dict[str, Callable[..., Result]]:
+    return {each.__name__: each for each in experiments}
+
+
+EXPERIMENTS = _named(
+    comparisons.methods,
+    comparisons.scores,
+    comparisons.gamma,
+    comparisons.horizon,
+    comparisons.bootstrap,
+    comparisons.myopia,
+    comparisons.clock,
+    comparisons.rescaling,
+    comparisons.target,
+    comparisons.memory,
+    comparisons.domains,
+    gradients.norms,
+    gradients.correlation,
+    gradients.distribution,
+    searching.search,
+    amortized.amortized,
+)
+"""On the signals of a modality."""
+
+PROBLEMS = _named(views.unseen_views, classification.many_shot)
+"""On data of their own."""
 
 
 def main() -> None:
     arguments = parse()
-    scale = setting(arguments.modality, arguments.field, arguments.scale)
-    if arguments.outer_steps is not None:
-        scale = scale.shortened(arguments.outer_steps)
     output = report.output_folder(arguments.output)
-    device = pick_device(arguments.device)
-    folder = arguments.data or Path(next(iter(inrcodec.assets.__path__))) / "samples" / arguments.modality
-    data = load_data(folder, arguments.modality, arguments.validation)
-    lpips = lpips_distance(arguments.lpips_backbone)
-    with ProgressLine(quiet=False, reports=True) as progress:
-        source = f"{folder.resolve()}, held out {arguments.validation or 'every tenth'}"
-        laboratory = Laboratory(scale, data, source, output / "lab", device, progress, arguments.others, lpips)
-        result = EXPERIMENTS[arguments.experiment](laboratory)
+    chosen = setting(arguments.modality or "image", arguments.field or "siren", arguments.scale)
+    chosen = chosen.changed(seed=arguments.seed)
+    if arguments.outer_steps is not None:
+        chosen = chosen.changed(outer_steps=arguments.outer_steps)
+    if arguments.experiment in PROBLEMS:
+        name, record, result = of_problem(arguments, chosen)
+    else:
+        name, record, result = of_signals(arguments, chosen, output)
     result.show()
-    path = output / f"lab_{arguments.experiment}_{scale.name}.json"
-    settings = {"experiment": arguments.experiment, "data": source, "setting": str(scale), "machine": report.machine()}
-    report.write_json(settings | result.content(), path)
+    path = output / f"lab_{arguments.experiment}_{name}.json"
+    record |= {"experiment": arguments.experiment, "training": str(chosen.training), "machine": report.machine()}
+    report.write_json(record | result.content(), path)
     result.draw(path.with_suffix(".png"))
+
+
+Outcome = tuple[str, dict[str, Any], Result]
+"""Name of the files, what the JSON says of the setting, and what was found."""
+
+
+def of_problem(arguments: argparse.Namespace, chosen: Setting) -> Outcome:
+    with ProgressLine(quiet=False, reports=True) as progress:
+        bench = Bench(chosen.training, arguments.scale, pick_device(arguments.device), progress)
+        return arguments.scale, {}, PROBLEMS[arguments.experiment](bench)
+
+
+def of_signals(arguments: argparse.Namespace, chosen: Setting, output: Path) -> Outcome:
+    folder = arguments.data or Path(next(iter(inrcodec.assets.__path__))) / "samples" / chosen.modality
+    data = load_data(folder, chosen.modality, arguments.validation)
+    for path, reason in data.unreadable.items():
+        report.say(f"{path} is left out: {reason}")
+    experiment = EXPERIMENTS[arguments.experiment]
+    if experiment is comparisons.domains:
+        experiment = partial(experiment, others=arguments.others)
+    if experiment is comparisons.methods:
+        experiment = partial(experiment, lpips=lpips_distance(arguments.lpips_backbone))
+    source = fingerprint([folder, *([arguments.validation] if arguments.validation else [])], chosen.modality)
+    with ProgressLine(quiet=False, reports=True) as progress:
+        laboratory = Laboratory(chosen, data, source, output / "lab", pick_device(arguments.device), progress)
+        result = experiment(laboratory)
+    record = {
+        "data": str(folder),
+        "validation": str(arguments.validation or "every tenth file"),
+        "setting": str(chosen),
+    }
+    return chosen.name, record, result
+
+
+def fingerprint(folders: Sequence[Path], modality: str) -> str:
+    """A hash of the names, sizes and times of all files of a modality in some folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in find_files(folder, modality):
+            parts = sorted(path.iterdir()) if path.is_dir() else [path]
+            for part in parts:
+                status = part.stat()
+                digest.update(f"{part.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_argument_group("experiments")
-    described = "; ".join(f"{name}: {_first_line(each)}" for name, each in EXPERIMENTS.items())
-    commands.add_argument("experiment", choices=EXPERIMENTS, metavar="EXPERIMENT", help=described)
-    parser.add_argument("--modality", default="image", choices=MODALITIES, help="of the signals [default: image]")
-    parser.add_argument("--field", default="siren", choices=("siren", "ffn", "nerv"), help="[default: siren]")
+    experiments = EXPERIMENTS | PROBLEMS
+    parser.epilog = "experiments:\n" + "\n".join(
+        f"  {name:14}{_first_line(each)}" for name, each in experiments.items()
+    )
+    parser.add_argument("experiment", choices=experiments, metavar="EXPERIMENT", help="one of those below")
+    parser.add_argument("--modality", choices=MODALITIES, help="of the signals [default: image]")
+    parser.add_argument("--field", choices=("siren", "ffn", "nerv"), help="[default: siren]")
     parser.add_argument("--scale", default="small", choices=("small", "paper"), help="of fields and trainings")
     parser.add_argument("--data", type=Path, help="folder of signals [default: the shipped samples]")
-    parser.add_argument("--validation", type=Path, help="folder of signals to measure on [default: every tenth]")
+    parser.add_argument("--validation", type=Path, help="folder of signals to measure on [default: every tenth file]")
     parser.add_argument("--others", type=Path, nargs="*", default=[], help="folders of other signals, for domains")
-    parser.add_argument("--lpips-backbone", type=Path, help="weights of torchvision's AlexNet, safetensors, for LPIPS")
+    parser.add_argument(
+        "--lpips-backbone", type=Path, help="weights of torchvision's AlexNet as safetensors, for LPIPS in methods"
+    )
     parser.add_argument("--outer-steps", type=int, help="length of every training [default: the scale's]")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random in trainings [default: 0]")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.outer_steps is not None and arguments.outer_steps < 1:
+        parser.error(f"--outer-steps is {arguments.outer_steps}, give 1 or more")
+    used = {"others": ("domains",), "lpips_backbone": ("methods",)}
+    used |= dict.fromkeys(("modality", "field", "data", "validation"), tuple(EXPERIMENTS))
+    for name, places in used.items():
+        if getattr(arguments, name) and arguments.experiment not in places:
+            parser.error(f"--{name.replace('_', '-')} means nothing for {arguments.experiment}")
+    return arguments
 
 
-def _first_line(experiment: Callable[[Laboratory], Result]) -> str:
+def _first_line(experiment: Callable[..., Result]) -> str:
     return (inspect.getdoc(experiment) or "").splitlines()[0]
 
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 from experiments import amortized, classification, comparisons, gradients, memory, perception, pruned, views
-from experiments.laboratory import Laboratory
+from experiments.laboratory import Laboratory, decibels, means
 from experiments.settings import Setting, setting
-from lab import EXPERIMENTS
+from lab import EXPERIMENTS, PROBLEMS, fingerprint
 
 import inrcodec.assets
 from inrcodec.cli.console import ProgressLine
+from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import AdaptationConfig, batch_parameters, signal_losses
-from inrcodec.meta.context import Context
+from inrcodec.meta.context import Context, gradient_norm_score
 from inrcodec.meta.run import load_data
 from inrcodec.meta.training import TrainingConfig
 from inrcodec.models import FourierFeatureNetwork, Siren
@@ -61,25 +62,59 @@ def laboratory(data, folder):
     return Laboratory(TINY, data, "samples", folder, torch.device("cpu"), ProgressLine(quiet=True))
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in ("domains", "unseen_views", "many_shot")])
-def test_every_experiment_has_numbers_for_all_its_variants(name, laboratory, tmp_path):
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "domains"])
+def test_every_experiment_has_numbers_for_all_its_variants(name, laboratory):
     if name == "memory" and laboratory.peak_memory(TINY.training) is None:
         pytest.skip("this system does not tell its peak memory")
     result = EXPERIMENTS[name](laboratory)
-    assert len(result.rows) >= 3
-    for row in result.rows.values():
-        numbers = [value for value in row.values() if value is not None]
-        assert numbers
-        assert all(math.isfinite(value) for value in numbers)
-    assert all(panel.curves for panel in result.panels)
+    assert len(result.rows) >= 2
+    assert all(any(isinstance(value, float) for value in row.values()) for row in result.rows.values())
+    assert all(curve for panel in result.panels for curve in panel.curves.values())
     json.dumps(result.content())
 
 
-def test_domains_are_measured_on_other_folders(data, folder, tmp_path):
-    others = [SAMPLES / "image"]
-    laboratory = Laboratory(TINY, data, "samples", folder, torch.device("cpu"), ProgressLine(quiet=True), others)
-    result = comparisons.domains(laboratory)
-    assert all(set(row) == {"held out", "image"} for row in result.rows.values())
+def test_experiments_agree_where_they_must(laboratory):
+    found = EXPERIMENTS["search"](laboratory).rows
+    for share in ("0.01", "0.05"):
+        row = found[f"gamma = {share}, all points scored"]
+        assert (row["of the best points, %"], row["scored, %"]) == (100, 100)
+        assert found[f"gamma = {share}, random"]["of the best points, %"] < 30
+        narrow, wide = (found[f"gamma = {share}, coarse to fine, breadth {breadth}"] for breadth in (1, 4))
+        assert narrow["scored, %"] < wide["scored, %"] < 100
+        assert narrow["of the best points, %"] < wide["of the best points, %"]
+    assert all(row["pruned / full"] > 1 for row in EXPERIMENTS["norms"](laboratory).rows.values())
+    rescaled = EXPERIMENTS["rescaling"](laboratory).rows
+    assert rescaled["full context, exact"] != rescaled["full context, not rescaled"]
+    whole = EXPERIMENTS["gamma"](laboratory).rows["gamma = 1"]
+    training = TINY.training
+    full = replace(training, adaptation=AdaptationConfig(4, 1.0, "full"))
+    assert whole["4 steps"] == means(laboratory.curve(laboratory.learn("full", full), [4]))[4]
+
+
+def test_domains_are_measured_on_other_folders(laboratory):
+    others = [SAMPLES / "image", SAMPLES / "climate"]
+    with pytest.raises(UsageError, match="climate has no files of image"):
+        comparisons.domains(laboratory, others)
+    rows = comparisons.domains(laboratory, others[:1]).rows
+    assert rows["GradNCP"]["held out"] == means(laboratory.curve(laboratory.learn("", TINY.training), [4]))[4]
+    assert all(row["held out"] != row[str(others[0])] for row in rows.values())
+
+
+def test_a_variant_that_diverges_has_a_row_that_says_so(laboratory, monkeypatch):
+    learn = laboratory.learn
+
+    def diverging(name, training):
+        if training.method == "fomaml":
+            raise UsageError("meta-training diverged at outer step 3")
+        if training.method == "reptile":
+            raise torch.OutOfMemoryError
+        return learn(name, training)
+
+    monkeypatch.setattr(laboratory, "learn", diverging)
+    rows = EXPERIMENTS["methods"](laboratory).rows
+    assert rows["FOMAML"]["4 steps"] == "diverged"
+    assert rows["Reptile"]["4 steps"] == "out of memory"
+    assert isinstance(rows["GradNCP"]["4 steps"], float)
 
 
 def test_a_field_of_videos_is_asked_for_pictures_in_the_middle_of_its_time(data, folder):
@@ -95,27 +130,51 @@ def test_a_field_of_videos_is_asked_for_pictures_in_the_middle_of_its_time(data,
     assert context.coordinates[..., 1:].abs().max() <= 1
 
 
-def test_a_trained_variant_is_kept_and_read_again(laboratory, data, folder, monkeypatch):
-    first = laboratory.history("usual", TINY.training)
+def test_a_trained_variant_is_kept_and_read_again(data, folder, monkeypatch):
+    def laboratory(changed=TINY, source="kept"):
+        return Laboratory(changed, data, source, folder, torch.device("cpu"), ProgressLine(quiet=True))
+
+    training = replace(TINY.training, learned_step_sizes="tensor")
+    first = laboratory().history("usual", training)
     assert [learned.step for learned in first] == [1, 2, 3]
     assert first[-1].seconds >= first[0].seconds > 0
 
     def never(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(laboratory, "_train", never)
-    again = laboratory.history("usual", TINY.training)
+    monkeypatch.setattr(Laboratory, "_train", never)
+    again = laboratory().history("usual", training)
     for old, new in zip(first, again, strict=True):
         assert (old.step, old.seconds) == (new.step, new.seconds)
-        assert all(torch.equal(old.theta_0[name], new.theta_0[name]) for name in old.theta_0)
-    with pytest.raises(AssertionError, match="trained again"):
-        laboratory.history("another", replace(TINY.training, seed=1))
+        for before, after in ((old.theta_0, new.theta_0), (old.log_step_sizes, new.log_step_sizes)):
+            assert before.keys() == after.keys()
+            assert all(torch.equal(before[name], after[name]) for name in before)
+    others = [
+        (laboratory(), replace(training, seed=1)),
+        (laboratory(source="other data"), training),
+        (laboratory(replace(TINY, model=Siren(2, 3, width=9, depth=3))), training),
+        (laboratory(replace(TINY, patches=PatchConfig((16, 8), (0, 0), normalize=False))), training),
+    ]
+    for other, settings in others:
+        with pytest.raises(AssertionError, match="trained again"):
+            other.history("another", settings)
+
+
+def test_the_fingerprint_of_data_changes_with_its_files(tmp_path):
+    picture = (SAMPLES / "image" / "cat.webp").read_bytes()
+    (tmp_path / "a.webp").write_bytes(picture)
+    first = fingerprint([tmp_path], "image")
+    assert first == fingerprint([tmp_path], "image")
+    (tmp_path / "b.webp").write_bytes(picture)
+    second = fingerprint([tmp_path], "image")
+    (tmp_path / "b.webp").rename(tmp_path / "c.webp")
+    assert len({first, second, fingerprint([tmp_path], "image")}) == 3
 
 
 def test_curves_are_those_of_plain_descent(laboratory):
     """Without rescaling and with one step size, a few lines of descent on the mean squared error give the same."""
     learned = laboratory.random(0.01)
-    curve = laboratory.curve(learned, [0, 2], rescaling="none")
+    curve = means(laboratory.curve(learned, [0, 2], rescaling="none"))
     model, context = TINY.model, laboratory.held_out
     reached = []
     for signal in range(len(context.values)):
@@ -172,6 +231,25 @@ def test_pieces_hold_their_own_samples(shape, piece):
         assert np.array_equal(found[token], grid[box].ravel())
 
 
+def test_measuring_in_slices_changes_nothing(laboratory, monkeypatch):
+    learned = laboratory.learn("usual", TINY.training)
+    whole = laboratory.curve(learned, [1, 4]), laboratory.pruned_curve(learned, [1, 4])
+    monkeypatch.setattr("experiments.laboratory.POINTS_AT_ONCE", 1)
+    parts = laboratory.curve(learned, [1, 4]), laboratory.pruned_curve(learned, [1, 4])
+    for one, other in zip(whole, parts, strict=True):
+        assert all(torch.allclose(one[mark], other[mark], atol=1e-3) for mark in (1, 4))
+        assert len(one[4]) == TINY.held_out
+
+
+def test_what_diverged_counts_as_an_error_of_one():
+    assert decibels(torch.tensor([0.01, math.nan, math.inf, 1e9])).tolist() == pytest.approx([20, 0, 0, 0])
+
+
+def test_interpolation_between_points_of_a_curve():
+    curve = {1.0: 10.0, 3.0: 20.0, 7.0: 0.0}
+    assert [comparisons.interpolated(curve, at) for at in (0, 1, 2, 4, 9)] == [10, 10, 15, 15, 0]
+
+
 @pytest.mark.parametrize("kind", [amortized.TransINR, amortized.InstancePatternComposers])
 def test_predicted_weights_make_a_field_and_learn(kind):
     torch.manual_seed(0)
@@ -191,6 +269,10 @@ def test_predicted_weights_make_a_field_and_learn(kind):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.6 * losses[0]
+    theta, swapped = network(values), network(values.flip(0))
+    predicted = [name for name, value in theta.items() if not torch.equal(value[0], value[1])]
+    assert predicted
+    assert all(torch.allclose(theta[name], swapped[name].flip(0), atol=1e-5) for name in theta)
 
 
 def test_a_camera_looks_at_the_object():
@@ -296,12 +378,15 @@ def test_scores_of_examples_are_norms_of_the_gradient_of_the_readout():
         assert float(found[1, example]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_pruned_meta_learning_learns_to_tell_new_classes_apart(laboratory):
+BENCH = pruned.Bench(TINY.training, "small", torch.device("cpu"), ProgressLine(quiet=True))
+
+
+def test_pruned_meta_learning_learns_to_tell_new_classes_apart():
     problem = digits()
     training = replace(
         TINY.training, inner_step_size=0.1, outer_step_size=1e-2, outer_steps=40, schedule="cosine", batch=4
     )
-    theta_0 = pruned.meta_learn("digits", problem, training, laboratory)
+    theta_0 = pruned.meta_learn("digits", problem, training, BENCH)
     context, queries = problem.new_tasks(10, torch.Generator().manual_seed(1))
     curve = pruned.adapted_curve(problem, theta_0, training, context, queries, (0, 4))
     start = problem.initialize(torch.Generator().manual_seed(training.seed))
@@ -310,12 +395,99 @@ def test_pruned_meta_learning_learns_to_tell_new_classes_apart(laboratory):
     assert curve[4] > untrained[4] + 5
 
 
+class Points(Context):
+    """A context as examples of a problem."""
+
+    points = property(lambda self: self.values.shape[1])
+
+    def __len__(self):
+        return len(self.values)
+
+    def to(self, device):
+        return self
+
+    def select(self, points):
+        chosen = Context(self.coordinates, self.values).select(points)
+        return Points(chosen.coordinates, chosen.values)
+
+
+class FieldProblem(pruned.Problem):
+    """Fields as a problem whose targets are the context."""
+
+    def __init__(self, laboratory):
+        self.laboratory = laboratory
+        self.drawn = 0
+
+    def initialize(self, generator):
+        return TINY.model.initialize(generator)
+
+    def tasks(self, count, generator):
+        context = self.laboratory.batch(self.drawn)
+        self.drawn += 1
+        return (Points(context.coordinates, context.values),) * 2
+
+    def losses(self, theta, examples):
+        return signal_losses(TINY.model, theta, examples)
+
+    def scores(self, theta, examples, score):
+        return gradient_norm_score(TINY.model, theta, examples).detach()
+
+    def measure(self, theta, targets):
+        return float(decibels(self.losses(theta, targets)).mean())
+
+
+@pytest.mark.parametrize("bootstrap_steps", [0, 2])
+def test_the_method_for_other_problems_is_that_for_fields(laboratory, bootstrap_steps):
+    training = replace(TINY.training, bootstrap_steps=bootstrap_steps, bootstrap_weight=3.0)
+    problem = FieldProblem(laboratory)
+    theta_0 = pruned.meta_learn("fields", problem, training, BENCH)
+    learned = laboratory.learn("fields", training)
+    for name, value in learned.theta_0.items():
+        torch.testing.assert_close(theta_0[name], value, rtol=1e-4, atol=1e-6)
+    held_out = Points(laboratory.held_out.coordinates, laboratory.held_out.values)
+    curve = pruned.adapted_curve(problem, theta_0, training, held_out, held_out, (1, 4))
+    expected = means(laboratory.curve(learned, [1, 4]))
+    assert curve == pytest.approx(expected, abs=1e-3)
+
+
+def test_divergence_stops_a_meta_training():
+    training = replace(TINY.training, inner_step_size=1e30, bootstrap_steps=0)
+    with pytest.raises(UsageError, match="far: meta-training diverged"):
+        pruned.meta_learn("far", digits(), training, BENCH)
+
+
+def test_unseen_views_and_digits_are_compared(monkeypatch):
+    tiny = views.Views(RADIANCE, resolution=4, scenes=3, rays=12, targets=8)
+    monkeypatch.setattr(views, "SMALL", tiny)
+    monkeypatch.setattr(classification, "_digits", lambda: digits().by_class)
+    bench = replace(BENCH, training=replace(TINY.training, outer_steps=1))
+    for experiment in PROBLEMS.values():
+        result = experiment(bench)
+        assert len(result.rows) == 5
+        assert all(len(row) == 4 for row in result.rows.values())
+    with pytest.raises(UsageError, match="mini-ImageNet"):
+        classification.many_shot(replace(bench, scale="paper"))
+
+
+def test_every_view_of_a_scene_is_seen_at_times():
+    problem = views.Views(RADIANCE, resolution=4, scenes=1, rays=16, targets=64)
+    eyes = set()
+    for number in range(30):
+        seen, unseen = problem.tasks(1, torch.Generator().manual_seed(number))
+        eyes.add(tuple(seen.origins[0, 0].tolist()))
+        others = {tuple(eye) for eye in unseen.origins[0].tolist()}
+        assert tuple(seen.origins[0, 0].tolist()) not in others
+        assert len(others) == 4
+    assert len(eyes) == 5
+
+
 def test_similarity_is_one_for_the_same_and_less_for_another():
     pictures = perception.planes(torch.rand((2, 256, 3)), (16, 16))
     assert pictures.shape == (2, 16, 16, 3)
     assert perception.similarity(pictures, pictures) == pytest.approx(1.0)
     assert perception.similarity(1 - pictures, pictures) < 0.5
-    assert perception.planes(torch.rand((2, 256, 3)), (256,)) is None
+    shapes = ((16, 16), (4, 16, 16), (256,), (16, 8))
+    assert [perception.are_pictures(shape) for shape in shapes] == [True, True, False, False]
 
 
 def test_settings_have_the_papers_fields_and_small_ones():
@@ -324,7 +496,7 @@ def test_settings_have_the_papers_fields_and_small_ones():
     assert papers.training.outer_steps == 150_000
     assert papers.training.bootstrap_weight == 100
     assert small.model.width < 64
-    assert small.shortened(7).training.outer_steps == 7
+    assert small.changed(outer_steps=7).training.outer_steps == 7
 
 
 def test_the_command_writes_a_table_and_json(tmp_path):
@@ -337,3 +509,10 @@ def test_the_command_writes_a_table_and_json(tmp_path):
     failed = subprocess.run([*command[:2], "domains", "--output", tmp_path], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("error: give folders")
+    for options, message in (
+        (["norms", "--outer-steps", "0"], "give 1 or more"),
+        (["many_shot", "--field", "ffn"], "--field means nothing"),
+    ):
+        refused = subprocess.run([*command[:2], *options], capture_output=True, text=True)
+        assert refused.returncode == 2
+        assert message in refused.stderr

@@ -11,16 +11,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from experiments.laboratory import Laboratory, mean_decibels
+from experiments.laboratory import Curve, Laboratory, best_of, decibels, means, slices, without_denormals
 from experiments.result import Panel, Result, Row
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import SHARED, descend, gradients, signal_losses
-from inrcodec.meta.context import Context
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
 from inrcodec.models import Field, Parameters
 
 GROUPS = 8
 """TransINR: tokens of a layer, each for as many of its units."""
+
+LARGEST_PIECE = 16
+"""Samples along an axis that a token stands for at most."""
 
 RANK = 16
 """Instance Pattern Composers: patterns that a signal chooses, rows of the low-rank factor."""
@@ -62,74 +64,80 @@ def pieces(values: Tensor, shape: tuple[int, ...], piece: tuple[int, ...]) -> Te
 
 
 class TransINR(nn.Module):
-    """Weights of all layers: every row the product of its group's predicted vector and a shared one, of norm 1."""
+    """Weights of all layers: every row is a shared one times the predicted vector of its group.
 
-    def __init__(
-        self, model: Field, encoder_width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]
-    ) -> None:
+    A row keeps the length it has in the shared weights, where the original makes it 1, which a SIREN's rows are far
+    from. Biases are shared.
+    """
+
+    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
         super().__init__()
         start = model.initialize(torch.Generator().manual_seed(0))
-        self.constants = {name: start[name] for name in model.constants}
+        self.constants = sorted(model.constants)
+        for name in self.constants:
+            self.register_buffer(_key(name), start[name])
         self.layers = [name.removesuffix(".weight") for name in start if name.endswith(".weight")]
         self.groups = [min(GROUPS, len(start[f"{layer}.weight"])) for layer in self.layers]
         self.shared = nn.ParameterDict()
         self.heads = nn.ModuleDict()
         for layer in self.layers:
-            rows = torch.cat((start[f"{layer}.weight"], start[f"{layer}.bias"][:, None]), 1)
-            key = layer.replace(".", "_")
-            self.shared[key] = nn.Parameter(rows)
-            self.heads[key] = nn.Sequential(nn.LayerNorm(encoder_width), nn.Linear(encoder_width, rows.shape[1]))
-        self.encoder = SignalEncoder(shape, piece, model.out_features, sum(self.groups), encoder_width, depth)
+            rows = start[f"{layer}.weight"]
+            self.shared[_key(f"{layer}.weight")] = nn.Parameter(rows)
+            self.shared[_key(f"{layer}.bias")] = nn.Parameter(start[f"{layer}.bias"])
+            self.heads[_key(layer)] = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, rows.shape[1]))
+        self.encoder = SignalEncoder(shape, piece, model.out_features, sum(self.groups), width, depth)
 
     def forward(self, values: Tensor) -> Parameters:
         """Values [B, N, C] to the field's parameters [B, ...]."""
-        parameters: Parameters = dict(self.constants)
+        parameters: Parameters = {name: self.get_buffer(_key(name)) for name in self.constants}
         found = self.encoder(values).split(self.groups, 1)
         for layer, tokens in zip(self.layers, found, strict=True):
-            key = layer.replace(".", "_")
-            rows = self.shared[key]
-            vectors = 1 + self.heads[key](tokens)
+            rows, bias = self.shared[_key(f"{layer}.weight")], self.shared[_key(f"{layer}.bias")]
+            vectors = 1 + self.heads[_key(layer)](tokens)
             repeats = math.ceil(len(rows) / tokens.shape[1])
             weights = rows * vectors.repeat_interleave(repeats, 1)[:, : len(rows)]
-            # The length of a row is what it is in the shared weights: a signal chooses its direction.
-            weights = weights * (rows.norm(dim=1, keepdim=True) / weights.norm(dim=2, keepdim=True).clamp_min(1e-8))
-            parameters[f"{layer}.weight"] = weights[..., :-1]
-            parameters[f"{layer}.bias"] = weights[..., -1]
+            lengths = rows.norm(dim=1, keepdim=True) / weights.norm(dim=2, keepdim=True).clamp_min(1e-8)
+            parameters[f"{layer}.weight"] = weights * lengths
+            parameters[f"{layer}.bias"] = bias.expand(len(values), -1)
         return parameters
 
 
 class InstancePatternComposers(nn.Module):
-    """Shared weights, but for the second layer: there a shared matrix times `RANK` predicted rows."""
+    """Shared weights, but for the second layer: to it a shared matrix times `RANK` predicted rows is added.
 
-    def __init__(
-        self, model: Field, encoder_width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]
-    ) -> None:
+    The original has the product alone; the sum begins as the field's usual initialization, which a SIREN needs.
+    """
+
+    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
         super().__init__()
         start = model.initialize(torch.Generator().manual_seed(0))
-        self.constants = {name: start[name] for name in model.constants}
-        self.shared = nn.ParameterDict(
-            {
-                name.replace(".", "_"): nn.Parameter(value)
-                for name, value in start.items()
-                if name not in model.constants
-            }
-        )
+        self.constants = sorted(model.constants)
+        for name in self.constants:
+            self.register_buffer(_key(name), start[name])
         self.names = [name for name in start if name not in model.constants]
-        weights = [name for name in self.names if name.endswith(".weight")]
-        self.composed = weights[1]
+        self.shared = nn.ParameterDict({_key(name): nn.Parameter(start[name]) for name in self.names})
+        self.composed = [name for name in self.names if name.endswith(".weight")][1]
         rows, columns = start[self.composed].shape
         self.combine = nn.Parameter(torch.randn(rows, RANK) / math.sqrt(RANK))
-        self.head = nn.Sequential(nn.LayerNorm(encoder_width), nn.Linear(encoder_width, columns))
+        readout = nn.Linear(width, columns)
         with torch.no_grad():
-            self.head[1].weight.mul_(float(start[self.composed].std()))
-        self.encoder = SignalEncoder(shape, piece, model.out_features, RANK, encoder_width, depth)
+            readout.weight.mul_(float(start[self.composed].std()))
+            readout.bias.zero_()
+        self.head = nn.Sequential(nn.LayerNorm(width), readout)
+        self.encoder = SignalEncoder(shape, piece, model.out_features, RANK, width, depth)
 
     def forward(self, values: Tensor) -> Parameters:
         """Values [B, N, C] to the field's parameters [B, ...]."""
-        shared = {name: self.shared[name.replace(".", "_")] for name in self.names}
-        parameters = {name: value.expand(len(values), *value.shape) for name, value in shared.items()}
-        composed = parameters[self.composed] + self.combine @ self.head(self.encoder(values))
-        return {**self.constants, **parameters, self.composed: composed}
+        parameters = {
+            name: self.shared[_key(name)].expand(len(values), *self.shared[_key(name)].shape) for name in self.names
+        }
+        parameters[self.composed] = parameters[self.composed] + self.combine @ self.head(self.encoder(values))
+        return {name: self.get_buffer(_key(name)) for name in self.constants} | parameters
+
+
+def _key(name: str) -> str:
+    """A name that a module may have."""
+    return name.replace(".", "_")
 
 
 def amortized(laboratory: Laboratory) -> Result:
@@ -139,26 +147,27 @@ def amortized(laboratory: Laboratory) -> Result:
     if setting.patches.sphere or setting.field == "nerv":
         raise UsageError("weights are predicted from regular grids for fields of linear layers: choose another")
     width, depth = (768, 6) if setting.scale == "paper" else (64, 3)
-    piece = tuple(max(part for part in range(1, 10) if size % part == 0) for size in shape)
+    piece = tuple(max(part for part in range(1, LARGEST_PIECE + 1) if size % part == 0) for size in shape)
     marks = (0, *setting.measured)
-    curves = {"GradNCP": laboratory.curve(laboratory.learn("GradNCP", setting.training), marks)}
-    rows: dict[str, Row] = {}
+    gradncp = laboratory.learn("GradNCP", setting.training)
+    curves = {"GradNCP": means(laboratory.curve(gradncp, marks))}
+    costs: dict[str, Row] = {"GradNCP": {"s per outer step": gradncp.seconds / gradncp.step}}
     for name, kind in (("TransINR", TransINR), ("Instance Pattern Composers", InstancePatternComposers)):
         torch.manual_seed(setting.training.seed)
         network = kind(setting.model, width, depth, shape, piece).to(laboratory.device)
-        seconds = _train(name, network, laboratory)
-        with torch.no_grad():
-            predicted = network(laboratory.held_out.values)
-        trials = [_adapted(setting.model, predicted, laboratory.held_out, size, marks) for size in RANDOM_STEP_SIZES]
-        curves[name] = {mark: max(trial[mark] for trial in trials) for mark in marks}
-        rows[name] = {"s per outer step": seconds / setting.training.outer_steps}
-        rows[name]["weights of the encoder"] = float(sum(value.numel() for value in network.parameters()))
-    for name, curve in curves.items():
-        rows[name] = {f"{mark} steps": psnr for mark, psnr in curve.items()} | rows.get(name, {})
-    note = "after TransINR and Instance Pattern Composers the best of the step sizes " + ", ".join(
-        f"{size:g}" for size in RANDOM_STEP_SIZES
-    )
-    return Result("PSNR of held-out patches, mean, dB", rows, [Panel(curves, "adaptation steps", "PSNR, dB")], [note])
+        with without_denormals():
+            seconds = _train(name, network, laboratory)
+        trials = [_curve(network, laboratory, size, marks) for size in RANDOM_STEP_SIZES]
+        curves[name] = means(best_of(trials))
+        weights = sum(value.numel() for value in network.parameters())
+        costs[name] = {"s per outer step": seconds / setting.training.outer_steps, "weights": str(weights)}
+    rows: dict[str, Row] = {
+        name: {f"{mark} steps": psnr for mark, psnr in curve.items()} | costs[name] for name, curve in curves.items()
+    }
+    sizes = ", ".join(f"{size:g}" for size in RANDOM_STEP_SIZES)
+    notes = [f"after TransINR and Instance Pattern Composers the best of the step sizes {sizes}"]
+    panel = Panel(curves, "adaptation steps", "PSNR, dB")
+    return Result(f"PSNR, mean, dB, of {laboratory.described}", rows, [panel], notes)
 
 
 def _train(name: str, network: nn.Module, laboratory: Laboratory) -> float:
@@ -175,19 +184,23 @@ def _train(name: str, network: nn.Module, laboratory: Laboratory) -> float:
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        laboratory.progress.update(name, step + 1, training.outer_steps, f"{mean_decibels(losses):.2f} dB")
+        laboratory.progress.update(name, step + 1, training.outer_steps, f"{float(decibels(losses).mean()):.2f} dB")
     return time.monotonic() - began
 
 
-def _adapted(
-    model: Field, start: Parameters, context: Context, step_size: float, marks: Iterable[int]
-) -> dict[int, float]:
-    sizes = {SHARED: torch.tensor([step_size], device=context.values.device).log()}
-    theta, wanted = start, set(marks)
-    reached: dict[int, float] = {}
-    for step in range(max(wanted) + 1):
-        slopes, losses = gradients(model, theta, context)
-        if step in wanted:
-            reached[step] = mean_decibels(losses)
-        theta = descend(theta, slopes, sizes, step)
-    return reached
+def _curve(network: nn.Module, laboratory: Laboratory, step_size: float, marks: Iterable[int]) -> Curve:
+    """Plain descent from the predicted weights."""
+    sizes = {SHARED: torch.tensor([step_size], device=laboratory.device).log()}
+    wanted = set(marks)
+    parts = []
+    for context in slices(laboratory.held_out):
+        with torch.no_grad():
+            theta = network(context.values)
+        reached: Curve = {}
+        for step in range(max(wanted) + 1):
+            slopes, losses = gradients(laboratory.setting.model, theta, context)
+            if step in wanted:
+                reached[step] = decibels(losses)
+            theta = descend(theta, slopes, sizes, step)
+        parts.append(reached)
+    return {mark: torch.cat([part[mark] for part in parts]) for mark in parts[0]}

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.comparisons import learnit, with_adaptation, without_bootstrap
-from experiments.laboratory import Laboratory
-from experiments.pruned import Problem, adapted_curve, meta_learn
+from experiments.pruned import Bench, Problem, adapted_curve, meta_learn
 from experiments.result import Panel, Result, Row
 from inrcodec.errors import UsageError
 from inrcodec.models import Parameters
@@ -119,10 +118,12 @@ class Digits(Problem[Task]):
         return 100 * float((guessed == targets.labels).float().mean())
 
 
-def many_shot(laboratory: Laboratory) -> Result:
+def many_shot(bench: Bench) -> Result:
     """Classification of three new digits from 40 examples of each (GradNCP table 12)."""
+    if bench.scale == "paper":
+        raise UsageError("the paper's classes, mini-ImageNet, are not here: many_shot has only --scale small")
     problem = Digits(_digits())
-    usual = replace(laboratory.setting.training, inner_step_size=0.1, outer_step_size=1e-3)
+    usual = replace(bench.training, inner_step_size=0.1, outer_step_size=1e-3)
     usual = with_adaptation(usual, steps=8)
     steps, gamma = usual.adaptation.steps, usual.adaptation.gamma
     variants = {
@@ -134,16 +135,17 @@ def many_shot(laboratory: Laboratory) -> Result:
     }
     marks = (0, steps // 4, steps, 4 * steps)
     held_out = problem.new_tasks(TASKS, torch.Generator().manual_seed(1))
-    context, queries = (each.to(laboratory.device) for each in held_out)
+    context, queries = (each.to(bench.device) for each in held_out)
     curves = {}
     for name, training in variants.items():
-        theta_0 = meta_learn(name, problem, training, laboratory)
+        theta_0 = meta_learn(name, problem, training, bench)
         curves[name] = adapted_curve(problem, theta_0, training, context, queries, marks)
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
     return Result(
         f"accuracy on {WAYS} new classes of {SHOTS} examples each, mean of {TASKS} tasks, %",
         rows,
         [Panel(curves, "adaptation steps", "accuracy, %")],
+        [f"K = {steps}, inner step size {usual.inner_step_size:g}, outer {usual.outer_step_size:g}"],
     )
 
 

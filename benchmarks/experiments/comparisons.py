@@ -1,11 +1,16 @@
 """Experiments that train variants and compare what they reach on held-out patches."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from experiments import perception
-from experiments.laboratory import Laboratory, Learned
+from experiments.laboratory import Curve, Laboratory, Learned, means
+from experiments.perception import Distance
 from experiments.result import Panel, Result, Row
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import AdaptationConfig
@@ -13,17 +18,20 @@ from inrcodec.meta.training import TrainingConfig
 from inrcodec.signals import find_files, read
 from inrcodec.signals.signal import Signal
 
-PSNR = "PSNR of held-out patches, mean, dB"
+PSNR = "PSNR, mean, dB"
 
 MOST_FILES = 100
-"""Read of a folder of `--others`."""
+"""Read of a folder with other signals."""
+
+LONGER = 8
+"""Times K that first-order methods, which need little memory, are also trained with (GradNCP table 8)."""
 
 
 def without_bootstrap(training: TrainingConfig) -> TrainingConfig:
     return replace(training, bootstrap_steps=0)
 
 
-def with_adaptation(training: TrainingConfig, **changes: object) -> TrainingConfig:
+def with_adaptation(training: TrainingConfig, **changes: Any) -> TrainingConfig:
     return replace(training, adaptation=replace(training.adaptation, **changes))
 
 
@@ -32,14 +40,16 @@ def learnit(training: TrainingConfig, steps: int) -> TrainingConfig:
     return replace(without_bootstrap(training), adaptation=AdaptationConfig(steps, 1.0, "full"))
 
 
-def methods(laboratory: Laboratory) -> Result:
+def methods(laboratory: Laboratory, lpips: Distance | None = None) -> Result:
     """GradNCP, ECoP and what they are compared with (GradNCP tables 1 to 3 and 8)."""
     usual = laboratory.setting.training
     steps, gamma = usual.adaptation.steps, usual.adaptation.gamma
-    equal = learnit(usual, steps)
+    equal, longer = learnit(usual, steps), learnit(usual, LONGER * steps)
     variants = {
         "FOMAML": replace(equal, method="fomaml"),
+        f"FOMAML, {LONGER} K": replace(longer, method="fomaml"),
         "Reptile": replace(equal, method="reptile"),
+        f"Reptile, {LONGER} K": replace(longer, method="reptile"),
         "LITE": replace(equal, backward_share=gamma),
         "Learnit, equal memory": learnit(usual, max(1, round(steps * gamma))),
         "Learnit, equal K": equal,
@@ -47,16 +57,16 @@ def methods(laboratory: Laboratory) -> Result:
         "ECoP": with_adaptation(usual, score="error"),
         "GradNCP": usual,
     }
-    marks = laboratory.setting.measured
-    random = laboratory.random_curve(marks)
-    rows: dict[str, Row] = {"random initialization": {f"{mark} steps": random[mark] for mark in marks}}
-    return _compared(laboratory, variants, rows, {"random initialization": random})
+    random = laboratory.random_curve(laboratory.setting.measured)
+    return _compared(laboratory, variants, {"random initialization": random}, lpips)
 
 
 def scores(laboratory: Laboratory) -> Result:
-    """What ranks the context, at the same gamma (GradNCP figure 3c and table 7); no bootstrap."""
+    """Which score ranks the context, at the same gamma and without bootstrap (GradNCP figure 3c and table 7)."""
     usual = without_bootstrap(laboratory.setting.training)
-    names = ("random", "error", "grad-norm", "spg", "tpg")
+    names = ["random", "error", "spg", "tpg", "grad-norm"]
+    if laboratory.setting.scale == "paper":
+        names.remove("tpg")  # the square of 30,000 points in every one of millions of inner steps
     return _compared(laboratory, {name: with_adaptation(usual, score=name) for name in names})
 
 
@@ -68,29 +78,28 @@ def gamma(laboratory: Laboratory) -> Result:
 
 
 def horizon(laboratory: Laboratory) -> Result:
-    """Gamma against K where their product, and so the memory, is the same; no bootstrap."""
+    """Gamma against K where their product, and so the memory, is the same; without bootstrap."""
     usual = without_bootstrap(laboratory.setting.training)
     product = usual.adaptation.steps * usual.adaptation.gamma
-    variants = {
-        f"K = {round(product / share)}, gamma = {share:g}": with_adaptation(
-            usual, steps=round(product / share), gamma=share
-        )
-        for share in (1.0, 0.5, 0.25, 0.125)
-    }
+    variants = {}
+    for share in (1.0, 0.5, 0.25, 0.125):
+        steps = max(1, round(product / share))
+        variants[f"K = {steps}, gamma = {share:g}"] = with_adaptation(usual, steps=steps, gamma=share)
     return _compared(laboratory, variants)
 
 
 def bootstrap(laboratory: Laboratory) -> Result:
-    """The steps L to the bootstrap target, and what they see (GradNCP tables 6 and 9, figure 5a)."""
+    """How many steps L there are to the bootstrap target, and what they see (GradNCP tables 6 and 9, figure 5a)."""
     usual = laboratory.setting.training
-    variants = {f"L = {steps}": replace(usual, bootstrap_steps=steps) for steps in (0, 1, 2, 5, 10)}
+    variants: dict[str, TrainingConfig] = {}
     for seen in ("random", "pruned"):
         variants[f"L = {usual.bootstrap_steps}, {seen} context"] = replace(usual, bootstrap_context=seen)
+    variants |= {f"L = {steps}": replace(usual, bootstrap_steps=steps) for steps in (0, 1, 2, 5, 10)}
     return _compared(laboratory, variants)
 
 
 def myopia(laboratory: Laboratory) -> Result:
-    """Adaptation beyond the K of meta-training (GradNCP figure 5b)."""
+    """What adaptation still brings beyond the K of meta-training (GradNCP figure 5b)."""
     usual = laboratory.setting.training
     steps, share = usual.adaptation.steps, usual.adaptation.gamma
     variants = {
@@ -99,16 +108,16 @@ def myopia(laboratory: Laboratory) -> Result:
         "GradNCP without bootstrap": without_bootstrap(usual),
         "GradNCP": usual,
     }
-    marks = [steps * factor // 4 for factor in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)]
-    curves = {name: laboratory.curve(laboratory.learn(name, each), marks) for name, each in variants.items()}
+    marks = sorted({max(1, steps * factor // 4) for factor in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)})
+    curves = {name: means(laboratory.curve(laboratory.learn(name, each), marks)) for name, each in variants.items()}
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
-    panel = Panel(curves, f"adaptation steps (trained for K = {steps}, Learnit also for fewer)", PSNR, "log")
-    return Result(PSNR, rows, [panel])
+    panel = Panel(curves, f"adaptation steps (meta-trained for K = {steps}, Learnit also for fewer)", PSNR, "log")
+    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel])
 
 
 def clock(laboratory: Laboratory) -> Result:
-    """What is reached in the same time of training (GradNCP figure 3b): every variant at several times of its own."""
-    usual = laboratory.setting.training
+    """What is reached in the same time of training, with constant outer step sizes (GradNCP figure 3b)."""
+    usual = replace(laboratory.setting.training, schedule="constant")
     steps, share = usual.adaptation.steps, usual.adaptation.gamma
     variants = {
         "Learnit, equal memory": learnit(usual, max(1, round(steps * share))),
@@ -116,57 +125,84 @@ def clock(laboratory: Laboratory) -> Result:
         "GradNCP": usual,
     }
     curves: dict[str, dict[float, float]] = {}
-    rows: dict[str, Row] = {}
     for name, training in variants.items():
         history = laboratory.history(name, training)
-        curves[name] = {learned.seconds: laboratory.curve(learned, [steps])[steps] for learned in history}
+        curves[name] = {each.seconds: means(laboratory.curve(each, [steps]))[steps] for each in history}
     shared = min(max(curve) for curve in curves.values())
-    for name, curve in curves.items():
-        rows[name] = {
-            "s per outer step": max(curve) / laboratory.history(name, variants[name])[-1].step,
-            f"dB after {shared:.0f} s": _interpolated(curve, shared),
+    rows: dict[str, Row] = {
+        name: {
+            "s per outer step": max(curve) / usual.outer_steps,
+            f"dB after {shared:.0f} s": interpolated(curve, shared),
             "s in all": max(curve),
             "dB at the end": curve[max(curve)],
         }
-    return Result(PSNR, rows, [Panel(curves, "seconds of meta-training", f"{PSNR}, {steps} steps")])
+        for name, curve in curves.items()
+    }
+    panel = Panel(curves, "seconds of meta-training", f"{PSNR}, after {steps} steps")
+    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel])
 
 
 def rescaling(laboratory: Laboratory) -> Result:
-    """What the full gradient is multiplied by at test time (GradNCP figures 7 and 11); no bootstrap."""
+    """What the full gradient is multiplied by at test time; without bootstrap (GradNCP figures 7 and 11)."""
     training = without_bootstrap(laboratory.setting.training)
     history = laboratory.history("GradNCP without bootstrap", training)
-    learned, marks = history[-1], laboratory.setting.measured
+    learned, marks, steps = history[-1], laboratory.setting.measured, training.adaptation.steps
     curves = {
-        "full context, exact": laboratory.curve(learned, marks),
-        "full context, loss ratio": laboratory.curve(learned, marks, rescaling="loss-ratio"),
-        "full context, not rescaled": laboratory.curve(learned, marks, rescaling="none"),
-        "pruned context": laboratory.pruned_curve(learned, marks),
+        "full context, exact": means(laboratory.curve(learned, marks)),
+        "full context, loss ratio": means(laboratory.curve(learned, marks, rescaling="loss-ratio")),
+        "full context, not rescaled": means(laboratory.curve(learned, marks, rescaling="none")),
+        "pruned context": means(laboratory.pruned_curve(learned, marks)),
     }
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
-    steps = training.adaptation.steps
     during = {
-        label: {float(each.step): laboratory.curve(each, [steps], rescaling=kind)[steps] for each in history}
-        for label, kind in (("exact", "exact"), ("not rescaled", "none"))
+        "rescaled": {each.step: means(laboratory.curve(each, [steps]))[steps] for each in history},
+        "not rescaled": {
+            each.step: means(laboratory.curve(each, [steps], rescaling="none"))[steps] for each in history
+        },
     }
-    return Result(
-        PSNR,
-        rows,
-        [Panel(curves, "adaptation steps", PSNR, "log"), Panel(during, "outer steps", f"{PSNR}, {steps} steps")],
-    )
+    panels = [Panel(curves, "adaptation steps", PSNR, "log"), Panel(during, "outer steps", f"{PSNR}, {steps} steps")]
+    return Result(f"{PSNR}, of {laboratory.described}", rows, panels)
 
 
-def domains(laboratory: Laboratory) -> Result:
+def target(laboratory: Laboratory) -> Result:
+    """How far the bootstrap target is ahead of theta_K during training (GradNCP figure 5c)."""
+    training = laboratory.setting.training
+    curves: dict[str, dict[float, float]] = {"after K steps": {}, "bootstrap target": {}}
+    for learned in laboratory.history("GradNCP", training):
+        reached, aimed = laboratory.bootstrapped(learned)
+        curves["after K steps"][learned.step] = reached
+        curves["bootstrap target"][learned.step] = aimed
+    rows: dict[str, Row] = {
+        name: {f"{step:g} outer steps": psnr for step, psnr in curve.items()} for name, curve in curves.items()
+    }
+    return Result(f"{PSNR}, of {laboratory.described}", rows, [Panel(curves, "outer steps", PSNR)])
+
+
+def memory(laboratory: Laboratory) -> Result:
+    """How the peak memory of an outer step grows with K; nothing is trained (GradNCP figure 3a)."""
+    usual = without_bootstrap(laboratory.setting.training)
+    lengths = [max(1, factor * usual.adaptation.steps // 4) for factor in (1, 2, 4, 8)]
+    shares = dict.fromkeys((1.0, 0.5, usual.adaptation.gamma))
+    rows: dict[str, Row] = {}
+    curves: dict[str, dict[float, float]] = {}
+    for share in shares:
+        row: Row = {}
+        for steps in lengths:
+            training = with_adaptation(usual, steps=steps, gamma=share)
+            row[f"K = {steps}"] = _attempt(lambda training=training: laboratory.peak_memory(training))
+        name = f"gamma = {share:g}"
+        rows[name] = row
+        curves[name] = {steps: mib for steps, mib in zip(lengths, row.values(), strict=True) if isinstance(mib, float)}
+    return Result("peak memory of an outer step, MiB", rows, [Panel(curves, "K", "MiB")])
+
+
+def domains(laboratory: Laboratory, others: Sequence[Path]) -> Result:
     """Adaptation to other kinds of signals, those of --others; of videos also to pictures (GradNCP table 10)."""
-    if not laboratory.others:
+    if not others:
         raise UsageError("give folders with other kinds of signals with --others")
-    modality = laboratory.setting.modality
     contexts = {"held out": laboratory.held_out}
-    for folder in laboratory.others:
-        files = find_files(folder, modality)
-        if files or modality != "video":
-            contexts[folder.name] = laboratory.patches_of(_read(files, modality))
-        else:
-            contexts[folder.name] = laboratory.stills_of(_read(find_files(folder, "image"), "image"))
+    for folder in others:
+        contexts[str(folder)] = _context_of(laboratory, folder)
     usual = laboratory.setting.training
     steps, share = usual.adaptation.steps, usual.adaptation.gamma
     variants = {
@@ -174,65 +210,96 @@ def domains(laboratory: Laboratory) -> Result:
         "Learnit, equal K": learnit(usual, steps),
         "GradNCP": usual,
     }
-    rows: dict[str, Row] = {}
+    rows: dict[str, Row] = {"random initialization": {}}
+    for kind, context in contexts.items():
+        rows["random initialization"][kind] = means(laboratory.random_curve([steps], context))[steps]
     for name, training in variants.items():
         learned = laboratory.learn(name, training)
         rows[name] = {
-            kind: laboratory.curve(learned, [steps], held_out=context)[steps] for kind, context in contexts.items()
+            kind: means(laboratory.curve(learned, [steps], held_out=context))[steps]
+            for kind, context in contexts.items()
         }
     return Result(f"PSNR of patches after {steps} steps, mean, dB", rows)
+
+
+def _context_of(laboratory: Laboratory, folder: Path) -> Any:
+    modality = laboratory.setting.modality
+    files = find_files(folder, modality)
+    if files:
+        return laboratory.patches_of(_read(files, modality))
+    pictures = find_files(folder, "image") if modality == "video" else []
+    if not pictures:
+        raise UsageError(f"{folder} has no files of {modality}: give other folders with --others")
+    return laboratory.stills_of(_read(pictures, "image"))
 
 
 def _read(files: Sequence[Path], modality: str) -> list[Signal]:
     return [signal for path in files[:MOST_FILES] for signal in read(path, modality) if signal.modality == modality]
 
 
-def memory(laboratory: Laboratory) -> Result:
-    """Of an outer step, against K (GradNCP figure 3a); nothing is trained."""
-    usual = without_bootstrap(laboratory.setting.training)
-    lengths = [factor * usual.adaptation.steps // 4 for factor in (1, 2, 4, 8)]
-    shares = dict.fromkeys((1.0, 0.5, usual.adaptation.gamma))
-    curves: dict[str, dict[float, float]] = {}
-    for share in shares:
-        curve = {steps: laboratory.peak_memory(with_adaptation(usual, steps=steps, gamma=share)) for steps in lengths}
-        curves[f"gamma = {share:g}"] = {steps: mib for steps, mib in curve.items() if mib is not None}
-    rows: dict[str, Row] = {
-        name: {f"K = {steps}": curve.get(steps) for steps in lengths} for name, curve in curves.items()
-    }
-    return Result("peak memory of an outer step, MiB", rows, [Panel(curves, "K", "MiB")])
-
-
 def _compared(
     laboratory: Laboratory,
-    variants: dict[str, TrainingConfig],
-    rows: dict[str, Row] | None = None,
-    curves: dict[str, dict[int, float]] | None = None,
+    variants: Mapping[str, TrainingConfig],
+    others: Mapping[str, Curve] | None = None,
+    lpips: Distance | None = None,
 ) -> Result:
-    """All variants after the setting's numbers of steps, with the cost of an outer step; more rows go first."""
-    marks = laboratory.setting.measured
-    rows, curves = dict(rows or {}), dict(curves or {})
+    """All variants after the setting's numbers of steps, with the cost of an outer step; other curves go first.
+
+    A variant that diverges or does not fit into memory has a row that says so.
+    """
+    setting = laboratory.setting
+    steps = setting.training.adaptation.steps
+    curves: dict[str, Curve] = dict(others or {})
+    rows: dict[str, Row] = {name: {} for name in curves}
     for name, training in variants.items():
-        memory = laboratory.peak_memory(training)
-        learned = laboratory.learn(name, training)
-        curves[name] = laboratory.curve(learned, marks)
-        rows[name] = _row(laboratory, learned, curves[name], memory)
-    return Result(PSNR, rows, [Panel(curves, "adaptation steps", PSNR, "log")])
+        learned = _attempt(lambda name=name, training=training: laboratory.learn(name, training))
+        if isinstance(learned, str):
+            rows[name] = {f"{mark} steps": learned for mark in setting.measured}
+            continue
+        curves[name] = laboratory.curve(learned, setting.measured)
+        rows[name] = _perceived(laboratory, learned, lpips)
+        rows[name]["MiB"] = _attempt(lambda training=training: laboratory.peak_memory(training))
+        rows[name]["s per outer step"] = learned.seconds / learned.step
+    last = curves[list(curves)[-1]]
+    for name, curve in curves.items():
+        difference = curve[steps] - last[steps]
+        error = float(difference.std() / math.sqrt(len(difference))) if len(difference) > 1 else None
+        row: Row = {f"{mark} steps": psnr for mark, psnr in means(curve).items()}
+        rows[name] = row | {"±": None if curve is last else error} | rows[name]
+    panel = Panel({name: means(curve) for name, curve in curves.items()}, "adaptation steps", PSNR, "log")
+    notes = [f"±: standard error over patches of the difference to {list(curves)[-1]} after {steps} steps"]
+    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel], notes)
 
 
-def _row(laboratory: Laboratory, learned: Learned, curve: dict[int, float], memory: float | None) -> Row:
-    """SSIM and LPIPS of pictures are those after the K steps of the setting."""
-    row: Row = {f"{mark} steps": psnr for mark, psnr in curve.items()}
+def _attempt(work: Callable[[], Any]) -> Any:
+    """What the work gives, or in words why it gives nothing."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return "out of memory"
+    except UsageError as error:
+        if "diverged" in str(error):
+            return "diverged"
+        raise
+
+
+def _perceived(laboratory: Laboratory, learned: Learned, lpips: Distance | None) -> Row:
+    """SSIM and LPIPS of pictures after the K steps of the setting."""
     steps, shape = laboratory.setting.training.adaptation.steps, laboratory.setting.patches.shape
-    shown, values = laboratory.shown(learned, steps), laboratory.held_out.values
-    pictures, originals = perception.planes(shown, shape), perception.planes(values, shape)
-    if pictures is not None and originals is not None:
-        row["SSIM"] = perception.similarity(pictures, originals)
-        if laboratory.lpips is not None and pictures.shape[-1] == 3:
-            row["LPIPS"] = laboratory.lpips(pictures, originals)
-    return row | {"MiB": memory, "s per outer step": learned.seconds / learned.step}
+    if not perception.are_pictures(shape):
+        return {}
+    pictures, originals = (
+        perception.planes(values, shape) for values in (laboratory.shown(learned, steps), laboratory.held_out.values)
+    )
+    row: Row = {"SSIM": perception.similarity(pictures, originals)}
+    if lpips is not None:
+        row["LPIPS"] = lpips(pictures, originals)
+    return row
 
 
-def _interpolated(curve: dict[float, float], at: float) -> float:
+def interpolated(curve: Mapping[float, float], at: float) -> float:
+    """Between the two points of a curve that are next to it, linearly."""
     before = max((x for x in curve if x <= at), default=min(curve))
     after = min((x for x in curve if x >= at), default=max(curve))
     share = 0.0 if after == before else (at - before) / (after - before)

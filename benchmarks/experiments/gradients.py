@@ -1,13 +1,16 @@
 """Experiments on the gradients of adaptation: their norms, and how well the readout's stand for all."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from experiments.comparisons import learnit
-from experiments.laboratory import Laboratory, Learned
+from experiments.laboratory import Laboratory, slices
 from experiments.result import Panel, Result, Row
-from inrcodec.meta.adaptation import batch_parameters, descend, gradient_norm, gradients
-from inrcodec.meta.context import Context, gradient_norm_score, prune
+from inrcodec.errors import UsageError
+from inrcodec.meta.adaptation import gradient_norm, gradients
+from inrcodec.meta.context import Context, gradient_norm_score
 from inrcodec.models import Field, Parameters
 
 SIGNALS = 4
@@ -16,48 +19,53 @@ SIGNALS = 4
 
 def norms(laboratory: Laboratory) -> Result:
     """Norms of the full and the pruned context's gradients in every step of adaptation (GradNCP figure 8)."""
-    training = laboratory.setting.training
-    model, adaptation = laboratory.setting.model, training.adaptation
+    model, training = laboratory.setting.model, laboratory.setting.training
     learned = laboratory.learn("GradNCP", training)
-    theta = batch_parameters(model, learned.theta_0, len(laboratory.held_out.values))
-    full: dict[float, float] = {}
-    pruned: dict[float, float] = {}
-    for step in range(adaptation.steps):
-        seen = prune(model, theta, laboratory.held_out, score=adaptation.score, gamma=adaptation.gamma)
-        slopes, _ = gradients(model, theta, seen)
-        whole, _ = gradients(model, theta, laboratory.held_out)
-        pruned[step] = float(gradient_norm(slopes.values()).mean())
-        full[step] = float(gradient_norm(whole.values()).mean())
-        theta = descend(theta, slopes, learned.log_step_sizes, step)
-    ratios = {step: pruned[step] / full[step] for step in full}
+    curves: dict[str, dict[float, float]] = {"full context": {}, "pruned context": {}}
+    context = next(slices(laboratory.held_out))
+    adapted = laboratory.pruned_steps(learned, context)
+    for step, (theta, slopes) in zip(range(training.adaptation.steps), adapted, strict=False):
+        whole, _ = gradients(model, theta, context)
+        curves["full context"][step] = float(gradient_norm(whole.values()).mean())
+        curves["pruned context"][step] = float(gradient_norm(slopes.values()).mean())
+    full, pruned = curves.values()
     rows: dict[str, Row] = {
-        f"step {step}": {"full": full[step], "pruned": pruned[step], "pruned / full": ratios[step]} for step in full
+        f"step {step}": {"full": full[step], "pruned": pruned[step], "pruned / full": pruned[step] / full[step]}
+        for step in full
     }
-    panel = Panel({"full context": full, "pruned context": pruned}, "step", "norm of the gradient, mean of patches")
-    return Result("norm of the gradient, mean of held-out patches", rows, [panel])
+    panel = Panel(curves, "step", "norm of the gradient, mean of patches")
+    return Result(f"norm of the gradient, mean of {laboratory.described}", rows, [panel])
 
 
 def correlation(laboratory: Laboratory) -> Result:
-    """Of the norms, point by point, of the readout's and of the whole gradient (GradNCP figures 4 and 9)."""
-    training = laboratory.setting.training
+    """How far the norms of the readout's and the whole gradient agree, point by point (GradNCP figures 4, 9)."""
+    model, training = laboratory.setting.model, laboratory.setting.training
+    if model.name == "nerv":
+        raise UsageError("gradients are taken point by point, which a NeRV does not have: choose siren or ffn")
+    gradncp = laboratory.learn("GradNCP", training)
+    full = replace(gradncp, training=learnit(training, training.adaptation.steps))
     starts = {
         "random initialization": laboratory.random(training.inner_step_size),
         "Learnit, equal K": laboratory.learn("Learnit, equal K", learnit(training, training.adaptation.steps)),
-        "GradNCP": laboratory.learn("GradNCP", training),
+        "GradNCP, full context": full,
+        "GradNCP, pruned context": gradncp,
     }
-    context = Context(laboratory.held_out.coordinates[:SIGNALS], laboratory.held_out.values[:SIGNALS])
+    coordinates = laboratory.held_out.coordinates
+    context = Context(coordinates[: min(SIGNALS, len(coordinates))], laboratory.held_out.values[:SIGNALS])
     steps = training.adaptation.steps
     curves: dict[str, dict[float, float]] = {}
     for name, learned in starts.items():
-        theta = batch_parameters(laboratory.setting.model, learned.theta_0, len(context.values))
-        curves[name] = {}
-        for step in range(steps + 1):
-            curves[name][step] = _correlation(laboratory.setting.model, theta, context)
-            slopes, _ = gradients(laboratory.setting.model, theta, context)
-            theta = descend(theta, slopes, learned.log_step_sizes, step)
+        if name == "random initialization":
+            learned = replace(learned, training=full.training)
+        adapted = laboratory.pruned_steps(learned, context)
+        curves[name] = {
+            step: _correlation(model, theta, context)
+            for step, (theta, _) in zip(range(steps + 1), adapted, strict=False)
+        }
     marks = sorted({0, 1, steps // 4, steps // 2, steps})
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
-    return Result("Pearson correlation, mean of held-out patches", rows, [Panel(curves, "step", "correlation")])
+    title = f"Pearson correlation over points, mean of {len(context.values)} held-out patches"
+    return Result(title, rows, [Panel(curves, "step", "correlation")])
 
 
 def _correlation(model: Field, theta: Parameters, context: Context) -> float:
@@ -84,26 +92,24 @@ def point_gradient_norms(model: Field, theta: Parameters, context: Context, sign
 
 
 def distribution(laboratory: Laboratory) -> Result:
-    """How the score is distributed over the points, largest first, in some steps (GradNCP figure 10)."""
-    training = laboratory.setting.training
-    model, adaptation = laboratory.setting.model, training.adaptation
-    learned: Learned = laboratory.learn("GradNCP", training)
-    theta = batch_parameters(model, learned.theta_0, len(laboratory.held_out.values))
-    marks = sorted({0, 1, adaptation.steps // 4, adaptation.steps - 1})
+    """How the sum of scores is distributed over the points, in some steps (GradNCP figure 10)."""
+    model, training = laboratory.setting.model, laboratory.setting.training
+    learned = laboratory.learn("GradNCP", training)
+    context = next(slices(laboratory.held_out))
+    marks = {0, 1, training.adaptation.steps // 4, training.adaptation.steps - 1}
     curves: dict[str, dict[float, float]] = {}
     rows: dict[str, Row] = {}
-    for step in range(max(marks) + 1):
-        if step in marks:
-            score = gradient_norm_score(model, theta, laboratory.held_out).sort(1, descending=True).values
-            shares = (score / score.sum(1, keepdim=True)).cumsum(1).mean(0)
-            points = len(shares)
-            at = {share: float(shares[max(0, round(share * points) - 1)]) for share in (0.05, 0.1, 0.25, 0.5)}
-            rows[f"step {step}"] = {f"in {share:.0%} of the points": value for share, value in at.items()}
-            curves[f"step {step}"] = {
-                (index + 1) / points: float(shares[index]) for index in range(0, points, max(1, points // 200))
-            }
-        seen = prune(model, theta, laboratory.held_out, score=adaptation.score, gamma=adaptation.gamma)
-        slopes, _ = gradients(model, theta, seen)
-        theta = descend(theta, slopes, learned.log_step_sizes, step)
+    for step, (theta, _) in zip(range(max(marks) + 1), laboratory.pruned_steps(learned, context), strict=False):
+        if step not in marks:
+            continue
+        with torch.no_grad():
+            score = gradient_norm_score(model, theta, context).sort(1, descending=True).values
+        shares = (score / score.sum(1, keepdim=True)).cumsum(1).mean(0)
+        points = len(shares)
+        at = {share: float(shares[max(0, round(share * points) - 1)]) for share in (0.05, 0.1, 0.25, 0.5)}
+        rows[f"step {step}"] = {f"in {share:.0%} of the points": value for share, value in at.items()}
+        curves[f"step {step}"] = {
+            (index + 1) / points: float(shares[index]) for index in range(0, points, max(1, points // 200))
+        }
     panel = Panel(curves, "share of the points, by score", "share of the sum of scores")
-    return Result("share of the sum of all scores", rows, [panel])
+    return Result(f"share of the sum of all scores, mean of {laboratory.described}", rows, [panel])

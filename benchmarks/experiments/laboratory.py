@@ -3,22 +3,25 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import report
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from experiments.memory import peak_memory
-from experiments.perception import Distance
 from experiments.settings import Setting
+from inrcodec import __version__
 from inrcodec.cli.console import ProgressLine
 from inrcodec.meta.adaptation import (
     SHARED,
     Rescaling,
     adapt,
+    adapt_for_training,
     batch_parameters,
     descend,
     gradients,
@@ -28,13 +31,22 @@ from inrcodec.meta.context import Context, prune
 from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
 from inrcodec.meta.run import TrainingData
-from inrcodec.meta.training import MetaTrainer, TrainingConfig
+from inrcodec.meta.training import MetaTrainer, TrainingConfig, bootstrap_target
 from inrcodec.models import Parameters
 from inrcodec.signals import write_whole
 from inrcodec.signals.signal import Signal
 
 SNAPSHOTS = 8
 """Times during a training at which what is learned is kept."""
+
+POINTS_AT_ONCE = 1 << 20
+"""Context points of all patches that are measured at once at most, for memory."""
+
+FEW = 5
+"""Held-out signals below which a table says little."""
+
+Curve = dict[int, Tensor]
+"""PSNR in dB of every held-out patch, [P], after numbers of adaptation steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +66,8 @@ class Learned:
 class Laboratory:
     """A setting with its data.
 
-    source: what the data is. others: folders with other kinds of signals, for experiments that ask for them.
-    folder: trained variants are kept there under a hash of all that made them, so that experiments share them, and one
-        that was stopped goes on with the next variant.
+    source: names the files of the data. folder: trained variants are kept there under a hash of all that made them, so
+    that experiments share them, and one that was stopped goes on with the next variant.
     """
 
     def __init__(
@@ -67,25 +78,29 @@ class Laboratory:
         folder: Path,
         device: torch.device,
         progress: ProgressLine,
-        others: Sequence[Path] = (),
-        lpips: Distance | None = None,
     ) -> None:
         self.setting = setting
         self.data = data
-        self.others = others
-        self.lpips = lpips
         self.device = device
-        self._folder = folder
         self.progress = progress
+        self._folder = folder
         self._sampler = PatchSampler(data.training, setting.patches, setting.model.out_features, setting.training.seed)
         self.held_out = self.patches_of(data.held_out)
+        if len(data.held_out) < FEW:
+            report.say(f"only {len(data.held_out)} signals are held out: give more with --data or --validation")
         self._made_of = {
+            "inrcodec": __version__,
             "data": source,
-            "files": data.files,
             "model": repr(setting.model),
             "patches": repr(setting.patches),
-            "device": device.type,
+            "machine": [device.type, report.machine()["gpu" if device.type == "cuda" else "processor"]],
+            "threads": torch.get_num_threads(),
         }
+
+    @property
+    def described(self) -> str:
+        """What is measured on."""
+        return f"{len(self.held_out.values)} patches of {len(self.data.held_out)} held-out signals"
 
     def patches_of(self, signals: Sequence[Signal], shape: tuple[int, ...] | None = None) -> Context:
         """Patches to measure on; those that are trained on may have another shape."""
@@ -111,7 +126,10 @@ class Laboratory:
         return self.history(name, training)[-1]
 
     def history(self, name: str, training: TrainingConfig) -> list[Learned]:
-        """What a variant had learned at `SNAPSHOTS` times, the last one the end of its training."""
+        """What a variant had learned at `SNAPSHOTS` times, the last one the end of its training.
+
+        Raises: UsageError if it diverged.
+        """
         made_of = json.dumps({**self._made_of, "training": asdict(training)}, sort_keys=True)
         path = self._folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.safetensors"
         if not path.exists():
@@ -125,17 +143,17 @@ class Laboratory:
         marks = {max(1, training.outer_steps * (n + 1) // SNAPSHOTS) for n in range(SNAPSHOTS)}
         history: list[Learned] = []
         seconds, running = 0.0, 0.0
-        torch.set_flush_denormal(True)  # denormal numbers make training many times slower
-        while trainer.step < training.outer_steps:
-            began = time.monotonic()
-            loss = trainer.train_step(self.batch(trainer.step))
-            psnr = mean_decibels(loss.reconstruction)
-            seconds += time.monotonic() - began
-            running = psnr if trainer.step == 1 else 0.95 * running + 0.05 * psnr
-            self.progress.update(name, trainer.step, training.outer_steps, f"{running:.2f} dB")
-            if trainer.step in marks:
-                parts = (_copied(trainer.theta_0), _copied(trainer.log_step_sizes))
-                history.append(Learned(training, trainer.step, seconds, *parts))
+        with without_denormals():
+            while trainer.step < training.outer_steps:
+                began = time.monotonic()
+                loss = trainer.train_step(self.batch(trainer.step))
+                psnr = float(decibels(loss.reconstruction))
+                seconds += time.monotonic() - began
+                running = psnr if trainer.step == 1 else 0.95 * running + 0.05 * psnr
+                self.progress.update(name, trainer.step, training.outer_steps, f"{running:.2f} dB")
+                if trainer.step in marks:
+                    parts = (_copied(trainer.theta_0), _copied(trainer.log_step_sizes))
+                    history.append(Learned(training, trainer.step, seconds, *parts))
         return history
 
     def random(self, step_size: float) -> Learned:
@@ -145,10 +163,10 @@ class Laboratory:
         sizes = {SHARED: torch.tensor([step_size], device=self.device).log()}
         return Learned(training, 0, 0.0, {name: value.to(self.device) for name, value in theta_0.items()}, sizes)
 
-    def random_curve(self, marks: Iterable[int]) -> dict[int, float]:
+    def random_curve(self, marks: Iterable[int], held_out: Context | None = None) -> Curve:
         """`curve` of `random`, every number of steps at the best of `RANDOM_STEP_SIZES`."""
-        trials = [self.curve(self.random(size), marks, rescaling="none") for size in RANDOM_STEP_SIZES]
-        return {mark: max(trial[mark] for trial in trials) for mark in trials[0]}
+        starts = [self.random(size) for size in RANDOM_STEP_SIZES]
+        return best_of([self.curve(start, marks, rescaling="none", held_out=held_out) for start in starts])
 
     def peak_memory(self, training: TrainingConfig) -> float | None:
         """MiB that an outer step needs beyond what there is before it; None where nobody can tell."""
@@ -164,53 +182,114 @@ class Laboratory:
         *,
         rescaling: Rescaling = "exact",
         held_out: Context | None = None,
-    ) -> dict[int, float]:
-        """Mean PSNR in dB of held-out patches after numbers of adaptation steps on the full context."""
-        reached: dict[int, float] = {}
+    ) -> Curve:
+        """PSNR of held-out patches after numbers of adaptation steps on the full context."""
         wanted = set(marks)
+        parts: list[Curve] = []
+        for context in slices(self.held_out if held_out is None else held_out):
+            reached: Curve = {}
 
-        def on_step(step: int, theta: Parameters, losses: Tensor) -> None:
-            if step in wanted:
-                reached[step] = mean_decibels(losses)
+            def on_step(step: int, theta: Parameters, losses: Tensor, reached: Curve = reached) -> None:
+                if step in wanted:
+                    reached[step] = decibels(losses)
 
-        adapt(
-            self.setting.model,
-            learned.theta_0,
-            learned.log_step_sizes,
-            self.held_out if held_out is None else held_out,
-            learned.training.adaptation,
-            steps=max(wanted),
-            rescaling=rescaling,
-            on_step=on_step,
-        )
-        return reached
+            adapt(
+                self.setting.model,
+                learned.theta_0,
+                learned.log_step_sizes,
+                context,
+                learned.training.adaptation,
+                steps=max(wanted),
+                rescaling=rescaling,
+                on_step=on_step,
+            )
+            parts.append(reached)
+        return _joined(parts)
 
     def shown(self, learned: Learned, steps: int) -> Tensor:
-        """What the held-out patches look like after adaptation: values [B, N, C]."""
+        """What the held-out patches look like after adaptation: values [P, N, C]."""
         model, adaptation = self.setting.model, learned.training.adaptation
-        theta = adapt(model, learned.theta_0, learned.log_step_sizes, self.held_out, adaptation, steps=steps)
-        with torch.no_grad():
-            return model(theta, self.held_out.coordinates)
+        parts = []
+        for context in slices(self.held_out):
+            theta = adapt(model, learned.theta_0, learned.log_step_sizes, context, adaptation, steps=steps)
+            with torch.no_grad():
+                parts.append(model(theta, context.coordinates))
+        return torch.cat(parts)
 
-    def pruned_curve(self, learned: Learned, marks: Iterable[int]) -> dict[int, float]:
-        """`curve`, with adaptation on the pruned context as in training."""
+    def bootstrapped(self, learned: Learned) -> tuple[float, float]:
+        """Mean PSNR of held-out patches after the K steps of training, and of their bootstrap target."""
+        model, sizes, config = self.setting.model, learned.log_step_sizes, learned.training
+        reached, aimed = [], []
+        for context in slices(self.held_out):
+            theta = adapt_for_training(model, learned.theta_0, sizes, context, config.adaptation, second_order=False)
+            target = bootstrap_target(model, theta, sizes, context, config)
+            with torch.no_grad():
+                reached.append(decibels(signal_losses(model, theta, context)))
+                aimed.append(decibels(signal_losses(model, target, context)))
+        return float(torch.cat(reached).mean()), float(torch.cat(aimed).mean())
+
+    def pruned_steps(self, learned: Learned, context: Context) -> Iterator[tuple[Parameters, Parameters]]:
+        """theta before every step of an adaptation on the pruned context, as in training, and the step's gradient."""
         model, adaptation = self.setting.model, learned.training.adaptation
-        reached: dict[int, float] = {}
-        theta = batch_parameters(model, learned.theta_0, len(self.held_out.values))
-        wanted = set(marks)
-        for step in range(max(wanted) + 1):
-            if step in wanted:
-                with torch.no_grad():
-                    reached[step] = mean_decibels(signal_losses(model, theta, self.held_out))
-            seen = prune(model, theta, self.held_out, score=adaptation.score, gamma=adaptation.gamma)
+        theta = batch_parameters(model, learned.theta_0, len(context.values))
+        step = 0
+        while True:
+            seen = prune(model, theta, context, score=adaptation.score, gamma=adaptation.gamma)
             slopes, _ = gradients(model, theta, seen)
+            yield theta, slopes
             theta = descend(theta, slopes, learned.log_step_sizes, step)
-        return reached
+            step += 1
+
+    def pruned_curve(self, learned: Learned, marks: Iterable[int]) -> Curve:
+        """`curve`, with adaptation on the pruned context."""
+        wanted = set(marks)
+        parts = []
+        for context in slices(self.held_out):
+            reached = {}
+            for step, (theta, _) in zip(range(max(wanted) + 1), self.pruned_steps(learned, context), strict=False):
+                if step in wanted:
+                    with torch.no_grad():
+                        reached[step] = decibels(signal_losses(self.setting.model, theta, context))
+            parts.append(reached)
+        return _joined(parts)
 
 
-def mean_decibels(losses: Tensor) -> float:
-    """Mean PSNR of mean squared errors at peak 1; what diverged counts as an error of 1."""
-    return float((-10 * losses.detach().nan_to_num(nan=1.0).clamp(1e-12, 1.0).log10()).mean())
+def slices(context: Context) -> Iterator[Context]:
+    """Patches that are measured at once."""
+    batch, points = context.values.shape[:2]
+    size = max(1, POINTS_AT_ONCE // points)
+    for start in range(0, batch, size):
+        part = slice(start, start + size)
+        shared = len(context.coordinates) == 1
+        yield Context(context.coordinates if shared else context.coordinates[part], context.values[part])
+
+
+def decibels(losses: Tensor) -> Tensor:
+    """PSNR of mean squared errors at peak 1; what diverged counts as an error of 1."""
+    return -10 * losses.detach().nan_to_num(nan=1.0).clamp(1e-12, 1.0).log10()
+
+
+def best_of(trials: Sequence[Curve]) -> Curve:
+    """For every number of steps the trial with the highest mean."""
+    return {mark: max((trial[mark] for trial in trials), key=lambda psnr: float(psnr.mean())) for mark in trials[0]}
+
+
+def means(curve: Curve) -> dict[int, float]:
+    return {mark: float(psnr.mean()) for mark, psnr in curve.items()}
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Denormal numbers make training many times slower."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _joined(parts: Sequence[Curve]) -> Curve:
+    return {mark: torch.cat([part[mark] for part in parts]) for mark in parts[0]}
 
 
 def _copied(parameters: Parameters) -> Parameters:

@@ -11,17 +11,23 @@ from torch import Tensor
 from inrcodec.errors import UsageError
 from inrcodec.metrics import planes_ssim
 
-Distance = Callable[[Tensor, Tensor], float]
-"""Mean distance of planes [P, H, W, 3] in [0, 1]."""
+Distance = Callable[[Tensor, Tensor], float | None]
+"""Mean distance of pictures [P, H, W, 3] in [0, 1]; None for pictures it does not take."""
 
 SMALLEST = 11
 """Samples along both axes of what SSIM is of."""
 
+SMALLEST_LPIPS = 31
+"""The same of AlexNet."""
 
-def planes(values: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Values [B, N, C] on a grid as pictures [P, H, W, C], frame by frame; None where they are none."""
-    if len(shape) < 2 or min(shape[-2:]) < SMALLEST:
-        return None
+
+def are_pictures(shape: tuple[int, ...]) -> bool:
+    """Whether SSIM can be measured on a grid of this shape."""
+    return len(shape) >= 2 and min(shape[-2:]) >= SMALLEST
+
+
+def planes(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Values [B, N, C] on a grid as pictures [P, H, W, C], frame by frame."""
     return values.reshape(-1, *shape[-2:], values.shape[-1])
 
 
@@ -54,8 +60,10 @@ def lpips_distance(backbone: Path | None) -> Distance | None:
     except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise UsageError(f"{backbone} has not the weights of torchvision's AlexNet: {error}") from error
 
-    def distance(shown: Tensor, values: Tensor) -> float:
-        pairs = [2 * each.movedim(-1, 1).clamp(0, 1) - 1 for each in (shown, values)]
+    def distance(pictures: Tensor, originals: Tensor) -> float | None:
+        if pictures.shape[-1] != 3 or min(pictures.shape[1:3]) < SMALLEST_LPIPS:
+            return None
+        pairs = [2 * each.cpu().movedim(-1, 1).clamp(0, 1) - 1 for each in (pictures, originals)]
         with torch.no_grad():
             return float(network(*pairs).mean())
 

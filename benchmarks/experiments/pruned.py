@@ -1,12 +1,16 @@
 """The method for other problems than fields that are shown all of a signal: the context is not what is measured on."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from experiments.laboratory import Laboratory
+from experiments.laboratory import without_denormals
+from experiments.settings import Scale
+from inrcodec.cli.console import ProgressLine
+from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import descend, gradient_norm, initial_step_sizes
 from inrcodec.meta.training import TrainingConfig, parameter_distance, scheduled
 from inrcodec.models import Parameters
@@ -57,38 +61,64 @@ class Problem(ABC, Generic[E]):
         """What a table shows, the more the better."""
 
 
-def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, laboratory: Laboratory) -> Parameters:
-    """theta_0 (GradNCP algorithm 1): the outer loss is that of the targets, and the distance to a bootstrap target."""
+@dataclass(frozen=True)
+class Bench:
+    """Where problems are learned.
+
+    training: GradNCP's settings at a scale.
+    """
+
+    training: TrainingConfig
+    scale: Scale
+    device: torch.device
+    progress: ProgressLine
+
+
+def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: Bench) -> Parameters:
+    """theta_0 (GradNCP algorithm 1): the outer loss is that of the targets, and the distance to a bootstrap target.
+
+    Raises: UsageError if it diverges.
+    """
     start = problem.initialize(torch.Generator().manual_seed(training.seed))
-    theta_0 = {
-        key: value.to(laboratory.device).requires_grad_(key not in problem.constants) for key, value in start.items()
-    }
+    theta_0 = {key: value.to(bench.device).requires_grad_(key not in problem.constants) for key, value in start.items()}
     learned = [value for value in theta_0.values() if value.requires_grad]
     optimizer = torch.optim.Adam(learned, training.outer_step_size)
-    for step in range(training.outer_steps):
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        context, targets = (each.to(laboratory.device) for each in problem.tasks(training.batch, generator))
-        theta = _repeated(problem, theta_0, training.batch)
-        for _ in range(training.adaptation.steps):
-            seen = _pruned(problem, theta, context, training, generator)
-            theta = _descended(theta, _slopes(problem, theta, seen, create_graph=True), training.inner_step_size)
-        losses = problem.losses(theta, targets).mean()
-        total = losses
-        if training.bootstrap_steps:
-            target = _detached(theta)
-            for _ in range(training.bootstrap_steps):
-                size = training.bootstrap_step_ratio * training.inner_step_size
-                target = _detached(_descended(target, _slopes(problem, target, context), size))
-            distance = parameter_distance(theta, target, problem.constants).mean()
-            total = total + training.bootstrap_weight * distance
-        for group in optimizer.param_groups:
-            group["lr"] = training.outer_step_size * scheduled(training, step)
-        optimizer.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(learned, training.clip)
-        optimizer.step()
-        laboratory.progress.update(name, step + 1, training.outer_steps, f"loss {float(losses.detach()):.4f}")
+    with without_denormals():
+        for step in range(training.outer_steps):
+            generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+            context, targets = (each.to(bench.device) for each in problem.tasks(training.batch, generator))
+            total = _outer_loss(problem, theta_0, context, targets, training, generator)
+            for group in optimizer.param_groups:
+                group["lr"] = training.outer_step_size * scheduled(training, step)
+            optimizer.zero_grad()
+            total.backward()
+            if not torch.nn.utils.clip_grad_norm_(learned, training.clip).isfinite():
+                raise UsageError(f"{name}: meta-training diverged at outer step {step}")
+            optimizer.step()
+            bench.progress.update(name, step + 1, training.outer_steps, f"loss {float(total.detach()):.4f}")
     return _detached(theta_0)
+
+
+def _outer_loss(
+    problem: Problem[E],
+    theta_0: Parameters,
+    context: E,
+    targets: E,
+    training: TrainingConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    theta = _repeated(problem, theta_0, training.batch)
+    for _ in range(training.adaptation.steps):
+        seen = _pruned(problem, theta, context, training, generator)
+        theta = _descended(theta, _slopes(problem, theta, seen, create_graph=True), training.inner_step_size)
+    loss = problem.losses(theta, targets).mean()
+    if training.bootstrap_steps == 0:
+        return loss
+    target = _detached(theta)
+    for _ in range(training.bootstrap_steps):
+        size = training.bootstrap_step_ratio * training.inner_step_size
+        target = _detached(_descended(target, _slopes(problem, target, context), size))
+    return loss + training.bootstrap_weight * parameter_distance(theta, target, problem.constants).mean()
 
 
 def adapted_curve(
@@ -128,7 +158,7 @@ def _pruned(
     if adaptation.score == "full":
         return context
     if adaptation.score == "random":
-        ranking = torch.rand((len(context), context.points), generator=generator)
+        ranking = torch.rand((len(context), context.points), generator=generator).to(theta["head.weight"].device)
     else:
         ranking = problem.scores(_detached(theta), context, adaptation.score)
     keep = max(1, round(adaptation.gamma * context.points))

@@ -1,7 +1,8 @@
 """What an experiment finds: a table, curves, and how both are shown."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import plots
@@ -30,7 +31,7 @@ class Result:
     title: str
     rows: Mapping[str, Row]
     panels: Sequence[Panel] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
     def show(self) -> None:
         """The table, to standard output."""
@@ -52,7 +53,7 @@ class Result:
             "notes": list(self.notes),
         }
 
-    def draw(self, path: Any) -> None:
+    def draw(self, path: Path) -> None:
         """The curves, where there are some and matplotlib is installed."""
         figure = plots.new_figure(6.5 * len(self.panels), 4.5) if self.panels else None
         if figure is None:
@@ -69,4 +70,4 @@ class Result:
 def _cell(value: float | str | None) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
-    return report.number(value) if abs(value) < 1000 else f"{value:.0f}"
+    return report.significant(value, 4)

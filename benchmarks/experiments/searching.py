@@ -7,84 +7,88 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from experiments.laboratory import Laboratory, mean_decibels
+from experiments.laboratory import Laboratory, Learned, decibels, means, slices
 from experiments.result import Panel, Result, Row
 from inrcodec.meta.adaptation import batch_parameters, descend, gradients, signal_losses
-from inrcodec.meta.context import gradient_norm_score
+from inrcodec.meta.context import Context, gradient_norm_score
 from inrcodec.meta.search import PointScores
 from inrcodec.meta.search import search as coarse_to_fine
+from inrcodec.models import Parameters
 
 SHARES = (0.01, 0.05)
 BREADTHS = (1.0, 2.0, 4.0)
 LARGER = 4
 """Times a training patch along every axis: the few points of a small share must be many."""
 
-Choice = Callable[[PointScores, int, tuple[int, ...], int], Tensor]
-"""Of a batch of so many signals of a shape, so many points: [B, keep] indices."""
+Choice = Callable[[PointScores, int, tuple[int, ...], int, int], Tensor]
+"""In a step, of a batch of so many signals of a shape, so many points: [B, keep] indices."""
 
 
 def search(laboratory: Laboratory) -> Result:
     """Coarse to fine for the highest scores, against scoring every point (GradNCP section 4 leaves it open)."""
     shape = tuple(LARGER * size for size in laboratory.setting.patches.shape)
+    signals = laboratory.patches_of(laboratory.data.held_out, shape)
+    learned = laboratory.learn("GradNCP", laboratory.setting.training)
     choices: dict[str, Choice] = {"all points scored": exact}
     choices |= {f"coarse to fine, breadth {breadth:g}": partial(found, breadth) for breadth in BREADTHS}
     choices["random"] = drawn
-    rows: dict[str, Row] = {}
-    curves: dict[str, dict[float, float]] = {}
+    steps = learned.training.adaptation.steps
+    whole = means(laboratory.curve(learned, range(steps + 1), rescaling="none", held_out=signals))
+    rows: dict[str, Row] = {"full context": {f"PSNR after {steps} steps, dB": whole[steps]}}
+    curves: dict[str, dict[float, float]] = {"full context": dict(whole)}
     for share in SHARES:
+        keep = max(1, round(share * math.prod(shape)))
         for name, choice in choices.items():
             label = f"gamma = {share:g}, {name}"
-            rows[label], curves[label] = _adapted(laboratory, shape, max(1, round(share * math.prod(shape))), choice)
+            rows[label], curves[label] = _adapted(laboratory, learned, signals, shape, keep, choice)
     title = f"points of {'x'.join(map(str, shape))} patches with the highest scores, in every step of adaptation"
     return Result(title, rows, [Panel(curves, "adaptation steps", "PSNR of all points, mean, dB")])
 
 
-def exact(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int) -> Tensor:
+def exact(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
     points = torch.arange(math.prod(shape)).expand(batch, -1)
     return scores(points).topk(keep, dim=1).indices
 
 
-def found(breadth: float, scores: PointScores, batch: int, shape: tuple[int, ...], keep: int) -> Tensor:
+def found(breadth: float, scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
     return coarse_to_fine(scores, shape, keep, batch=batch, breadth=breadth)
 
 
-def drawn(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
+def drawn(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
     return torch.rand((batch, math.prod(shape)), generator=generator).topk(keep, dim=1).indices
 
 
 def _adapted(
-    laboratory: Laboratory, shape: tuple[int, ...], keep: int, choice: Choice
+    laboratory: Laboratory, learned: Learned, signals: Context, shape: tuple[int, ...], keep: int, choice: Choice
 ) -> tuple[Row, dict[float, float]]:
     """What adaptation on chosen points reaches, how many of the best ones they are, and how many are scored."""
-    model = laboratory.setting.model
-    learned = laboratory.learn("GradNCP", laboratory.setting.training)
-    signals = laboratory.patches_of(laboratory.data.held_out, shape)
-    batch, points = signals.values.shape[:2]
-    theta = batch_parameters(model, learned.theta_0, batch)
-    scored = common = 0
-    curve: dict[float, float] = {}
-    for step in range(learned.training.adaptation.steps + 1):
+    model, steps = laboratory.setting.model, learned.training.adaptation.steps
+    scored, agreed = [], []
+    psnr: dict[float, list[Tensor]] = {step: [] for step in range(steps + 1)}
+    for context in slices(signals):
+        batch, points = context.values.shape[:2]
+        theta = batch_parameters(model, learned.theta_0, batch)
+        for step in psnr:
+            asked = []
 
-        def scores(chosen: Tensor, theta: dict[str, Tensor] = theta) -> Tensor:
-            nonlocal scored
-            scored += chosen.shape[1]
+            def scores(chosen: Tensor, theta: Parameters = theta, asked: list[int] = asked) -> Tensor:
+                asked.append(chosen.shape[1])
+                with torch.no_grad():
+                    return gradient_norm_score(model, theta, context.select(chosen.to(laboratory.device))).cpu()  # noqa: B023
+
             with torch.no_grad():
-                return gradient_norm_score(model, theta, signals.select(chosen.to(laboratory.device))).cpu()
-
-        with torch.no_grad():
-            curve[step] = mean_decibels(signal_losses(model, theta, signals))
-        chosen = choice(scores, batch, shape, keep)
-        own = scored
-        best = exact(scores, batch, shape, keep)
-        scored = own
-        common += sum(int(torch.isin(*pair).sum()) for pair in zip(chosen, best, strict=True))
-        slopes, _ = gradients(model, theta, signals.select(chosen.to(laboratory.device)))
-        theta = descend(theta, slopes, learned.log_step_sizes, step)
-    steps = len(curve)
+                psnr[step].append(decibels(signal_losses(model, theta, context)))
+            chosen = choice(scores, batch, shape, keep, step)
+            scored.append(sum(asked) / points)
+            best = exact(scores, batch, shape, keep, step)
+            agreed += [int(torch.isin(*pair).sum()) / keep for pair in zip(chosen, best, strict=True)]
+            slopes, _ = gradients(model, theta, context.select(chosen.to(laboratory.device)))
+            theta = descend(theta, slopes, learned.log_step_sizes, step)
+    curve = {step: float(torch.cat(parts).mean()) for step, parts in psnr.items()}
     row: Row = {
-        "of the best points, %": 100 * common / (batch * keep * steps),
-        "scored, %": 100 * scored / (points * steps),
-        f"PSNR after {steps - 1} steps, dB": curve[steps - 1],
+        "of the best points, %": 100 * sum(agreed) / len(agreed),
+        "scored, %": 100 * sum(scored) / len(scored),
+        f"PSNR after {steps} steps, dB": curve[steps],
     }
     return row, curve

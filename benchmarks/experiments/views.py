@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from experiments.comparisons import learnit, with_adaptation, without_bootstrap
-from experiments.laboratory import Laboratory, mean_decibels
-from experiments.pruned import Problem, adapted_curve, meta_learn
+from experiments.laboratory import decibels
+from experiments.pruned import Bench, Problem, adapted_curve, meta_learn
 from experiments.result import Panel, Result, Row
 from inrcodec.models import FourierFeatureNetwork, Parameters
 
@@ -21,6 +21,10 @@ NEAR, FAR = 1.0, 3.0
 
 FIELD_OF_VIEW = 0.35
 """Half the width of a picture at distance 1."""
+
+
+DENSITY = 8.0
+"""Unit of density: a network that gives 0 is nearly transparent, and one that gives 2 is opaque in a few samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +122,9 @@ class RadianceField:
             features = self.network.features(theta, self.places(rays))
             readout = self.network.preactivation(theta, features)
         raw = readout.reshape(batch, count, self.samples, 4)
-        colors, density = raw[..., :3].sigmoid(), torch.nn.functional.softplus(raw[..., 3] - 1)
-        opacity = 1 - torch.exp(-density * 8 * (FAR - NEAR) / self.samples)
-        passed = torch.cumprod(torch.cat((torch.ones_like(opacity[..., :1]), 1 - opacity + 1e-6), -1), -1)
+        colors, density = raw[..., :3].sigmoid(), DENSITY * torch.nn.functional.softplus(raw[..., 3] - 1)
+        opacity = 1 - torch.exp(-density * (FAR - NEAR) / self.samples)
+        passed = torch.cumprod(torch.cat((torch.ones_like(opacity[..., :1]), 1 - opacity), -1), -1)
         weights = opacity * passed[..., :-1]
         return (weights[..., None] * colors).sum(-2) + passed[..., -1:]  # on white
 
@@ -174,21 +178,21 @@ class Views(Problem[Rays]):
 
     def tasks(self, count: int, generator: torch.Generator) -> tuple[Rays, Rays]:
         numbers = torch.randint(self.scenes, (count,), generator=generator).tolist()
-        seen, unseen = self.of(numbers)
+        first = int(torch.randint(1 + self.unseen, (), generator=generator))
+        seen, unseen = self.of(numbers, first)
         parts = []
         for rays, size in ((seen, self.rays), (unseen, self.targets)):
             drawn = torch.rand((count, rays.points), generator=generator).topk(min(size, rays.points), 1).indices
             parts.append(rays.select(drawn))
         return parts[0], parts[1]
 
-    def of(self, numbers: list[int]) -> tuple[Rays, Rays]:
-        """Of scenes the rays of one view, and all those of the others."""
+    def of(self, numbers: list[int], first: int = 0) -> tuple[Rays, Rays]:
+        """Of scenes the rays of the view `first`, and all those of the others."""
         found = [views(number, 1 + self.unseen, self.resolution) for number in numbers]
-        parts = [(each.origins, each.directions, each.colors) for each in found]
-        seen = Rays(*(torch.stack([part[0] for part in kind]) for kind in zip(*parts, strict=True)))
-        return seen, Rays(
-            *(torch.stack([part[1:].flatten(0, 1) for part in kind]) for kind in zip(*parts, strict=True))
-        )
+        kinds = list(zip(*((each.origins, each.directions, each.colors) for each in found), strict=True))
+        others = [view for view in range(1 + self.unseen) if view != first]
+        seen = Rays(*(torch.stack([part[first] for part in kind]) for kind in kinds))
+        return seen, Rays(*(torch.stack([part[others].flatten(0, 1) for part in kind]) for kind in kinds))
 
     def losses(self, theta: Parameters, examples: Rays) -> Tensor:
         return (self.field.render(theta, examples) - examples.colors).square().mean((1, 2))
@@ -198,7 +202,7 @@ class Views(Problem[Rays]):
 
     def measure(self, theta: Parameters, targets: Rays) -> float:
         """PSNR in dB."""
-        return mean_decibels(self.losses(theta, targets))
+        return float(decibels(self.losses(theta, targets)).mean())
 
 
 SMALL = Views(
@@ -218,10 +222,10 @@ HELD_OUT = 16
 """Scenes that are measured on."""
 
 
-def unseen_views(laboratory: Laboratory) -> Result:
+def unseen_views(bench: Bench) -> Result:
     """A generated object's unseen views from one of its views, with a NeRF (GradNCP table 4)."""
-    problem = PAPER if laboratory.setting.scale == "paper" else SMALL
-    usual = replace(laboratory.setting.training, inner_step_size=0.1)
+    problem = PAPER if bench.scale == "paper" else SMALL
+    usual = replace(bench.training, inner_step_size=0.1)
     steps, gamma = usual.adaptation.steps, usual.adaptation.gamma
     variants = {
         "Learnit, equal memory": learnit(usual, max(1, round(steps * gamma))),
@@ -232,11 +236,12 @@ def unseen_views(laboratory: Laboratory) -> Result:
     }
     marks = (0, steps // 4, steps, 4 * steps)
     held_out = problem.of(list(range(problem.scenes, problem.scenes + HELD_OUT)))
-    seen, unseen = (each.to(laboratory.device) for each in held_out)
+    seen, unseen = (each.to(bench.device) for each in held_out)
     curves = {}
     for name, training in variants.items():
-        theta_0 = meta_learn(name, problem, training, laboratory)
+        theta_0 = meta_learn(name, problem, training, bench)
         curves[name] = adapted_curve(problem, theta_0, training, seen, unseen, marks)
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
     panel = Panel(curves, "adaptation steps", "PSNR of unseen views, mean, dB")
-    return Result("PSNR of unseen views of held-out objects, mean, dB", rows, [panel])
+    title = f"PSNR of unseen views of {HELD_OUT} held-out objects, mean, dB"
+    return Result(title, rows, [panel], [f"inner step size {usual.inner_step_size:g}"])
