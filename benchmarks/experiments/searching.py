@@ -70,13 +70,8 @@ def _adapted(
         batch, points = context.values.shape[:2]
         theta = batch_parameters(model, learned.theta_0, batch)
         for step in psnr:
-            asked = []
-
-            def scores(chosen: Tensor, theta: Parameters = theta, asked: list[int] = asked) -> Tensor:
-                asked.append(chosen.shape[1])
-                with torch.no_grad():
-                    return gradient_norm_score(model, theta, context.select(chosen.to(laboratory.device))).cpu()  # noqa: B023
-
+            asked: list[int] = []
+            scores = partial(_scores, laboratory, context, theta, asked)
             with torch.no_grad():
                 psnr[step].append(decibels(signal_losses(model, theta, context)))
             chosen = choice(scores, batch, shape, keep, step)
@@ -92,3 +87,11 @@ def _adapted(
         f"PSNR after {steps} steps, dB": curve[steps],
     }
     return row, curve
+
+
+def _scores(laboratory: Laboratory, context: Context, theta: Parameters, asked: list[int], points: Tensor) -> Tensor:
+    """Of points [B, n] of every signal; their number goes to `asked`."""
+    asked.append(points.shape[1])
+    with torch.no_grad():
+        chosen = context.select(points.to(laboratory.device))
+        return gradient_norm_score(laboratory.setting.model, theta, chosen).cpu()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 PointScores = Callable[[Tensor], Tensor]
-"""Scores of points given by their indices into the flattened grid: [B, n] -> [B, n]."""
+"""Scores of points given by their indices into the flattened grid: [B, n] -> [B, n], on the CPU."""
 
 
 def search(
@@ -20,7 +20,6 @@ def search(
     stride: int = 8,
     breadth: float = 2.0,
     at_once: int = 1 << 16,
-    device: torch.device | None = None,
 ) -> Tensor:
     """About the `keep` points with the highest scores of every signal, without scoring the others.
 
@@ -37,11 +36,11 @@ def search(
         raise ValueError(f"a stride of {stride} samples does not divide a grid of {tuple(shape)} into halves")
     if not 0 < keep <= math.prod(shape):
         raise ValueError(f"{keep} of {math.prod(shape)} points cannot be kept")
-    if breadth < 1:
-        raise ValueError(f"the breadth is {breadth}, not at least 1")
-    axes = [torch.arange(size // stride, device=device) for size in shape]
+    if breadth < 1 or at_once < 1:
+        raise ValueError(f"a breadth of {breadth} with {at_once} points at once does not get anywhere")
+    axes = [torch.arange(size // stride) for size in shape]
     cells = torch.cartesian_prod(*axes).reshape(1, -1, len(shape)).expand(batch, -1, -1)
-    halves = torch.tensor(list(product((0, 1), repeat=len(shape))), device=device)
+    halves = torch.tensor(list(product((0, 1), repeat=len(shape))))
     while True:
         found = _in_parts(scores, _flat(cells * stride + stride // 2, shape), at_once)
         if stride == 1:
