@@ -56,8 +56,8 @@ def ssim(original: Signal, decoded: Signal) -> float:
     dtype = original.values.dtype
     low, high = original.value_range
     span = float(np.iinfo(dtype).max) if dtype.kind == "u" else high - low
-    planes = [signal.values.reshape(-1, *signal.values.shape[-3:]) for signal in (original, decoded)]
-    return planes_ssim(*planes, span)
+    shape = (-1, *original.values.shape[-3:])
+    return planes_ssim(original.values.reshape(shape), decoded.values.reshape(shape), span)
 
 
 def planes_ssim(original: np.ndarray, decoded: np.ndarray, span: float) -> float:
