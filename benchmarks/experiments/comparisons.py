@@ -14,6 +14,7 @@ from experiments.perception import Distance
 from experiments.result import Panel, Result, Row
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import AdaptationConfig
+from inrcodec.meta.context import Context
 from inrcodec.meta.training import TrainingConfig
 from inrcodec.signals import find_files, read
 from inrcodec.signals.signal import Signal
@@ -222,7 +223,7 @@ def domains(laboratory: Laboratory, others: Sequence[Path]) -> Result:
     return Result(f"PSNR of patches after {steps} steps, mean, dB", rows)
 
 
-def _context_of(laboratory: Laboratory, folder: Path) -> Any:
+def _context_of(laboratory: Laboratory, folder: Path) -> Context:
     modality = laboratory.setting.modality
     files = find_files(folder, modality)
     if files:
