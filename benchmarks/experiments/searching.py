@@ -51,7 +51,8 @@ def exact(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, st
 
 
 def found(breadth: float, scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
-    return coarse_to_fine(scores, shape, keep, batch=batch, breadth=breadth)
+    stride = next(stride for stride in (8, 4, 2, 1) if not any(size % stride for size in shape))
+    return coarse_to_fine(scores, shape, keep, batch=batch, stride=stride, breadth=breadth)
 
 
 def drawn(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
