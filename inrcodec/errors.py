@@ -13,6 +13,10 @@ class UsageError(InrcodecError):
     """An argument or option is out of its range or does not fit the input."""
 
 
+class Diverged(UsageError):
+    """A meta-training has no finite gradients any more: its settings do not fit."""
+
+
 class SignalError(InrcodecError):
     """A file cannot be read or written as a signal."""
 

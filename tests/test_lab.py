@@ -17,7 +17,7 @@ from lab import EXPERIMENTS, PROBLEMS, fingerprint
 
 import inrcodec.assets
 from inrcodec.cli.console import ProgressLine
-from inrcodec.errors import UsageError
+from inrcodec.errors import Diverged, UsageError
 from inrcodec.meta.adaptation import AdaptationConfig, batch_parameters, signal_losses
 from inrcodec.meta.context import Context, gradient_norm_score
 from inrcodec.meta.run import load_data
@@ -105,7 +105,7 @@ def test_a_variant_that_diverges_has_a_row_that_says_so(laboratory, monkeypatch)
 
     def diverging(name, training):
         if training.method == "fomaml":
-            raise UsageError("meta-training diverged at outer step 3")
+            raise Diverged("meta-training diverged at outer step 3")
         if training.method == "reptile":
             raise torch.OutOfMemoryError
         return learn(name, training)
@@ -452,7 +452,7 @@ def test_the_method_for_other_problems_is_that_for_fields(laboratory, bootstrap_
 
 def test_divergence_stops_a_meta_training():
     training = replace(TINY.training, inner_step_size=1e30, bootstrap_steps=0)
-    with pytest.raises(UsageError, match="far: meta-training diverged"):
+    with pytest.raises(Diverged, match="far: meta-training diverged"):
         pruned.meta_learn("far", digits(), training, BENCH)
 
 

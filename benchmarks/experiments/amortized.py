@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from experiments.laboratory import Curve, Laboratory, best_of, decibels, means, slices, without_denormals
+from experiments.laboratory import Curve, Laboratory, best_of, decibels, joined, means, slices
 from experiments.result import Panel, Result, Row
+from inrcodec.device import without_denormals
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import SHARED, descend, gradients, signal_losses
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
@@ -63,52 +64,10 @@ def pieces(values: Tensor, shape: tuple[int, ...], piece: tuple[int, ...]) -> Te
     return grid.permute(order).reshape(len(values), math.prod(counts), -1)
 
 
-class TransINR(nn.Module):
-    """Weights of all layers: every row is a shared one times the predicted vector of its group.
+class WeightPredictor(nn.Module):
+    """A field's parameters as shared weights, of which subclasses change some for a signal."""
 
-    A row keeps the length it has in the shared weights, where the original makes it 1, which a SIREN's rows are far
-    from. Biases are shared.
-    """
-
-    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
-        super().__init__()
-        start = model.initialize(torch.Generator().manual_seed(0))
-        self.constants = sorted(model.constants)
-        for name in self.constants:
-            self.register_buffer(_key(name), start[name])
-        self.layers = [name.removesuffix(".weight") for name in start if name.endswith(".weight")]
-        self.groups = [min(GROUPS, len(start[f"{layer}.weight"])) for layer in self.layers]
-        self.shared = nn.ParameterDict()
-        self.heads = nn.ModuleDict()
-        for layer in self.layers:
-            rows = start[f"{layer}.weight"]
-            self.shared[_key(f"{layer}.weight")] = nn.Parameter(rows)
-            self.shared[_key(f"{layer}.bias")] = nn.Parameter(start[f"{layer}.bias"])
-            self.heads[_key(layer)] = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, rows.shape[1]))
-        self.encoder = SignalEncoder(shape, piece, model.out_features, sum(self.groups), width, depth)
-
-    def forward(self, values: Tensor) -> Parameters:
-        """Values [B, N, C] to the field's parameters [B, ...]."""
-        parameters: Parameters = {name: self.get_buffer(_key(name)) for name in self.constants}
-        found = self.encoder(values).split(self.groups, 1)
-        for layer, tokens in zip(self.layers, found, strict=True):
-            rows, bias = self.shared[_key(f"{layer}.weight")], self.shared[_key(f"{layer}.bias")]
-            vectors = 1 + self.heads[_key(layer)](tokens)
-            repeats = math.ceil(len(rows) / tokens.shape[1])
-            weights = rows * vectors.repeat_interleave(repeats, 1)[:, : len(rows)]
-            lengths = rows.norm(dim=1, keepdim=True) / weights.norm(dim=2, keepdim=True).clamp_min(1e-8)
-            parameters[f"{layer}.weight"] = weights * lengths
-            parameters[f"{layer}.bias"] = bias.expand(len(values), -1)
-        return parameters
-
-
-class InstancePatternComposers(nn.Module):
-    """Shared weights, but for the second layer: to it a shared matrix times `RANK` predicted rows is added.
-
-    The original has the product alone; the sum begins as the field's usual initialization, which a SIREN needs.
-    """
-
-    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
+    def __init__(self, model: Field) -> None:
         super().__init__()
         start = model.initialize(torch.Generator().manual_seed(0))
         self.constants = sorted(model.constants)
@@ -116,23 +75,71 @@ class InstancePatternComposers(nn.Module):
             self.register_buffer(_key(name), start[name])
         self.names = [name for name in start if name not in model.constants]
         self.shared = nn.ParameterDict({_key(name): nn.Parameter(start[name]) for name in self.names})
-        self.composed = [name for name in self.names if name.endswith(".weight")][1]
-        rows, columns = start[self.composed].shape
-        self.combine = nn.Parameter(torch.randn(rows, RANK) / math.sqrt(RANK))
-        readout = nn.Linear(width, columns)
+
+    def repeated(self, batch: int) -> Parameters:
+        """The shared parameters for so many signals, [B, ...], and the constants."""
+        shared = {name: self.shared[_key(name)] for name in self.names}
+        constants = {name: self.get_buffer(_key(name)) for name in self.constants}
+        return constants | {name: value.expand(batch, *value.shape) for name, value in shared.items()}
+
+    @property
+    def matrices(self) -> list[str]:
+        """Names of the layers' weights, from the first to the readout's."""
+        return [name for name in self.names if name.endswith(".weight")]
+
+
+class TransINR(WeightPredictor):
+    """Weights of all layers: every row is a shared one times the predicted vector of its group.
+
+    A row keeps the length it has in the shared weights, where the original makes it 1, which a SIREN's rows are far
+    from. Biases are shared.
+    """
+
+    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
+        super().__init__(model)
+        sizes = [model.shapes()[name] for name in self.matrices]
+        self.groups = [min(GROUPS, rows) for rows, _ in sizes]
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, columns)) for _, columns in sizes
+        )
+        self.encoder = SignalEncoder(shape, piece, model.out_features, sum(self.groups), width, depth)
+
+    def forward(self, values: Tensor) -> Parameters:
+        """Values [B, N, C] to the field's parameters [B, ...]."""
+        parameters = self.repeated(len(values))
+        found = self.encoder(values).split(self.groups, 1)
+        for name, head, tokens in zip(self.matrices, self.heads, found, strict=True):
+            rows = parameters[name]
+            repeats = math.ceil(rows.shape[1] / tokens.shape[1])
+            weights = rows * (1 + head(tokens)).repeat_interleave(repeats, 1)[:, : rows.shape[1]]
+            lengths = rows.norm(dim=2, keepdim=True) / weights.norm(dim=2, keepdim=True).clamp_min(1e-8)
+            parameters[name] = weights * lengths
+        return parameters
+
+
+class InstancePatternComposers(WeightPredictor):
+    """Shared weights, but for the second layer: to it a shared matrix times `RANK` predicted rows is added.
+
+    The original has the product alone; the sum begins as the field's usual initialization, which a SIREN needs.
+    """
+
+    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
+        super().__init__(model)
+        self.composed = self.matrices[1]
+        start = self.shared[_key(self.composed)]
+        self.combine = nn.Parameter(torch.randn(len(start), RANK) / math.sqrt(RANK))
+        readout = nn.Linear(width, start.shape[1])
         with torch.no_grad():
-            readout.weight.mul_(float(start[self.composed].std()))
+            readout.weight.mul_(start.std())
             readout.bias.zero_()
         self.head = nn.Sequential(nn.LayerNorm(width), readout)
         self.encoder = SignalEncoder(shape, piece, model.out_features, RANK, width, depth)
 
     def forward(self, values: Tensor) -> Parameters:
         """Values [B, N, C] to the field's parameters [B, ...]."""
-        parameters = {
-            name: self.shared[_key(name)].expand(len(values), *self.shared[_key(name)].shape) for name in self.names
-        }
+        parameters = self.repeated(len(values))
         parameters[self.composed] = parameters[self.composed] + self.combine @ self.head(self.encoder(values))
-        return {name: self.get_buffer(_key(name)) for name in self.constants} | parameters
+        return parameters
 
 
 def _key(name: str) -> str:
@@ -203,4 +210,4 @@ def _curve(network: nn.Module, laboratory: Laboratory, step_size: float, marks: 
                 reached[step] = decibels(losses)
             theta = descend(theta, slopes, sizes, step)
         parts.append(reached)
-    return {mark: torch.cat([part[mark] for part in parts]) for mark in parts[0]}
+    return joined(parts)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from experiments.comparisons import learnit, with_adaptation, without_bootstrap
-from experiments.pruned import Bench, Problem, adapted_curve, meta_learn
-from experiments.result import Panel, Result, Row
+from experiments.comparisons import with_adaptation
+from experiments.pruned import Bench, Examples, Problem, compared
+from experiments.result import Result
 from inrcodec.errors import UsageError
 from inrcodec.models import Parameters
 
@@ -26,25 +26,11 @@ CHANNELS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Task(Examples):
     """Examples [B, N, 1, 8, 8] and the numbers of their classes [B, N]."""
 
     images: Tensor
     labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def points(self) -> int:
-        return self.labels.shape[1]
-
-    def to(self, device: torch.device) -> "Task":
-        return Task(self.images.to(device), self.labels.to(device))
-
-    def select(self, points: Tensor) -> "Task":
-        where = points[..., None, None, None].expand(-1, -1, *self.images.shape[2:])
-        return Task(self.images.gather(1, where), self.labels.gather(1, points))
 
 
 def _digits() -> list[Tensor]:
@@ -125,28 +111,9 @@ def many_shot(bench: Bench) -> Result:
     problem = Digits(_digits())
     usual = replace(bench.training, inner_step_size=0.1, outer_step_size=1e-3)
     usual = with_adaptation(usual, steps=8)
-    steps, gamma = usual.adaptation.steps, usual.adaptation.gamma
-    variants = {
-        "MAML, equal memory": learnit(usual, max(1, round(steps * gamma))),
-        "random pruning": with_adaptation(without_bootstrap(usual), score="random"),
-        "error pruning": with_adaptation(without_bootstrap(usual), score="error"),
-        "gradient-norm pruning": without_bootstrap(usual),
-        "GradNCP": usual,
-    }
-    marks = (0, steps // 4, steps, 4 * steps)
     held_out = problem.new_tasks(TASKS, torch.Generator().manual_seed(1))
-    context, queries = (each.to(bench.device) for each in held_out)
-    curves = {}
-    for name, training in variants.items():
-        theta_0 = meta_learn(name, problem, training, bench)
-        curves[name] = adapted_curve(problem, theta_0, training, context, queries, marks)
-    rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
-    return Result(
-        f"accuracy on {WAYS} new classes of {SHOTS} examples each, mean of {TASKS} tasks, %",
-        rows,
-        [Panel(curves, "adaptation steps", "accuracy, %")],
-        [f"K = {steps}, inner step size {usual.inner_step_size:g}, outer {usual.outer_step_size:g}"],
-    )
+    title = f"accuracy on {WAYS} new classes of {SHOTS} examples each, mean of {TASKS} tasks, %"
+    return compared(problem, usual, held_out, bench, title)
 
 
 def _features(theta: Parameters, images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from experiments import perception
 from experiments.laboratory import Curve, Laboratory, Learned, means
 from experiments.perception import Distance
 from experiments.result import Panel, Result, Row
-from inrcodec.errors import UsageError
+from inrcodec.errors import Diverged, UsageError
 from inrcodec.meta.adaptation import AdaptationConfig
 from inrcodec.meta.context import Context
 from inrcodec.meta.training import TrainingConfig
@@ -39,6 +39,16 @@ def with_adaptation(training: TrainingConfig, **changes: Any) -> TrainingConfig:
 def learnit(training: TrainingConfig, steps: int) -> TrainingConfig:
     """Second-order MAML on the full context (Tancik et al. 2021)."""
     return replace(without_bootstrap(training), adaptation=AdaptationConfig(steps, 1.0, "full"))
+
+
+def against_learnit(training: TrainingConfig) -> dict[str, TrainingConfig]:
+    """GradNCP's settings, last, and those of Learnit with the same memory or the same K."""
+    steps, gamma = training.adaptation.steps, training.adaptation.gamma
+    return {
+        "Learnit, equal memory": learnit(training, max(1, round(steps * gamma))),
+        "Learnit, equal K": learnit(training, steps),
+        "GradNCP": training,
+    }
 
 
 def methods(laboratory: Laboratory, lpips: Distance | None = None) -> Result:
@@ -102,13 +112,8 @@ def bootstrap(laboratory: Laboratory) -> Result:
 def myopia(laboratory: Laboratory) -> Result:
     """What adaptation still brings beyond the K of meta-training (GradNCP figure 5b)."""
     usual = laboratory.setting.training
-    steps, share = usual.adaptation.steps, usual.adaptation.gamma
-    variants = {
-        "Learnit, equal memory": learnit(usual, max(1, round(steps * share))),
-        "Learnit, equal K": learnit(usual, steps),
-        "GradNCP without bootstrap": without_bootstrap(usual),
-        "GradNCP": usual,
-    }
+    steps = usual.adaptation.steps
+    variants = {"GradNCP without bootstrap": without_bootstrap(usual)} | against_learnit(usual)
     marks = sorted({max(1, steps * factor // 4) for factor in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)})
     curves = {name: means(laboratory.curve(laboratory.learn(name, each), marks)) for name, each in variants.items()}
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
@@ -119,14 +124,9 @@ def myopia(laboratory: Laboratory) -> Result:
 def clock(laboratory: Laboratory) -> Result:
     """What is reached in the same time of training, with constant outer step sizes (GradNCP figure 3b)."""
     usual = replace(laboratory.setting.training, schedule="constant")
-    steps, share = usual.adaptation.steps, usual.adaptation.gamma
-    variants = {
-        "Learnit, equal memory": learnit(usual, max(1, round(steps * share))),
-        "Learnit, equal K": learnit(usual, steps),
-        "GradNCP": usual,
-    }
+    steps = usual.adaptation.steps
     curves: dict[str, dict[float, float]] = {}
-    for name, training in variants.items():
+    for name, training in against_learnit(usual).items():
         history = laboratory.history(name, training)
         curves[name] = {each.seconds: means(laboratory.curve(each, [steps]))[steps] for each in history}
     shared = min(max(curve) for curve in curves.values())
@@ -205,16 +205,11 @@ def domains(laboratory: Laboratory, others: Sequence[Path]) -> Result:
     for folder in others:
         contexts[str(folder)] = _context_of(laboratory, folder)
     usual = laboratory.setting.training
-    steps, share = usual.adaptation.steps, usual.adaptation.gamma
-    variants = {
-        "Learnit, equal memory": learnit(usual, max(1, round(steps * share))),
-        "Learnit, equal K": learnit(usual, steps),
-        "GradNCP": usual,
-    }
+    steps = usual.adaptation.steps
     rows: dict[str, Row] = {"random initialization": {}}
     for kind, context in contexts.items():
         rows["random initialization"][kind] = means(laboratory.random_curve([steps], context))[steps]
-    for name, training in variants.items():
+    for name, training in against_learnit(usual).items():
         learned = laboratory.learn(name, training)
         rows[name] = {
             kind: means(laboratory.curve(learned, [steps], held_out=context))[steps]
@@ -279,10 +274,8 @@ def _attempt(work: Callable[[], Any]) -> Any:
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return "out of memory"
-    except UsageError as error:
-        if "diverged" in str(error):
-            return "diverged"
-        raise
+    except Diverged:
+        return "diverged"
 
 
 def _perceived(laboratory: Laboratory, learned: Learned, lpips: Distance | None) -> Row:

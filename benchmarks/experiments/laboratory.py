@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from experiments.memory import peak_memory
 from experiments.settings import Setting
 from inrcodec import __version__
 from inrcodec.cli.console import ProgressLine
+from inrcodec.device import without_denormals
 from inrcodec.meta.adaptation import (
     SHARED,
     Rescaling,
@@ -204,7 +204,7 @@ class Laboratory:
                 on_step=on_step,
             )
             parts.append(reached)
-        return _joined(parts)
+        return joined(parts)
 
     def shown(self, learned: Learned, steps: int) -> Tensor:
         """What the held-out patches look like after adaptation: values [P, N, C]."""
@@ -251,7 +251,7 @@ class Laboratory:
                     with torch.no_grad():
                         reached[step] = decibels(signal_losses(self.setting.model, theta, context))
             parts.append(reached)
-        return _joined(parts)
+        return joined(parts)
 
 
 def slices(context: Context) -> Iterator[Context]:
@@ -278,17 +278,8 @@ def means(curve: Curve) -> dict[int, float]:
     return {mark: float(psnr.mean()) for mark, psnr in curve.items()}
 
 
-@contextmanager
-def without_denormals() -> Iterator[None]:
-    """Denormal numbers make training many times slower."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-def _joined(parts: Sequence[Curve]) -> Curve:
+def joined(parts: Sequence[Curve]) -> Curve:
+    """The curve of all patches from those of `slices`."""
     return {mark: torch.cat([part[mark] for part in parts]) for mark in parts[0]}
 
 

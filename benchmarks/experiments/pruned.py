@@ -1,35 +1,50 @@
 """The method for other problems than fields that are shown all of a signal: the context is not what is measured on."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from dataclasses import dataclass, fields
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from experiments.laboratory import without_denormals
+from experiments.comparisons import learnit, with_adaptation, without_bootstrap
+from experiments.result import Panel, Result, Row
 from experiments.settings import Scale
 from inrcodec.cli.console import ProgressLine
-from inrcodec.errors import UsageError
-from inrcodec.meta.adaptation import descend, gradient_norm, initial_step_sizes
+from inrcodec.device import without_denormals
+from inrcodec.errors import Diverged
+from inrcodec.meta.adaptation import gradient_norm, per_signal
 from inrcodec.meta.training import TrainingConfig, parameter_distance, scheduled
 from inrcodec.models import Parameters
 
 
-class Examples(Protocol):
-    """Context points of a batch of tasks."""
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Context points of a batch of tasks; every field is a tensor [B, N, ...]."""
+
+    def _tensors(self) -> list[Tensor]:
+        return [getattr(self, each.name) for each in fields(self)]
 
     def __len__(self) -> int:
         """Tasks."""
+        return len(self._tensors()[0])
 
     @property
     def points(self) -> int:
         """Of a task."""
+        return self._tensors()[0].shape[1]
 
     def select(self, points: Tensor) -> Self:
         """The subset at [B, n] indices."""
+        return type(self)(*(_taken(each, points) for each in self._tensors()))
 
-    def to(self, device: torch.device) -> Self: ...
+    def to(self, device: torch.device) -> Self:
+        return type(self)(*(each.to(device) for each in self._tensors()))
+
+
+def _taken(values: Tensor, points: Tensor) -> Tensor:
+    where = points.reshape(*points.shape, *[1] * (values.dim() - 2))
+    return values.gather(1, where.expand(-1, -1, *values.shape[2:]))
 
 
 E = TypeVar("E", bound=Examples)
@@ -38,8 +53,10 @@ E = TypeVar("E", bound=Examples)
 class Problem(ABC, Generic[E]):
     """What is learned: tasks of a context and of targets that are not in it."""
 
-    constants: frozenset[str] = frozenset()
-    """Parameters that are the same for all tasks."""
+    @property
+    def constants(self) -> frozenset[str]:
+        """Parameters that are the same for all tasks."""
+        return frozenset()
 
     @abstractmethod
     def initialize(self, generator: torch.Generator) -> Parameters: ...
@@ -74,10 +91,34 @@ class Bench:
     progress: ProgressLine
 
 
+def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], bench: Bench, title: str) -> Result:
+    """GradNCP, what it is made of, and MAML at equal memory, after some steps on held-out contexts and targets.
+
+    title: what `Problem.measure` gives, and its unit.
+    """
+    steps, gamma = usual.adaptation.steps, usual.adaptation.gamma
+    variants = {
+        "MAML (Learnit), equal memory": learnit(usual, max(1, round(steps * gamma))),
+        "random pruning": with_adaptation(without_bootstrap(usual), score="random"),
+        "error pruning": with_adaptation(without_bootstrap(usual), score="error"),
+        "gradient-norm pruning": without_bootstrap(usual),
+        "GradNCP": usual,
+    }
+    marks = (0, steps // 4, steps, 4 * steps)
+    context, targets = (each.to(bench.device) for each in held_out)
+    curves = {}
+    for name, training in variants.items():
+        theta_0 = meta_learn(name, problem, training, bench)
+        curves[name] = adapted_curve(problem, theta_0, training, context, targets, marks)
+    rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
+    settings = f"K = {steps}, inner step size {usual.inner_step_size:g}, outer {usual.outer_step_size:g}"
+    return Result(title, rows, [Panel(curves, "adaptation steps", title)], [settings])
+
+
 def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: Bench) -> Parameters:
     """theta_0 (GradNCP algorithm 1): the outer loss is that of the targets, and the distance to a bootstrap target.
 
-    Raises: UsageError if it diverges.
+    Raises: Diverged.
     """
     start = problem.initialize(torch.Generator().manual_seed(training.seed))
     theta_0 = {key: value.to(bench.device).requires_grad_(key not in problem.constants) for key, value in start.items()}
@@ -93,7 +134,7 @@ def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: 
             optimizer.zero_grad()
             total.backward()
             if not torch.nn.utils.clip_grad_norm_(learned, training.clip).isfinite():
-                raise UsageError(f"{name}: meta-training diverged at outer step {step}")
+                raise Diverged(f"{name}: meta-training diverged at outer step {step}")
             optimizer.step()
             bench.progress.update(name, step + 1, training.outer_steps, f"loss {float(total.detach()):.4f}")
     return _detached(theta_0)
@@ -140,7 +181,7 @@ def adapted_curve(
         if training.adaptation.score not in ("full", "random"):
             pruned = _slopes(problem, theta, _pruned(problem, theta, context, training, None))
             factor = gradient_norm(pruned.values()) / gradient_norm(slopes.values()).clamp_min(1e-12)
-            slopes = {key: slope * factor.reshape(-1, *[1] * (slope.dim() - 1)) for key, slope in slopes.items()}
+            slopes = {key: slope * per_signal(factor, slope) for key, slope in slopes.items()}
         theta = _detached(_descended(theta, slopes, training.inner_step_size))
     return reached
 
@@ -175,7 +216,7 @@ def _slopes(problem: Problem[E], theta: Parameters, examples: E, *, create_graph
 
 
 def _descended(theta: Parameters, slopes: Parameters, step_size: float) -> Parameters:
-    return descend(theta, slopes, initial_step_sizes(theta, kind="none", alpha=step_size, steps=1), 0)
+    return {key: value - step_size * slopes[key] if key in slopes else value for key, value in theta.items()}
 
 
 def _detached(theta: Parameters) -> Parameters:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from experiments.comparisons import learnit, with_adaptation, without_bootstrap
 from experiments.laboratory import decibels
-from experiments.pruned import Bench, Problem, adapted_curve, meta_learn
-from experiments.result import Panel, Result, Row
+from experiments.pruned import Bench, Examples, Problem, compared
+from experiments.result import Result
 from inrcodec.models import FourierFeatureNetwork, Parameters
 
 NEAR, FAR = 1.0, 3.0
@@ -22,33 +21,17 @@ NEAR, FAR = 1.0, 3.0
 FIELD_OF_VIEW = 0.35
 """Half the width of a picture at distance 1."""
 
-
 DENSITY = 8.0
 """Unit of density: a network that gives 0 is nearly transparent, and one that gives 2 is opaque in a few samples."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rays:
+class Rays(Examples):
     """origins, directions: [B, N, 3], directions of length 1. colors: [B, N, 3] in [0, 1]."""
 
     origins: Tensor
     directions: Tensor
     colors: Tensor
-
-    def __len__(self) -> int:
-        return len(self.colors)
-
-    @property
-    def points(self) -> int:
-        return self.colors.shape[1]
-
-    def to(self, device: torch.device) -> "Rays":
-        return Rays(self.origins.to(device), self.directions.to(device), self.colors.to(device))
-
-    def select(self, rays: Tensor) -> "Rays":
-        """The subset at [B, n] indices."""
-        where = rays.unsqueeze(-1).expand(-1, -1, 3)
-        return Rays(self.origins.gather(1, where), self.directions.gather(1, where), self.colors.gather(1, where))
 
 
 def camera_rays(eye: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
@@ -170,7 +153,7 @@ class Views(Problem[Rays]):
     targets: int = 256
 
     @property
-    def constants(self) -> frozenset[str]:  # type: ignore[override]
+    def constants(self) -> frozenset[str]:
         return self.field.network.constants
 
     def initialize(self, generator: torch.Generator) -> Parameters:
@@ -226,22 +209,5 @@ def unseen_views(bench: Bench) -> Result:
     """A generated object's unseen views from one of its views, with a NeRF (GradNCP table 4)."""
     problem = PAPER if bench.scale == "paper" else SMALL
     usual = replace(bench.training, inner_step_size=0.1)
-    steps, gamma = usual.adaptation.steps, usual.adaptation.gamma
-    variants = {
-        "Learnit, equal memory": learnit(usual, max(1, round(steps * gamma))),
-        "random pruning": with_adaptation(without_bootstrap(usual), score="random"),
-        "error pruning": with_adaptation(without_bootstrap(usual), score="error"),
-        "gradient-norm pruning": without_bootstrap(usual),
-        "GradNCP": usual,
-    }
-    marks = (0, steps // 4, steps, 4 * steps)
     held_out = problem.of(list(range(problem.scenes, problem.scenes + HELD_OUT)))
-    seen, unseen = (each.to(bench.device) for each in held_out)
-    curves = {}
-    for name, training in variants.items():
-        theta_0 = meta_learn(name, problem, training, bench)
-        curves[name] = adapted_curve(problem, theta_0, training, seen, unseen, marks)
-    rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
-    panel = Panel(curves, "adaptation steps", "PSNR of unseen views, mean, dB")
-    title = f"PSNR of unseen views of {HELD_OUT} held-out objects, mean, dB"
-    return Result(title, rows, [panel], [f"inner step size {usual.inner_step_size:g}"])
+    return compared(problem, usual, held_out, bench, f"PSNR of unseen views of {HELD_OUT} held-out objects, mean, dB")

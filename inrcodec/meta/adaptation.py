@@ -165,7 +165,7 @@ def adapt(
             on_step(step, theta, losses)
         factor = _rescaling_factor(field, theta, context, config, slopes, losses, rescaling)
         if factor is not None:
-            slopes = {name: slope * _per_signal(factor, slope) for name, slope in slopes.items()}
+            slopes = {name: slope * per_signal(factor, slope) for name, slope in slopes.items()}
         theta = {name: value.detach() for name, value in descend(theta, slopes, log_step_sizes, step).items()}
     if on_step is not None:
         with torch.no_grad():
@@ -199,5 +199,6 @@ def gradient_norm(slopes: Iterable[Tensor]) -> Tensor:
     return torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).sqrt()
 
 
-def _per_signal(factor: Tensor, like: Tensor) -> Tensor:
+def per_signal(factor: Tensor, like: Tensor) -> Tensor:
+    """A factor for every signal, [B], broadcastable to [B, ...]."""
     return factor.reshape(-1, *[1] * (like.dim() - 1))

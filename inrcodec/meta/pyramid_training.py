@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inrcodec.coding.context_model import ContextModel, integer_weights
-from inrcodec.errors import UsageError
+from inrcodec.errors import Diverged
 from inrcodec.meta.context import Context
 from inrcodec.meta.initialization import ContextPrior
 from inrcodec.meta.latent_gradients import State, Training
@@ -97,7 +97,7 @@ class PyramidTrainer:
     def train_step(self, context: Context) -> OuterLoss:
         """One outer step on a batch; its loss is log J, and the reconstruction the mean squared error.
 
-        Raises: UsageError after `MAX_DIVERGED` batches in a row without a finite gradient.
+        Raises: Diverged after `MAX_DIVERGED` batches in a row without a finite gradient.
         """
         config = self.config
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -130,7 +130,7 @@ class PyramidTrainer:
         else:
             self.diverged += 1
             if self.diverged == MAX_DIVERGED:
-                raise UsageError(f"meta-training diverged at outer step {self.step}: use a smaller --outer-step-size")
+                raise Diverged(f"meta-training diverged at outer step {self.step}: use a smaller --outer-step-size")
         self.step += 1
         return OuterLoss(loss.detach(), error.mean().detach(), distance.mean().detach())
 

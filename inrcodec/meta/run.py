@@ -16,6 +16,7 @@ import torch
 from inrcodec import __version__
 from inrcodec.coding.context_model import WEIGHT_UNIT
 from inrcodec.coding.rate_distortion import STEP_LIMIT, choose_quantizer
+from inrcodec.device import without_denormals
 from inrcodec.errors import InrcodecError, UsageError
 from inrcodec.meta.card import model_card
 from inrcodec.meta.clip_training import ClipTrainer
@@ -197,8 +198,7 @@ def _train(
     """All outer steps that are left, with checkpoints; returns the seconds trained in all."""
     began = saved = time.monotonic()
     running: float | None = None
-    torch.set_flush_denormal(True)  # denormal numbers make training many times slower
-    try:
+    with without_denormals():
         while trainer.step < config.outer_steps:
             loss = trainer.train_step(sampler.batch(trainer.step, config.batch).context(device))
             error = float(loss.reconstruction)
@@ -209,8 +209,6 @@ def _train(
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 saved = time.monotonic()
                 _save(trainer, settings, checkpoint, seconds + saved - began)
-    finally:
-        torch.set_flush_denormal(False)
     seconds += time.monotonic() - began
     _save(trainer, settings, checkpoint, seconds)
     return seconds

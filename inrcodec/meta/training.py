@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from inrcodec.errors import UsageError
+from inrcodec.errors import Diverged, UsageError
 from inrcodec.meta.adaptation import (
     AdaptationConfig,
     StepSizeKind,
@@ -200,7 +200,7 @@ class MetaTrainer:
         """One outer step on a batch.
 
         A batch on which the adaptation diverges (the meta-gradient is not finite) changes nothing.
-        Raises: UsageError after `MAX_DIVERGED` such batches in a row.
+        Raises: Diverged after `MAX_DIVERGED` such batches in a row.
         """
         factor = scheduled(self.config, self.step)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -217,7 +217,7 @@ class MetaTrainer:
         else:
             self.diverged += 1
             if self.diverged == MAX_DIVERGED:
-                raise UsageError(
+                raise Diverged(
                     f"meta-training diverged at outer step {self.step} (meta-gradient {float(norm)}): "
                     "use a smaller --inner-step-size or --outer-step-size"
                 )
