@@ -69,8 +69,8 @@ def setting(modality: str, field: str, scale: Scale) -> Setting:
 
 SMALL_BOOTSTRAP_WEIGHT = 1.0
 """Chosen, with the outer step size, on photos and BSDS500's validation pictures: 0.1, 1, 10 and 100 (the papers') are
-within half a decibel of each other, but with 10 a variant with L = 1 diverges. All that GradNCP is compared with has its
-outer step size and batch."""
+within half a decibel of each other, but with 10 a variant with L = 1 diverges. All that GradNCP is compared with has
+its outer step size and batch."""
 
 
 def _small_field(field: str, inputs: int, outputs: int) -> Field:
