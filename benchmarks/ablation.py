@@ -1,6 +1,6 @@
 """What each part of ECoP brings to latent fields: the objective after some adaptation steps, held out.
 
-python benchmarks/ablation.py --data FOLDER --start image-pyramid --outer-steps 300
+python benchmarks/ablation.py --data FOLDER --start image-pyramid-2 --outer-steps 300
 
 Every variant is trained for the same number of outer steps from the same start on the same patches: first order with
 constant step sizes; learned step sizes with networks that stay; second order; second order on a pruned context; with
@@ -119,7 +119,14 @@ def trained(
         print(f"train: {variant}", file=sys.stderr)
         settings = settings_of(arguments, start, variant)
         initialization = meta_train(
-            start.modality, settings, data, target, source=str(arguments.data), start=start, device=device
+            start.modality,
+            settings,
+            data,
+            target,
+            source=str(arguments.data),
+            start=start,
+            resume=arguments.resume and target.with_name(f"{target.name}.checkpoint").exists(),
+            device=device,
         )
         results[variant] = (initialization, "exact", peak_memory(device))
         if variant == "pruning":
@@ -138,9 +145,10 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--data", type=Path, required=True, help="folder of signals; every tenth is held out")
     result.add_argument("--validation", type=Path, help="folder of signals to measure on instead")
-    result.add_argument("--start", default="image-pyramid", help="initialization of a latent field")
+    result.add_argument("--start", default="image-pyramid-2", help="initialization of a latent field")
     result.add_argument("--init", nargs="*", default=[], help="compare these with the start; nothing is trained")
     result.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    result.add_argument("--resume", action="store_true", help="go on where a run of the same settings was cut")
     result.add_argument("--outer-steps", type=int, default=300)
     result.add_argument("--steps", type=int, default=3, help="K")
     result.add_argument("--gamma", type=float, default=0.25, help="of the pruned variant")

@@ -10,10 +10,10 @@ from inrcodec.errors import InitializationError, UnknownInitialization
 from inrcodec.meta.initialization import IDENTIFIER_BYTES, SUFFIX, Initialization
 
 DEFAULTS: dict[str, str] = {
-    "image": "image-pyramid",
+    "image": "image-pyramid-2",
     "video": "video-clip",
     "audio": "audio-spectrum",
-    "climate": "climate-pyramid",
+    "climate": "climate-pyramid-2",
 }
 """Name of the installed initialization that encodes a modality when none is asked for."""
 

@@ -68,10 +68,10 @@ LATENT_PATCHES = {
 LATENT_CROPS = {"image": (128, 128), "video": (8, 64, 64), "audio": (1 << 14,), "climate": (88, 120)}
 
 LATENT_FIELDS: dict[str, LatentField] = {
-    "image": LatentPyramid(2, 3, (6, 6), prediction=32),
+    "image": LatentPyramid(2, 3, (6, 6), prediction=32, divided=2),
     "video": LatentPyramid(3, 3, (3, 5, 5)),
     "audio": LatentSpectrum(1, 1, (4, 6)),
-    "climate": LatentPyramid(2, 1, (6, 6), prediction=32),
+    "climate": LatentPyramid(2, 1, (6, 6), prediction=32, divided=2),
 }
 
 LATENT_QUANTIZATION = {"image": (-56, -4), "video": (-48, -4), "audio": (-96, -32), "climate": (-88, -20)}

@@ -28,10 +28,10 @@ from inrcodec.signals.signal import Axis, Signal
 
 HERE = Path(__file__).parent
 FIELDS = {
-    "image": ("siren", "ffn", "pyramid"),
+    "image": ("siren", "ffn", "pyramid", "pyramid-2"),
     "video": ("siren", "ffn", "nerv", "pyramid", "clip"),
     "audio": ("siren", "ffn", "spectrum"),
-    "climate": ("siren", "ffn", "pyramid", "bound"),
+    "climate": ("siren", "ffn", "pyramid", "bound", "pyramid-2"),
 }
 SAMPLES = HERE.parent.parent / "assets" / "samples"
 
