@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrcodec.cli.console import ProgressLine
 from inrcodec.errors import InrcodecError
 from inrcodec.initializations import named_initialization
 from inrcodec.latent_coders import pyramid_on
@@ -31,7 +32,7 @@ from inrcodec.meta.latent_objective import Task, objective
 from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
 from inrcodec.meta.presets import LATENT_CROPS, Preset, preset
 from inrcodec.meta.pyramid_adaptation import first_state, next_state
-from inrcodec.meta.run import TrainingData, load_data, meta_train
+from inrcodec.meta.run import TrainingData, TrainingProgress, load_data, meta_train
 from inrcodec.models.latent import Grid, LatentField
 
 MARKS = (0, 1, 2, 8, 16, 32, 100)
@@ -100,7 +101,11 @@ def settings_of(arguments: argparse.Namespace, start: Initialization, variant: s
 
 
 def trained(
-    arguments: argparse.Namespace, start: Initialization, data: TrainingData, device: torch.device
+    arguments: argparse.Namespace,
+    start: Initialization,
+    data: TrainingData,
+    device: torch.device,
+    progress: ProgressLine,
 ) -> dict[str, tuple[Initialization, Rescaling, float]]:
     """The start, and every variant with the rescaling it is measured with and the peak memory of the process so far
     (CUDA: of its training) in MiB."""
@@ -116,8 +121,11 @@ def trained(
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         target = arguments.output / f"ablation_{variant.replace(' ', '_')}.safetensors"
-        print(f"train: {variant}", file=sys.stderr)
         settings = settings_of(arguments, start, variant)
+
+        def show(done: TrainingProgress, variant: str = variant) -> None:
+            progress.update(variant, done.step, done.steps, f"{done.psnr:.2f} dB")
+
         initialization = meta_train(
             start.modality,
             settings,
@@ -127,6 +135,7 @@ def trained(
             start=start,
             resume=arguments.resume and target.with_name(f"{target.name}.checkpoint").exists(),
             device=device,
+            on_progress=show,
         )
         results[variant] = (initialization, "exact", peak_memory(device))
         if variant == "pruning":
@@ -180,7 +189,8 @@ def main() -> None:
     if arguments.init:
         compared = {name: (named_initialization(name), "exact", 0.0) for name in [arguments.start, *arguments.init]}
     else:
-        compared = trained(arguments, start, data, device)
+        with ProgressLine(quiet=False, reports=True) as progress:
+            compared = trained(arguments, start, data, device, progress)
     base = objectives(start, held_out, [0])[0]
     report = {}
     print(f"{'log J, %':28}" + "".join(f"{mark:>8}" for mark in arguments.marks) + f"{'MiB':>8}")
