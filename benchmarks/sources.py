@@ -149,12 +149,16 @@ def _of_file(path: Path, root: Path, modality: str, cut: Cut, folder: Path) -> I
 
 def _copy(name: str, signal: Signal, group: str, folder: Path) -> Source:
     path = folder / f"source{LOSSLESS[signal.modality]}"
-    attributes = {} if signal.modality == "climate" else signal.attributes
-    write([replace(signal, attributes=attributes)], path)
-    (copy,) = read(path, signal.modality)
-    if not np.array_equal(copy.values, signal.values):
-        raise SignalError(f"{name}: its lossless copy {path.suffix} differs from it; convert the file by hand")
-    return Source(name, path, copy, group)
+    copied = replace(signal, attributes={}) if signal.modality == "climate" else signal
+    formats = [copied]
+    if signal.modality == "audio":  # Ogg and MP3 decode to floats
+        formats.append(replace(copied, attributes=copied.attributes | {"subtype": "FLOAT"}))
+    for candidate in formats:
+        write([candidate], path)
+        (copy,) = read(path, signal.modality)
+        if np.array_equal(copy.values, signal.values):
+            return Source(name, path, copy, group)
+    raise SignalError(f"{name}: its lossless copy {path.suffix} differs from it; convert the file by hand")
 
 
 def _positive(text: str) -> int:
