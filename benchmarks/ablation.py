@@ -32,7 +32,7 @@ from inrcodec.meta.latent_objective import Task, objective
 from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
 from inrcodec.meta.presets import LATENT_CROPS, Preset, preset
 from inrcodec.meta.pyramid_adaptation import first_state, next_state
-from inrcodec.meta.run import TrainingData, TrainingProgress, load_data, meta_train
+from inrcodec.meta.run import TrainingData, TrainingProgress, checkpoint_of, load_data, meta_train
 from inrcodec.models.latent import Grid, LatentField
 
 MARKS = (0, 1, 2, 8, 16, 32, 100)
@@ -133,7 +133,7 @@ def trained(
             target,
             source=str(arguments.data),
             start=start,
-            resume=arguments.resume and target.with_name(f"{target.name}.checkpoint").exists(),
+            resume=arguments.resume and checkpoint_of(target).exists(),
             device=device,
             on_progress=show,
         )

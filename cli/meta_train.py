@@ -223,7 +223,9 @@ def _target(output: Path | None, name: str, resume: bool) -> Path:
 
 
 def _checkpoint(target: Path) -> Path:
-    return target.with_name(f"{target.name}.checkpoint")
+    from inrcodec.meta.run import checkpoint_of
+
+    return checkpoint_of(target)
 
 
 def _load(data: Path | None, modality: str, validation: Path | None) -> "TrainingData":

@@ -115,7 +115,7 @@ def meta_train(
     if start is not None:
         _start_from(trainer, start, modality)
     settings = _settings(preset, start)
-    checkpoint = output.with_name(output.name + ".checkpoint")
+    checkpoint = checkpoint_of(output)
     seconds = _resume(trainer, settings, checkpoint) if resume else 0.0
     _save(trainer, settings, checkpoint, seconds)  # so that a run cut in its first minute can be resumed too
     seconds = _train(trainer, preset.training, settings, sampler, checkpoint, seconds, device, on_progress)
@@ -140,6 +140,11 @@ def meta_train(
     card = output.with_name(output.stem + ".md")
     write_whole(card, lambda path: path.write_text(model_card(output.stem, initialization)))
     return initialization
+
+
+def checkpoint_of(output: Path) -> Path:
+    """Where a run that writes `output` keeps what it needs to go on."""
+    return output.with_name(f"{output.name}.checkpoint")
 
 
 Trainer = MetaTrainer | PyramidTrainer
