@@ -240,11 +240,11 @@ class _ExactLayers:
 
     def pointwise(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         product = torch.matmul(weight, inputs.flatten(2)).unflatten(2, inputs.shape[2:])
-        return product + _spread(bias, inputs.dim() - 2)
+        return product.add_(_spread(bias, inputs.dim() - 2))
 
     def activation(self, values: Tensor) -> Tensor:
-        values = torch.floor(values / WEIGHT_UNIT).clamp_(-LARGEST_ACTIVATION, LARGEST_ACTIVATION)
-        return torch.where(values < 0, torch.floor(values / SLOPE), values)
+        values = (values / WEIGHT_UNIT).floor_().clamp_(-LARGEST_ACTIVATION, LARGEST_ACTIVATION)
+        return torch.maximum(values, (values / SLOPE).floor_())
 
     def outputs(self, values: Tensor) -> Tensor:
         """Rows of the tables: flags in the first half of the channels, scales in the second."""

@@ -164,8 +164,8 @@ class Initialization:
             adaptation = AdaptationConfig(**document["adaptation"])
             if isinstance(model, LatentField) and adaptation.score in GAINS:
                 raise ValueError(f"latents have no score {adaptation.score!r}")
-            shapes = model.shapes()
-            adapted = {name: shape for name, shape in shapes.items() if name not in model.constants}
+            shapes, constants = model.shapes(), model.constants
+            adapted = {name: shape for name, shape in shapes.items() if name not in constants}
             return cls(
                 modality=str(document["modality"]),
                 model=model,
