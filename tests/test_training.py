@@ -660,10 +660,14 @@ def test_every_tenth_file_is_held_out(tmp_path: Path) -> None:
 
 
 def test_too_little_data_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="at least two"):
+    with pytest.raises(UsageError, match="give two or more"):
         load_data(tmp_path, "image")
+    with pytest.raises(UsageError, match="no files of audio to evaluate on"):
+        load_data(SAMPLES, "audio", tmp_path)
     for name in ("a.webp", "b.webp"):
         (tmp_path / name).write_bytes(b"RIFF")
+    with pytest.raises(UsageError, match="none is left to learn from"):
+        load_data(tmp_path, "image", tmp_path)
     with pytest.raises(UsageError, match="none of the files"):
         load_data(tmp_path, "image")
 

@@ -65,10 +65,12 @@ def load_data(folder: Path, modality: str, validation: Path | None = None) -> Tr
     held_out = find_files(validation, modality) if validation else files[::10]
     apart = {path.resolve() for path in held_out}
     training = [path for path in files if path.resolve() not in apart]
+    if not held_out and validation:
+        raise UsageError(f"{validation} has no files of {modality} to evaluate on")
+    if not training and len(files) > 1:
+        raise UsageError(f"all files of {modality} in {folder} are in {validation} too: none is left to learn from")
     if not training or not held_out:
-        raise UsageError(
-            f"{folder} has {len(files)} readable files of {modality}: at least two are needed, one of them held out"
-        )
+        raise UsageError(f"{folder} has {len(files)} files of {modality}: give two or more, one to hold out")
     unreadable: dict[str, str] = {}
 
     def load(paths: Sequence[Path]) -> list[Signal]:
