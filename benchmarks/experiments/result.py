@@ -10,6 +10,11 @@ import report
 
 from inrcodec.cli import console
 
+COLORS = 10
+"""Of matplotlib, before they begin anew: from there on lines are drawn differently."""
+
+LINES = ("-", "--", ":")
+
 Row = dict[str, float | str | None]
 """A line of a table: numbers in the units that the columns name."""
 
@@ -59,8 +64,9 @@ class Result:
         if figure is None:
             return
         for place, panel in zip(figure.subplots(1, len(self.panels), squeeze=False)[0], self.panels, strict=True):
-            for label, curve in panel.curves.items():
-                place.plot(list(curve), list(curve.values()), marker=".", label=label)
+            for number, (label, curve) in enumerate(panel.curves.items()):
+                line = LINES[number // COLORS % len(LINES)]
+                place.plot(list(curve), list(curve.values()), line, marker=".", label=label)
             place.set(xlabel=panel.x, ylabel=panel.y, xscale=panel.x_scale)
             place.grid(True, color="0.92")
             place.legend(fontsize=8)
