@@ -33,6 +33,8 @@ class Field(ABC):
     name: ClassVar[str]
     constants: ClassVar[frozenset[str]] = frozenset()
     """Parameters that belong to the initialization but are the same for every signal (no batch dimension)."""
+    linear_readout: ClassVar[bool] = True
+    """Whether `activation` only shifts."""
 
     def __post_init__(self) -> None:
         """Raises: ValueError for sizes that no field has; configurations come from files of strangers too."""

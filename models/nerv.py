@@ -38,6 +38,7 @@ class NeRV(Field):
     upscale: int = 2
 
     name: ClassVar[str] = "nerv"
+    linear_readout: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -76,8 +76,8 @@ def scores(laboratory: Laboratory) -> Result:
     """Which score ranks the context, at the same gamma and without bootstrap (GradNCP figure 3c and table 7)."""
     usual = without_bootstrap(laboratory.setting.training)
     names = ["random", "error", "spg", "tpg", "grad-norm"]
-    if laboratory.setting.scale == "paper":
-        names.remove("tpg")  # the square of 30,000 points in every one of millions of inner steps
+    if not laboratory.setting.model.linear_readout:
+        names.remove("tpg")  # the square of all points in every inner step
     return _compared(laboratory, {name: with_adaptation(usual, score=name) for name in names})
 
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inrcodec.models import Field, Parameters
 
@@ -78,24 +79,44 @@ def self_prediction_gain(field: Field, parameters: Parameters, context: Context)
 
 
 def target_prediction_gain(field: Field, parameters: Parameters, context: Context) -> Tensor:
-    """TPG: how much the mean loss of all other points falls by that step (GradNCP 2.2); takes N^2 evaluations.
+    """TPG: how much the mean loss of all other points falls by that step (GradNCP 2.2). Returns [B, N].
 
-    For analyses, not for training at scale. Returns [B, N].
+    A linear readout takes no more than N products of features; any other N^2 evaluations, which is for analyses.
     """
     features, preactivation, slope = _readout(field, parameters, context)
+    gains = _gains_of_all if field.linear_readout else _evaluated_gains_of_all
+    own = self_prediction_gain(field, parameters, context)
+    return (gains(field, features, preactivation, slope, context.values) - own) / max(1, own.shape[1] - 1)
+
+
+def _gains_of_all(field: Field, features: Tensor, preactivation: Tensor, slope: Tensor, values: Tensor) -> Tensor:
+    """The sum over all points j of how much the loss falls by a step on point i, [B, N], for a linear readout.
+
+    The step moves point j by -alpha k_ij slope_i, where k_ij is the product of their features, the bias' among them:
+    a quadratic function, whose sums over j are of features alone.
+    """
+    features = functional.pad(features, (0, 1), value=1.0)
+    errors = field.activation(preactivation) - values
+    along = features @ (features.transpose(1, 2) @ errors)
+    squares = ((features @ (features.transpose(1, 2) @ features)) * features).sum(-1)
+    first, second = (slope * along).mean(-1), slope.square().mean(-1) * squares
+    return 2 * GAIN_STEP_SIZE * first - GAIN_STEP_SIZE**2 * second
+
+
+def _evaluated_gains_of_all(
+    field: Field, features: Tensor, preactivation: Tensor, slope: Tensor, values: Tensor
+) -> Tensor:
+    """The same for any readout."""
     batch, points, channels = preactivation.shape
-    before = _losses(field, preactivation, context.values)
+    before = _losses(field, preactivation, values)
     size = max(1, _GAIN_NUMBERS // (batch * points * channels))
     gains = []
     for start in range(0, points, size):
         some = slice(start, start + size)
-        # How far a step on one point moves another: the product of their features, the bias' among them.
         shares = features[:, some] @ features.transpose(1, 2) + 1
         moved = preactivation[:, None] - GAIN_STEP_SIZE * shares[..., None] * slope[:, some, None]
-        gain = before[:, None] - _losses(field, moved, context.values[:, None])
-        own = torch.arange(points, device=gain.device)[some]
-        gains.append(gain.sum(2) - gain[:, torch.arange(len(own)), own])
-    return torch.cat(gains, 1) / max(1, points - 1)
+        gains.append((before[:, None] - _losses(field, moved, values[:, None])).sum(2))
+    return torch.cat(gains, 1)
 
 
 def _readout(field: Field, parameters: Parameters, context: Context) -> tuple[Tensor, Tensor, Tensor]:
