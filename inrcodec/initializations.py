@@ -11,7 +11,7 @@ from inrcodec.meta.initialization import IDENTIFIER_BYTES, SUFFIX, Initializatio
 
 DEFAULTS: dict[str, str] = {
     "image": "image-pyramid-2",
-    "video": "video-clip",
+    "video": "video-clip-2",
     "audio": "audio-spectrum",
     "climate": "climate-pyramid-2",
 }

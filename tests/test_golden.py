@@ -11,7 +11,8 @@ import inrcodec
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [f"v1-{modality}-{field}" for modality in ("image", "video", "audio", "climate") for field in ("siren", "ffn")]
-NAMES += ["v1-video-nerv", "v1-video-pyramid", "v1-video-clip", "v1-image-pyramid", "v1-image-pyramid-2"]
+NAMES += ["v1-video-nerv", "v1-video-pyramid", "v1-video-clip", "v1-video-clip-2"]
+NAMES += ["v1-image-pyramid", "v1-image-pyramid-2"]
 NAMES += ["v1-audio-spectrum", "v1-climate-pyramid", "v1-climate-pyramid-2", "v1-climate-bound"]
 
 

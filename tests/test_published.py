@@ -27,6 +27,7 @@ IDENTIFIERS = {
     "image-pyramid-2": "6c095ff18a85ee32",
     "image-siren": "d20ec4c5d60f5262",
     "video-clip": "9e8f1f464b0924f4",
+    "video-clip-2": "e6082cbc49392ef3",
     "video-pyramid": "185c67938ac90f07",
     "video-siren": "dc832af46431b418",
 }

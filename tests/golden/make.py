@@ -29,7 +29,7 @@ from inrcodec.signals.signal import Axis, Signal
 HERE = Path(__file__).parent
 FIELDS = {
     "image": ("siren", "ffn", "pyramid", "pyramid-2"),
-    "video": ("siren", "ffn", "nerv", "pyramid", "clip"),
+    "video": ("siren", "ffn", "nerv", "pyramid", "clip", "clip-2"),
     "audio": ("siren", "ffn", "spectrum"),
     "climate": ("siren", "ffn", "pyramid", "bound", "pyramid-2"),
 }
