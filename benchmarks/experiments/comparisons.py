@@ -166,13 +166,15 @@ def rescaling(laboratory: Laboratory) -> Result:
 
 
 def target(laboratory: Laboratory) -> Result:
-    """How far the bootstrap target is ahead of theta_K during training (GradNCP figure 5c)."""
-    training = laboratory.setting.training
-    curves: dict[str, dict[float, float]] = {"after K steps": {}, "bootstrap target": {}}
-    for learned in laboratory.history("GradNCP", training):
-        reached, aimed = laboratory.bootstrapped(learned)
-        curves["after K steps"][learned.step] = reached
-        curves["bootstrap target"][learned.step] = aimed
+    """How far the bootstrap target is ahead of theta_K, also at the adaptation's step sizes (GradNCP figure 5c)."""
+    usual = laboratory.setting.training
+    curves: dict[str, dict[float, float]] = {}
+    for ratio in dict.fromkeys((usual.bootstrap_step_ratio, 1.0)):
+        name = f"step ratio {ratio:g}"
+        reached = curves[f"{name}, after K steps"] = {}
+        aimed = curves[f"{name}, bootstrap target"] = {}
+        for learned in laboratory.history(f"GradNCP, {name}", replace(usual, bootstrap_step_ratio=ratio)):
+            reached[learned.step], aimed[learned.step] = laboratory.bootstrapped(learned)
     rows: dict[str, Row] = {
         name: {f"{step:g} outer steps": psnr for step, psnr in curve.items()} for name, curve in curves.items()
     }
