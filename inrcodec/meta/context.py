@@ -73,20 +73,24 @@ def self_prediction_gain(field: Field, parameters: Parameters, context: Context)
     To first order in the step size it is proportional to the square of `gradient_norm_score`. Returns [B, N].
     """
     features, preactivation, slope = _readout(field, parameters, context)
-    moved = preactivation - GAIN_STEP_SIZE * (features.square().sum(-1, keepdim=True) + 1) * slope
-    before, after = (_losses(field, each, context.values) for each in (preactivation, moved))
-    return before - after
+    return _own_gains(field, features, preactivation, slope, context.values)
 
 
 def target_prediction_gain(field: Field, parameters: Parameters, context: Context) -> Tensor:
     """TPG: how much the mean loss of all other points falls by that step (GradNCP 2.2). Returns [B, N].
 
-    A linear readout takes no more than N products of features; any other N^2 evaluations, which is for analyses.
+    Linear in N for a linear readout. Any other takes N^2 evaluations, which is for analyses.
     """
-    features, preactivation, slope = _readout(field, parameters, context)
-    gains = _gains_of_all if field.linear_readout else _evaluated_gains_of_all
-    own = self_prediction_gain(field, parameters, context)
-    return (gains(field, features, preactivation, slope, context.values) - own) / max(1, own.shape[1] - 1)
+    readout = (*_readout(field, parameters, context), context.values)
+    own = _own_gains(field, *readout)
+    total = _gains_of_all(field, *readout) if field.linear_readout else _evaluated_gains_of_all(field, *readout)
+    return (total - own) / max(1, own.shape[1] - 1)
+
+
+def _own_gains(field: Field, features: Tensor, preactivation: Tensor, slope: Tensor, values: Tensor) -> Tensor:
+    """How much a point's loss falls by a step on it, [B, N]."""
+    moved = preactivation - GAIN_STEP_SIZE * (features.square().sum(-1, keepdim=True) + 1) * slope
+    return _losses(field, preactivation, values) - _losses(field, moved, values)
 
 
 def _gains_of_all(field: Field, features: Tensor, preactivation: Tensor, slope: Tensor, values: Tensor) -> Tensor:
