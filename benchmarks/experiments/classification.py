@@ -109,7 +109,7 @@ def many_shot(bench: Bench) -> Result:
     if bench.scale == "paper":
         raise UsageError("the paper's classes, mini-ImageNet, are not here: many_shot has only --scale small")
     problem = Digits(_digits())
-    usual = replace(bench.training, inner_step_size=0.1, outer_step_size=1e-3)
+    usual = replace(bench.training, inner_step_size=0.1)
     usual = with_adaptation(usual, steps=8)
     held_out = problem.new_tasks(TASKS, torch.Generator().manual_seed(1))
     title = f"accuracy on {WAYS} new classes of {SHOTS} examples each, mean of {TASKS} tasks, %"
