@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from experiments.comparisons import with_adaptation
 from experiments.laboratory import decibels
 from experiments.pruned import Bench, Examples, Problem, compared
 from experiments.result import Result
@@ -189,7 +190,7 @@ class Views(Problem[Rays]):
 
 
 SMALL = Views(
-    RadianceField(FourierFeatureNetwork(3, 4, width=48, depth=4, frequencies=32, scale=0.5), samples=24),
+    RadianceField(FourierFeatureNetwork(3, 4, width=32, depth=4, frequencies=32, scale=0.5), samples=16),
     resolution=16,
     scenes=500,
     rays=256,
@@ -207,7 +208,10 @@ HELD_OUT = 16
 
 def unseen_views(bench: Bench) -> Result:
     """A generated object's unseen views from one of its views, with a NeRF (GradNCP table 4)."""
-    problem = PAPER if bench.scale == "paper" else SMALL
     usual = replace(bench.training, inner_step_size=0.1)
+    if bench.scale == "paper":
+        problem = PAPER
+    else:
+        problem, usual = SMALL, with_adaptation(usual, steps=8)
     held_out = problem.of(list(range(problem.scenes, problem.scenes + HELD_OUT)))
     return compared(problem, usual, held_out, bench, f"PSNR of unseen views of {HELD_OUT} held-out objects, mean, dB")
