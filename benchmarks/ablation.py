@@ -11,14 +11,15 @@ held-out patches and quantization steps. Below zero is better. `--init` compares
 
 import argparse
 import json
-import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.memory import peak_memory
 from torch import Tensor
 
 from inrcodec.cli.console import ProgressLine
@@ -56,6 +57,18 @@ class HeldOut:
     values: Tensor
     grid: Grid
     step: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What a row of the table is about.
+
+    rescaling: at test time. memory: peak of the training in MiB, where all of it ran here.
+    """
+
+    initialization: Initialization
+    rescaling: Rescaling = "exact"
+    memory: float | None = None
 
 
 def objectives(
@@ -106,47 +119,41 @@ def trained(
     data: TrainingData,
     device: torch.device,
     progress: ProgressLine,
-) -> dict[str, tuple[Initialization, Rescaling, float]]:
-    """The start, and every variant with the rescaling it is measured with and the peak memory of the process so far
-    (CUDA: of its training) in MiB."""
+) -> dict[str, Compared]:
+    """The start and every variant."""
     arguments.output.mkdir(parents=True, exist_ok=True)
     model, prior = start.model, start.prior
     assert isinstance(model, LatentField) and isinstance(prior, ContextPrior)
     schedule = initial_latent_step_sizes("tensor-step", steps=10, depth=model.order.depth)
-    results: dict[str, tuple[Initialization, Rescaling, float]] = {"start": (start, "exact", 0.0)}
+    results = {"start": Compared(start)}
     for variant in arguments.variants:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
         target = arguments.output / f"ablation_{variant.replace(' ', '_')}.safetensors"
         settings = settings_of(arguments, start, variant)
+        resume = arguments.resume and checkpoint_of(target).exists()
 
         def show(done: TrainingProgress, variant: str = variant) -> None:
             progress.update(variant, done.step, done.steps, f"{done.psnr:.2f} dB")
 
-        initialization = meta_train(
+        train = partial(
+            meta_train,
             start.modality,
             settings,
             data,
             target,
             source=str(arguments.data),
             start=start,
-            resume=arguments.resume and checkpoint_of(target).exists(),
+            resume=resume,
             device=device,
             on_progress=show,
         )
+        memory = peak_memory(train, device)
+        initialization = Initialization.load(target)
         if variant == "first order":
             initialization = replace(initialization, log_step_sizes=schedule)
-        results[variant] = (initialization, "exact", peak_memory(device))
+        results[variant] = Compared(initialization, memory=None if resume else memory)
         if variant == "pruning":
-            results["pruning, not rescaled"] = (initialization, "none", 0.0)
+            results["pruning, not rescaled"] = Compared(initialization, "none")
     return results
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB. On the CPU the peak of the process never falls: run one of `--variants` at a time to compare."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def parser() -> argparse.ArgumentParser:
@@ -184,24 +191,24 @@ def main() -> None:
     finest, coarsest = settings.training.quantization
     step = torch.linspace(finest, coarsest, len(values), device=device).round()
     held_out = HeldOut(values, Grid(shape, (False,) * len(shape)), step)
-    compared: dict[str, tuple[Initialization, Rescaling, float]]
     if arguments.init:
-        compared = {name: (named_initialization(name), "exact", 0.0) for name in [arguments.start, *arguments.init]}
+        compared = {name: Compared(named_initialization(name)) for name in [arguments.start, *arguments.init]}
     else:
         with ProgressLine(quiet=False, reports=True) as progress:
             compared = trained(arguments, start, data, device, progress)
     base = objectives(start, held_out, [0])[0]
     report = {}
     print(f"{'log J, %':28}" + "".join(f"{mark:>8}" for mark in arguments.marks) + f"{'MiB':>8}")
-    for name, (initialization, rescaling, memory) in compared.items():
-        reached = objectives(initialization, held_out, arguments.marks, rescaling)
+    for name, each in compared.items():
+        reached = objectives(each.initialization, held_out, arguments.marks, each.rescaling)
         row = {mark: 100 * float((value / base).log().mean()) for mark, value in reached.items()}
         report[name] = {
             "log_objective_percent": row,
-            "peak_mib": memory,
-            "step_sizes": {key: value.exp().tolist() for key, value in initialization.log_step_sizes.items()},
+            "peak_mib": each.memory,
+            "step_sizes": {key: value.exp().tolist() for key, value in each.initialization.log_step_sizes.items()},
         }
-        print(f"{name:28}" + "".join(f"{value:8.2f}" for value in row.values()) + f"{memory:8.0f}", flush=True)
+        memory = "" if each.memory is None else f"{each.memory:8.0f}"
+        print(f"{name:28}" + "".join(f"{value:8.2f}" for value in row.values()) + memory, flush=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     settings_used = {key: str(value) for key, value in vars(arguments).items()}
     document = {"settings": settings_used, "variants": report}

@@ -37,6 +37,7 @@ EXPERIMENTS = _named(
     comparisons.methods,
     comparisons.scores,
     comparisons.gamma,
+    comparisons.step_sizes,
     comparisons.horizon,
     comparisons.bootstrap,
     comparisons.myopia,
@@ -69,8 +70,9 @@ def main() -> None:
     else:
         name, record, result = of_signals(arguments, chosen, output)
     result.show()
-    path = output / f"lab_{arguments.experiment}_{name}.json"
-    record |= {"experiment": arguments.experiment, "training": str(chosen.training), "machine": report.machine()}
+    seed = f"_seed{arguments.seed}" if arguments.seed else ""
+    path = output / f"lab_{arguments.experiment}_{name}{seed}.json"
+    record |= {"experiment": arguments.experiment, "machine": report.machine()}
     report.write_json(record | result.content(), path)
     result.draw(path.with_suffix(".png"))
 
@@ -143,6 +145,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.outer_steps is not None and arguments.outer_steps < 1:
         parser.error(f"--outer-steps is {arguments.outer_steps}, give 1 or more")
+    if arguments.seed < 0:
+        parser.error(f"--seed is {arguments.seed}, give 0 or more")
     used = {"others": ("domains",), "lpips_backbone": ("methods",)}
     used |= dict.fromkeys(("modality", "field", "data", "validation"), tuple(EXPERIMENTS))
     for name, places in used.items():

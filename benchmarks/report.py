@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from inrcodec import metrics
 from inrcodec.errors import InrcodecError, UnknownInitialization, UsageError
@@ -111,8 +112,6 @@ def describe(name: str, initialization: Initialization) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Where the times were taken."""
-    import torch
-
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -162,9 +161,12 @@ def say(text: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark; what goes wrong with its input is one line and exit code 1."""
+    """Run a benchmark; what goes wrong with its input, or does not fit, is one line and exit code 1."""
     try:
         main()
+    except torch.OutOfMemoryError as error:
+        say(f"error: it does not fit into the memory of the device: {str(error).splitlines()[0]}")
+        sys.exit(1)
     except InrcodecError as error:
         say(f"error: {error}")
         sys.exit(1)

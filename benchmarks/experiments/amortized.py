@@ -5,47 +5,64 @@ al. 2023) the low-rank weights of one layer. Small versions, with the outer step
 """
 
 import math
-import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from experiments.laboratory import Curve, Laboratory, best_of, decibels, joined, means, slices
 from experiments.result import Panel, Result, Row
+from experiments.settings import Scale
 from inrcodec.device import without_denormals
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import SHARED, descend, gradients, signal_losses
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
 from inrcodec.models import Field, Parameters
 
-GROUPS = 8
-"""TransINR: tokens of a layer, each for as many of its units."""
 
-LARGEST_PIECE = 16
-"""Samples along an axis that a token stands for at most."""
+@dataclass(frozen=True)
+class Size:
+    """Of both networks at a scale.
 
-RANK = 16
-"""Instance Pattern Composers: patterns that a signal chooses, rows of the low-rank factor."""
+    width, depth: of the transformer. tokens: for a signal, about. step_size: of AdamW. groups: TransINR's tokens of a
+    layer, each for as many of its units. rank: of what Instance Pattern Composers change, rows of the low-rank factor.
+    """
+
+    width: int
+    depth: int
+    tokens: int
+    groups: int
+    rank: int
+    step_size: float
+
+    def piece(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Samples of a token along the axes of a signal."""
+        along_axis = round(self.tokens ** (1 / len(shape)))
+        return tuple(math.ceil(size / along_axis) for size in shape)
+
+
+SIZES: dict[Scale, Size] = {
+    "small": Size(width=64, depth=3, tokens=64, groups=8, rank=16, step_size=1e-3),
+    "paper": Size(width=768, depth=6, tokens=400, groups=64, rank=256, step_size=1e-4),
+}
 
 
 class SignalEncoder(nn.Module):
     """A transformer that sees a signal in pieces, and as many learned tokens as are read from it.
 
-    shape: of the signal's grid; piece: samples of a token along every axis.
+    shape: of the signal's grid. queries: how many tokens are read.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], piece: tuple[int, ...], channels: int, queries: int, width: int, depth: int
-    ) -> None:
+    def __init__(self, size: Size, shape: tuple[int, ...], channels: int, queries: int) -> None:
         super().__init__()
-        self.shape, self.piece = shape, piece
-        tokens = math.prod(size // part for size, part in zip(shape, piece, strict=True))
-        self.embed = nn.Linear(math.prod(piece) * channels, width)
+        self.shape, self.piece, width = shape, size.piece(shape), size.width
+        tokens = math.prod(-(-whole // part) for whole, part in zip(shape, self.piece, strict=True))
+        self.embed = nn.Linear(math.prod(self.piece) * channels, width)
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.queries = nn.Parameter(0.02 * torch.randn(queries, width))
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.layers = nn.TransformerEncoder(layer, size.depth, nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """Values [B, N, C] in [0, 1] to [B, queries, width]."""
@@ -55,11 +72,15 @@ class SignalEncoder(nn.Module):
 
 
 def pieces(values: Tensor, shape: tuple[int, ...], piece: tuple[int, ...]) -> Tensor:
-    """Values [B, N, C] on a grid to [B, tokens, samples of a token x C]."""
-    counts = [size // part for size, part in zip(shape, piece, strict=True)]
+    """Values [B, N, C] on a grid to [B, tokens, samples of a token x C]; zeros fill the last pieces."""
+    counts = [-(-size // part) for size, part in zip(shape, piece, strict=True)]
+    filled = [0, 0]
+    for size, part in zip(reversed(shape), reversed(piece), strict=True):
+        filled += [0, -size % part]
     split = [number for pair in zip(counts, piece, strict=True) for number in pair]
     axes = len(shape)
-    grid = values.reshape(len(values), *split, values.shape[-1])
+    whole = nn.functional.pad(values.reshape(len(values), *shape, -1), filled)
+    grid = whole.reshape(len(values), *split, values.shape[-1])
     order = [0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1]
     return grid.permute(order).reshape(len(values), math.prod(counts), -1)
 
@@ -67,9 +88,9 @@ def pieces(values: Tensor, shape: tuple[int, ...], piece: tuple[int, ...]) -> Te
 class WeightPredictor(nn.Module):
     """A field's parameters as shared weights, of which subclasses change some for a signal."""
 
-    def __init__(self, model: Field) -> None:
+    def __init__(self, model: Field, seed: int) -> None:
         super().__init__()
-        start = model.initialize(torch.Generator().manual_seed(0))
+        start = model.initialize(torch.Generator().manual_seed(seed))
         self.constants = sorted(model.constants)
         for name in self.constants:
             self.register_buffer(_key(name), start[name])
@@ -95,14 +116,14 @@ class TransINR(WeightPredictor):
     from. Biases are shared.
     """
 
-    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
-        super().__init__(model)
+    def __init__(self, model: Field, size: Size, shape: tuple[int, ...], seed: int) -> None:
+        super().__init__(model, seed)
         sizes = [model.shapes()[name] for name in self.matrices]
-        self.groups = [min(GROUPS, rows) for rows, _ in sizes]
+        self.groups = [min(size.groups, rows) for rows, _ in sizes]
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, columns)) for _, columns in sizes
+            nn.Sequential(nn.LayerNorm(size.width), nn.Linear(size.width, columns)) for _, columns in sizes
         )
-        self.encoder = SignalEncoder(shape, piece, model.out_features, sum(self.groups), width, depth)
+        self.encoder = SignalEncoder(size, shape, model.out_features, sum(self.groups))
 
     def forward(self, values: Tensor) -> Parameters:
         """Values [B, N, C] to the field's parameters [B, ...]."""
@@ -118,22 +139,22 @@ class TransINR(WeightPredictor):
 
 
 class InstancePatternComposers(WeightPredictor):
-    """Shared weights, but for the second layer: to it a shared matrix times `RANK` predicted rows is added.
+    """Shared weights, but for the second layer: to it a shared matrix times some predicted rows is added.
 
     The original has the product alone; the sum begins as the field's usual initialization, which a SIREN needs.
     """
 
-    def __init__(self, model: Field, width: int, depth: int, shape: tuple[int, ...], piece: tuple[int, ...]) -> None:
-        super().__init__(model)
+    def __init__(self, model: Field, size: Size, shape: tuple[int, ...], seed: int) -> None:
+        super().__init__(model, seed)
         self.composed = self.matrices[1]
         start = self.shared[_key(self.composed)]
-        self.combine = nn.Parameter(torch.randn(len(start), RANK) / math.sqrt(RANK))
-        readout = nn.Linear(width, start.shape[1])
+        self.combine = nn.Parameter(torch.randn(len(start), size.rank) / math.sqrt(size.rank))
+        readout = nn.Linear(size.width, start.shape[1])
         with torch.no_grad():
             readout.weight.mul_(start.std())
             readout.bias.zero_()
-        self.head = nn.Sequential(nn.LayerNorm(width), readout)
-        self.encoder = SignalEncoder(shape, piece, model.out_features, RANK, width, depth)
+        self.head = nn.Sequential(nn.LayerNorm(size.width), readout)
+        self.encoder = SignalEncoder(size, shape, model.out_features, size.rank)
 
     def forward(self, values: Tensor) -> Parameters:
         """Values [B, N, C] to the field's parameters [B, ...]."""
@@ -153,36 +174,34 @@ def amortized(laboratory: Laboratory) -> Result:
     shape = setting.patches.shape
     if setting.patches.sphere or setting.field == "nerv":
         raise UsageError("weights are predicted from regular grids for fields of linear layers: choose another")
-    width, depth = (768, 6) if setting.scale == "paper" else (64, 3)
-    piece = tuple(max(part for part in range(1, LARGEST_PIECE + 1) if size % part == 0) for size in shape)
+    size = SIZES[setting.scale]
     marks = (0, *setting.measured)
     gradncp = laboratory.learn("GradNCP", setting.training)
     curves = {"GradNCP": means(laboratory.curve(gradncp, marks))}
-    costs: dict[str, Row] = {"GradNCP": {"s per outer step": gradncp.seconds / gradncp.step}}
+    weights: dict[str, str] = {}
     for name, kind in (("TransINR", TransINR), ("Instance Pattern Composers", InstancePatternComposers)):
         torch.manual_seed(setting.training.seed)
-        network = kind(setting.model, width, depth, shape, piece).to(laboratory.device)
+        network = kind(setting.model, size, shape, setting.training.seed).to(laboratory.device)
         with without_denormals():
-            seconds = _train(name, network, laboratory)
-        trials = [_curve(network, laboratory, size, marks) for size in RANDOM_STEP_SIZES]
+            _train(name, network, laboratory, size.step_size)
+        trials = [_curve(network, laboratory, each, marks) for each in RANDOM_STEP_SIZES]
         curves[name] = means(best_of(trials))
-        weights = sum(value.numel() for value in network.parameters())
-        costs[name] = {"s per outer step": seconds / setting.training.outer_steps, "weights": str(weights)}
+        weights[name] = str(sum(value.numel() for value in network.parameters()))
     rows: dict[str, Row] = {
-        name: {f"{mark} steps": psnr for mark, psnr in curve.items()} | costs[name] for name, curve in curves.items()
+        name: {f"{mark} steps": psnr for mark, psnr in curve.items()} | {"weights": weights.get(name)}
+        for name, curve in curves.items()
     }
-    sizes = ", ".join(f"{size:g}" for size in RANDOM_STEP_SIZES)
+    sizes = ", ".join(f"{each:g}" for each in RANDOM_STEP_SIZES)
     notes = [f"after TransINR and Instance Pattern Composers the best of the step sizes {sizes}"]
     panel = Panel(curves, "adaptation steps", "PSNR, dB")
-    return Result(f"PSNR, mean, dB, of {laboratory.described}", rows, [panel], notes)
+    title = f"PSNR, mean, dB, of {laboratory.described}"
+    return Result(title, rows, [panel], notes, {"GradNCP": setting.training})
 
 
-def _train(name: str, network: nn.Module, laboratory: Laboratory) -> float:
-    """Seconds it took."""
+def _train(name: str, network: nn.Module, laboratory: Laboratory, step_size: float) -> None:
     training = laboratory.setting.training
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3 if laboratory.setting.scale == "small" else 1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.outer_steps)
-    began = time.monotonic()
     for step in range(training.outer_steps):
         context = laboratory.batch(step)
         losses = signal_losses(laboratory.setting.model, network(context.values), context)
@@ -192,7 +211,6 @@ def _train(name: str, network: nn.Module, laboratory: Laboratory) -> float:
         optimizer.step()
         schedule.step()
         laboratory.progress.update(name, step + 1, training.outer_steps, f"{float(decibels(losses).mean()):.2f} dB")
-    return time.monotonic() - began
 
 
 def _curve(network: nn.Module, laboratory: Laboratory, step_size: float, marks: Iterable[int]) -> Curve:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from experiments import perception
 from experiments.laboratory import Curve, Laboratory, Learned, means
@@ -85,7 +86,24 @@ def gamma(laboratory: Laboratory) -> Result:
     """The share of the context that is kept, and the memory it takes (GradNCP table 5)."""
     usual = laboratory.setting.training
     shares = (0.05, 0.1, 0.25, 0.5, 1.0)
-    return _compared(laboratory, {f"gamma = {share:g}": with_adaptation(usual, gamma=share) for share in shares})
+    variants = {f"gamma = {share:g}": with_adaptation(usual, gamma=share) for share in shares}
+    return _compared(laboratory, variants, reference=f"gamma = {usual.adaptation.gamma:g}")
+
+
+def step_sizes(laboratory: Laboratory) -> Result:
+    """The inner step size, twice as large and learned (Meta-SGD, MAML++), with and without pruning."""
+    usual = laboratory.setting.training
+    whole = with_adaptation(usual, gamma=1.0)
+    variants = {}
+    for name, training in (("full context", whole), (f"gamma = {usual.adaptation.gamma:g}", usual)):
+        alpha = training.inner_step_size
+        variants |= {
+            f"{name}, {alpha:g}": training,
+            f"{name}, {2 * alpha:g}": replace(training, inner_step_size=2 * alpha),
+            f"{name}, learned for each tensor": replace(training, learned_step_sizes="tensor"),
+            f"{name}, learned for each tensor and step": replace(training, learned_step_sizes="tensor-step"),
+        }
+    return _compared(laboratory, variants, reference=f"gamma = {usual.adaptation.gamma:g}, {usual.inner_step_size:g}")
 
 
 def horizon(laboratory: Laboratory) -> Result:
@@ -96,7 +114,7 @@ def horizon(laboratory: Laboratory) -> Result:
     for share in (1.0, 0.5, 0.25, 0.125):
         steps = max(1, round(product / share))
         variants[f"K = {steps}, gamma = {share:g}"] = with_adaptation(usual, steps=steps, gamma=share)
-    return _compared(laboratory, variants)
+    return _compared(laboratory, variants, reference=next(iter(variants)))
 
 
 def bootstrap(laboratory: Laboratory) -> Result:
@@ -106,7 +124,7 @@ def bootstrap(laboratory: Laboratory) -> Result:
     for seen in ("random", "pruned"):
         variants[f"L = {usual.bootstrap_steps}, {seen} context"] = replace(usual, bootstrap_context=seen)
     variants |= {f"L = {steps}": replace(usual, bootstrap_steps=steps) for steps in (0, 1, 2, 5, 10)}
-    return _compared(laboratory, variants)
+    return _compared(laboratory, variants, reference="L = 0")
 
 
 def myopia(laboratory: Laboratory) -> Result:
@@ -118,21 +136,23 @@ def myopia(laboratory: Laboratory) -> Result:
     curves = {name: means(laboratory.curve(laboratory.learn(name, each), marks)) for name, each in variants.items()}
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
     panel = Panel(curves, f"adaptation steps (meta-trained for K = {steps}, Learnit also for fewer)", PSNR, "log")
-    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel])
+    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel], trainings=variants)
 
 
 def clock(laboratory: Laboratory) -> Result:
     """What is reached in the same time of training, with constant outer step sizes (GradNCP figure 3b)."""
     usual = replace(laboratory.setting.training, schedule="constant")
     steps = usual.adaptation.steps
+    variants = against_learnit(usual)
+    seconds = laboratory.seconds_per_step(variants)
     curves: dict[str, dict[float, float]] = {}
-    for name, training in against_learnit(usual).items():
+    for name, training in variants.items():
         history = laboratory.history(name, training)
-        curves[name] = {each.seconds: means(laboratory.curve(each, [steps]))[steps] for each in history}
+        curves[name] = {seconds[name] * each.step: means(laboratory.curve(each, [steps]))[steps] for each in history}
     shared = min(max(curve) for curve in curves.values())
     rows: dict[str, Row] = {
         name: {
-            "s per outer step": max(curve) / usual.outer_steps,
+            "s per outer step": seconds[name],
             f"dB after {shared:.0f} s": interpolated(curve, shared),
             "s in all": max(curve),
             "dB at the end": curve[max(curve)],
@@ -140,7 +160,7 @@ def clock(laboratory: Laboratory) -> Result:
         for name, curve in curves.items()
     }
     panel = Panel(curves, "seconds of meta-training", f"{PSNR}, after {steps} steps")
-    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel])
+    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel], trainings=variants)
 
 
 def rescaling(laboratory: Laboratory) -> Result:
@@ -162,23 +182,26 @@ def rescaling(laboratory: Laboratory) -> Result:
         },
     }
     panels = [Panel(curves, "adaptation steps", PSNR, "log"), Panel(during, "outer steps", f"{PSNR}, {steps} steps")]
-    return Result(f"{PSNR}, of {laboratory.described}", rows, panels)
+    return Result(f"{PSNR}, of {laboratory.described}", rows, panels, trainings={"all": training})
 
 
 def target(laboratory: Laboratory) -> Result:
     """How far the bootstrap target is ahead of theta_K, also at the adaptation's step sizes (GradNCP figure 5c)."""
     usual = laboratory.setting.training
     curves: dict[str, dict[float, float]] = {}
+    variants = {}
     for ratio in dict.fromkeys((usual.bootstrap_step_ratio, 1.0)):
         name = f"step ratio {ratio:g}"
+        variants[name] = replace(usual, bootstrap_step_ratio=ratio)
         reached = curves[f"{name}, after K steps"] = {}
         aimed = curves[f"{name}, bootstrap target"] = {}
-        for learned in laboratory.history(f"GradNCP, {name}", replace(usual, bootstrap_step_ratio=ratio)):
+        for learned in laboratory.history(f"GradNCP, {name}", variants[name]):
             reached[learned.step], aimed[learned.step] = laboratory.bootstrapped(learned)
     rows: dict[str, Row] = {
         name: {f"{step:g} outer steps": psnr for step, psnr in curve.items()} for name, curve in curves.items()
     }
-    return Result(f"{PSNR}, of {laboratory.described}", rows, [Panel(curves, "outer steps", PSNR)])
+    panel = Panel(curves, "outer steps", PSNR)
+    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel], trainings=variants)
 
 
 def memory(laboratory: Laboratory) -> Result:
@@ -192,7 +215,7 @@ def memory(laboratory: Laboratory) -> Result:
         row: Row = {}
         for steps in lengths:
             training = with_adaptation(usual, steps=steps, gamma=share)
-            row[f"K = {steps}"] = _attempt(lambda training=training: laboratory.peak_memory(training))
+            row[f"K = {steps}"] = attempt(lambda training=training: laboratory.peak_memory(training))
         name = f"gamma = {share:g}"
         rows[name] = row
         curves[name] = {steps: mib for steps, mib in zip(lengths, row.values(), strict=True) if isinstance(mib, float)}
@@ -206,26 +229,28 @@ def domains(laboratory: Laboratory, others: Sequence[Path]) -> Result:
     contexts = {"held out": laboratory.held_out}
     for folder in others:
         contexts[str(folder)] = _context_of(laboratory, folder)
-    usual = laboratory.setting.training
-    steps = usual.adaptation.steps
-    rows: dict[str, Row] = {"random initialization": {}}
+    marks, steps = laboratory.setting.measured, laboratory.setting.training.adaptation.steps
+    variants = against_learnit(laboratory.setting.training)
+    learned = {name: laboratory.learn(name, training) for name, training in variants.items()}
+    rows: dict[str, Row] = {name: {} for name in ("random initialization", *variants)}
+    panels = []
     for kind, context in contexts.items():
-        rows["random initialization"][kind] = means(laboratory.random_curve([steps], context))[steps]
-    for name, training in against_learnit(usual).items():
-        learned = laboratory.learn(name, training)
-        rows[name] = {
-            kind: means(laboratory.curve(learned, [steps], held_out=context))[steps]
-            for kind, context in contexts.items()
-        }
-    return Result(f"PSNR of patches after {steps} steps, mean, dB", rows)
+        curves = {"random initialization": means(laboratory.random_curve(marks, context))}
+        curves |= {name: means(laboratory.curve(each, marks, held_out=context)) for name, each in learned.items()}
+        panels.append(Panel(curves, f"adaptation steps, {kind}", PSNR, "log"))
+        for name, curve in curves.items():
+            rows[name][kind] = curve[steps]
+    return Result(f"PSNR of patches after {steps} steps, mean, dB", rows, panels, trainings=variants)
 
 
 def _context_of(laboratory: Laboratory, folder: Path) -> Context:
+    """Patches of a folder's signals; of pictures for a field of videos, if there are no videos."""
     modality = laboratory.setting.modality
-    files = find_files(folder, modality)
+    pictures = find_files(folder, "image") if modality == "video" else []
+    # A folder of pictures counts as a video elsewhere; the folder itself is not meant as one here.
+    files = [path for path in find_files(folder, modality) if path != folder]
     if files:
         return laboratory.patches_of(_read(files, modality))
-    pictures = find_files(folder, "image") if modality == "video" else []
     if not pictures:
         raise UsageError(f"{folder} has no files of {modality}: give other folders with --others")
     return laboratory.stills_of(_read(pictures, "image"))
@@ -240,36 +265,44 @@ def _compared(
     variants: Mapping[str, TrainingConfig],
     others: Mapping[str, Curve] | None = None,
     lpips: Distance | None = None,
+    reference: str | None = None,
 ) -> Result:
     """All variants after the setting's numbers of steps, with the cost of an outer step; other curves go first.
 
     A variant that diverges or does not fit into memory has a row that says so.
+    reference: what the others' differences are to, the last one without it.
     """
     setting = laboratory.setting
     steps = setting.training.adaptation.steps
     curves: dict[str, Curve] = dict(others or {})
     rows: dict[str, Row] = {name: {} for name in curves}
     for name, training in variants.items():
-        learned = _attempt(lambda name=name, training=training: laboratory.learn(name, training))
+        learned = attempt(lambda name=name, training=training: laboratory.learn(name, training))
         if isinstance(learned, str):
             rows[name] = {f"{mark} steps": learned for mark in setting.measured}
             continue
         curves[name] = laboratory.curve(learned, setting.measured)
         rows[name] = _perceived(laboratory, learned, lpips)
-        rows[name]["MiB"] = _attempt(lambda training=training: laboratory.peak_memory(training))
-        rows[name]["s per outer step"] = learned.seconds / learned.step
-    last = curves[list(curves)[-1]]
+        rows[name]["MiB"] = attempt(lambda training=training: laboratory.peak_memory(training))
+    seconds = laboratory.seconds_per_step({name: each for name, each in variants.items() if name in curves})
+    reference = reference or list(variants)[-1]
     for name, curve in curves.items():
-        difference = curve[steps] - last[steps]
-        error = float(difference.std() / math.sqrt(len(difference))) if len(difference) > 1 else None
         row: Row = {f"{mark} steps": psnr for mark, psnr in means(curve).items()}
-        rows[name] = row | {"±": None if curve is last else error} | rows[name]
-    panel = Panel({name: means(curve) for name, curve in curves.items()}, "adaptation steps", PSNR, "log")
-    notes = [f"±: standard error over patches of the difference to {list(curves)[-1]} after {steps} steps"]
-    return Result(f"{PSNR}, of {laboratory.described}", rows, [panel], notes)
+        if name != reference and reference in curves:
+            row["±"] = standard_error(curve[steps] - curves[reference][steps])
+        rows[name] = row | rows[name] | {"s per outer step": seconds.get(name)}
+    panels = [Panel({name: means(curve) for name, curve in curves.items()}, "adaptation steps", PSNR, "log")]
+    note = f"±: standard error over patches of the difference to {reference} after {steps} steps"
+    notes = [note] if reference in curves else []
+    return Result(f"{PSNR}, of {laboratory.described}", rows, panels if curves else [], notes, variants)
 
 
-def _attempt(work: Callable[[], Any]) -> Any:
+def standard_error(differences: Tensor) -> float | None:
+    """Of the mean of [P] differences."""
+    return float(differences.std() / math.sqrt(len(differences))) if len(differences) > 1 else None
+
+
+def attempt(work: Callable[[], Any]) -> Any:
     """What the work gives, or in words why it gives nothing."""
     try:
         return work()

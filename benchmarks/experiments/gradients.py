@@ -34,7 +34,8 @@ def norms(laboratory: Laboratory) -> Result:
         for step in full
     }
     panel = Panel(curves, "step", "norm of the gradient, mean of patches")
-    return Result(f"norm of the gradient, mean of {laboratory.described}", rows, [panel])
+    title = f"norm of the gradient, mean of {laboratory.described}"
+    return Result(title, rows, [panel], trainings={"GradNCP": training})
 
 
 def correlation(laboratory: Laboratory) -> Result:
@@ -65,7 +66,8 @@ def correlation(laboratory: Laboratory) -> Result:
     marks = sorted({0, 1, steps // 4, steps // 2, steps})
     rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
     title = f"Pearson correlation over points, mean of {len(context.values)} held-out patches"
-    return Result(title, rows, [Panel(curves, "step", "correlation")])
+    trainings = {"Learnit, equal K": full.training, "GradNCP": training}
+    return Result(title, rows, [Panel(curves, "step", "correlation")], trainings=trainings)
 
 
 def _correlation(model: Field, theta: Parameters, context: Context) -> float:
@@ -85,10 +87,11 @@ def point_gradient_norms(model: Field, theta: Parameters, context: Context, sign
         batched = {name: tensor.unsqueeze(0) for name, tensor in parameters.items()}
         return (model(constants | batched, coordinate[None, None])[0, 0] - value).square().mean()
 
-    slopes = torch.func.vmap(torch.func.grad(loss), (None, 0, 0), chunk_size=256)(
-        adapted, coordinates, context.values[signal]
-    )
-    return gradient_norm(slopes.values())
+    def squares(coordinate: Tensor, value: Tensor) -> Tensor:
+        slopes = torch.func.grad(loss)(adapted, coordinate, value)
+        return torch.stack([slope.square().sum() for slope in slopes.values()]).sum()
+
+    return torch.func.vmap(squares, chunk_size=256)(coordinates, context.values[signal]).sqrt()
 
 
 def distribution(laboratory: Laboratory) -> Result:
@@ -112,4 +115,5 @@ def distribution(laboratory: Laboratory) -> Result:
             (index + 1) / points: float(shares[index]) for index in range(0, points, max(1, points // 200))
         }
     panel = Panel(curves, "share of the points, by score", "share of the sum of scores")
-    return Result(f"share of the sum of all scores, mean of {laboratory.described}", rows, [panel])
+    title = f"share of the sum of all scores, mean of {laboratory.described}"
+    return Result(title, rows, [panel], trainings={"GradNCP": training})

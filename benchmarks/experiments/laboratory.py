@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,9 @@ from inrcodec.signals.signal import Signal
 SNAPSHOTS = 8
 """Times during a training at which what is learned is kept."""
 
+TIMED = 5
+"""Outer steps of a variant whose time is taken."""
+
 POINTS_AT_ONCE = 1 << 20
 """Context points of all patches that are measured at once at most, for memory."""
 
@@ -51,14 +55,13 @@ Curve = dict[int, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a variant has learned by an outer step, after `seconds` of training.
+    """What a variant has learned by an outer step.
 
     training: the settings it was trained with.
     """
 
     training: TrainingConfig
     step: int
-    seconds: float
     theta_0: Parameters
     log_step_sizes: Parameters
 
@@ -67,7 +70,8 @@ class Laboratory:
     """A setting with its data.
 
     source: names the files of the data. folder: trained variants are kept there under a hash of all that made them, so
-    that experiments share them, and one that was stopped goes on with the next variant.
+    that experiments share them, and one that was stopped goes on with the next variant. Raises: UsageError if it cannot
+    be made.
     """
 
     def __init__(
@@ -83,11 +87,13 @@ class Laboratory:
         self.data = data
         self.device = device
         self.progress = progress
-        self._folder = folder
+        self._folder = report.output_folder(folder)
         self._sampler = PatchSampler(data.training, setting.patches, setting.model.out_features, setting.training.seed)
-        self.held_out = self.patches_of(data.held_out)
-        if len(data.held_out) < FEW:
-            report.say(f"only {len(data.held_out)} signals are held out: give more with --data or --validation")
+        held_out = self._held_out_sampler(data.held_out, setting.patches.shape)
+        self.held_out = held_out.batch(0, setting.held_out).context(device)
+        self._signals = len(held_out.signals)
+        if self._signals < FEW:
+            report.say(f"only {self._signals} signals are held out: give more with --data or --validation")
         self._made_of = {
             "inrcodec": __version__,
             "data": source,
@@ -100,13 +106,16 @@ class Laboratory:
     @property
     def described(self) -> str:
         """What is measured on."""
-        return f"{len(self.held_out.values)} patches of {len(self.data.held_out)} held-out signals"
+        return f"{len(self.held_out.values)} patches of {self._signals} held-out signals"
 
     def patches_of(self, signals: Sequence[Signal], shape: tuple[int, ...] | None = None) -> Context:
         """Patches to measure on; those that are trained on may have another shape."""
-        patches = replace(self.setting.patches, shape=shape or self.setting.patches.shape)
-        sampler = PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
+        sampler = self._held_out_sampler(signals, shape or self.setting.patches.shape)
         return sampler.batch(0, self.setting.held_out).context(self.device)
+
+    def _held_out_sampler(self, signals: Sequence[Signal], shape: tuple[int, ...]) -> PatchSampler:
+        patches = replace(self.setting.patches, shape=shape)
+        return PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
 
     def stills_of(self, signals: Sequence[Signal]) -> Context:
         """Patches of pictures for a field of videos: what it is asked for in the middle of its time."""
@@ -132,28 +141,30 @@ class Laboratory:
         """
         made_of = json.dumps({**self._made_of, "training": asdict(training)}, sort_keys=True)
         path = self._folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.safetensors"
-        if not path.exists():
-            tensors = _named(self._train(name, training))
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda part: safetensors.torch.save_file(tensors, part, {"made of": made_of}))
+        try:
+            return _history(training, safetensors.torch.load_file(path, str(self.device)))
+        except FileNotFoundError:
+            pass
+        except (OSError, safetensors.SafetensorError) as error:
+            report.say(f"{path} cannot be read and is made again: {error}")
+        tensors = _named(self._train(name, training))
+        write_whole(path, lambda part: safetensors.torch.save_file(tensors, part, {"made of": made_of}))
         return _history(training, safetensors.torch.load_file(path, str(self.device)))
 
     def _train(self, name: str, training: TrainingConfig) -> list[Learned]:
         trainer = MetaTrainer(self.setting.model, training, self.device)
         marks = {max(1, training.outer_steps * (n + 1) // SNAPSHOTS) for n in range(SNAPSHOTS)}
         history: list[Learned] = []
-        seconds, running = 0.0, 0.0
+        running = 0.0
         with without_denormals():
             while trainer.step < training.outer_steps:
-                began = time.monotonic()
                 loss = trainer.train_step(self.batch(trainer.step))
                 psnr = float(decibels(loss.reconstruction))
-                seconds += time.monotonic() - began
                 running = psnr if trainer.step == 1 else 0.95 * running + 0.05 * psnr
                 self.progress.update(name, trainer.step, training.outer_steps, f"{running:.2f} dB")
                 if trainer.step in marks:
                     parts = (_copied(trainer.theta_0), _copied(trainer.log_step_sizes))
-                    history.append(Learned(training, trainer.step, seconds, *parts))
+                    history.append(Learned(training, trainer.step, *parts))
         return history
 
     def random(self, step_size: float) -> Learned:
@@ -161,15 +172,28 @@ class Laboratory:
         theta_0 = self.setting.model.initialize(torch.Generator().manual_seed(1))
         training = replace(self.setting.training, outer_steps=0)
         sizes = {SHARED: torch.tensor([step_size], device=self.device).log()}
-        return Learned(training, 0, 0.0, {name: value.to(self.device) for name, value in theta_0.items()}, sizes)
+        return Learned(training, 0, {name: value.to(self.device) for name, value in theta_0.items()}, sizes)
 
     def random_curve(self, marks: Iterable[int], held_out: Context | None = None) -> Curve:
         """`curve` of `random`, every number of steps at the best of `RANDOM_STEP_SIZES`."""
         starts = [self.random(size) for size in RANDOM_STEP_SIZES]
         return best_of([self.curve(start, marks, rescaling="none", held_out=held_out) for start in starts])
 
-    def peak_memory(self, training: TrainingConfig) -> float | None:
-        """MiB that an outer step needs beyond what there is before it; None where nobody can tell."""
+    def seconds_per_step(self, variants: Mapping[str, TrainingConfig]) -> dict[str, float]:
+        """Median time of an outer step of every variant; they take turns, so that what else runs disturbs all alike."""
+        trainers = {name: MetaTrainer(self.setting.model, each, self.device) for name, each in variants.items()}
+        times: dict[str, list[float]] = {name: [] for name in variants}
+        with without_denormals():
+            for turn in range(TIMED + 1):  # the first warms up
+                batch = self.batch(turn)
+                for name, trainer in trainers.items():
+                    began = time.monotonic()
+                    float(trainer.train_step(batch).total)
+                    times[name].append(time.monotonic() - began)
+        return {name: statistics.median(found[1:]) for name, found in times.items()}
+
+    def peak_memory(self, training: TrainingConfig) -> float:
+        """MiB that an outer step needs beyond what there is before it."""
         trainer = MetaTrainer(self.setting.model, training, self.device)
         batch = self.batch(0)
         trainer.train_step(batch)  # the first one makes Adam's moments
@@ -290,7 +314,7 @@ def _copied(parameters: Parameters) -> Parameters:
 def _named(history: list[Learned]) -> dict[str, Tensor]:
     tensors = {}
     for number, learned in enumerate(history):
-        tensors[f"{number}/when"] = torch.tensor([learned.step, learned.seconds], dtype=torch.float64)
+        tensors[f"{number}/step"] = torch.tensor(learned.step)
         tensors |= {f"{number}/theta_0/{name}": value for name, value in learned.theta_0.items()}
         tensors |= {f"{number}/step_sizes/{name}": value for name, value in learned.log_step_sizes.items()}
     return tensors
@@ -304,8 +328,7 @@ def _history(training: TrainingConfig, tensors: dict[str, Tensor]) -> list[Learn
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     history = []
-    while (when := tensors.get(f"{len(history)}/when")) is not None:
+    while (step := tensors.get(f"{len(history)}/step")) is not None:
         number = len(history)
-        step, seconds = when.tolist()
-        history.append(Learned(training, int(step), seconds, part(number, "theta_0"), part(number, "step_sizes")))
+        history.append(Learned(training, int(step), part(number, "theta_0"), part(number, "step_sizes")))
     return history

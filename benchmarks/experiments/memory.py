@@ -1,20 +1,19 @@
 """Peak memory of a computation."""
 
-import ctypes
-import re
+import weakref
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
 
+def peak_memory(work: Callable[[], object], device: torch.device) -> float:
+    """MiB that the tensors which `work` makes take at their peak, what there was before it left out.
 
-def peak_memory(work: Callable[[], object], device: torch.device) -> float | None:
-    """MiB that `work` needs at its peak beyond what the process has before it.
-
-    On the GPU what torch allocates; on Linux the resident set; elsewhere None.
+    On the GPU as torch's allocator counts them; elsewhere operation by operation, where what an operation needs for
+    itself is not seen. The resident set of a process would tell more of the allocator than of the tensors.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -22,18 +21,39 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> float | Non
         before = torch.cuda.memory_allocated(device)
         work()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # memory that was freed and kept would hide what is needed again
-        _CLEAR.write_text("5")  # the peak begins anew
-    except (OSError, AttributeError):
-        return None
-    before = _resident("VmRSS")
-    work()
-    return (_resident("VmHWM") - before) / 2**10
+    with _Living() as living:
+        work()
+    return living.peak / 2**20
 
 
-def _resident(key: str) -> int:
-    """KiB."""
-    found = re.search(rf"{key}:\s+(\d+) kB", _STATUS.read_text())
-    assert found is not None
-    return int(found[1])
+class _Living(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make and that are still in use: now, and at the peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes, self.peak = 0, 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        given = {id(storage) for storage in _storages((args, kwargs))}
+        for storage in _storages(found):
+            if id(storage) not in given | self._known:
+                self._add(storage)
+        return found
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        name, size = id(storage), storage.nbytes()
+        self._known.add(name)
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+
+        def freed() -> None:
+            self._known.discard(name)
+            self.bytes -= size
+
+        weakref.finalize(storage, freed)
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]

@@ -40,7 +40,7 @@ def lpips_distance(backbone: Path | None) -> Distance | None:
     """LPIPS with AlexNet, or None with a line that says why not.
 
     backbone: torchvision's AlexNet as safetensors; the package lpips has the other weights.
-    Raises: UsageError if the file is not that.
+    Raises: UsageError if the file is not that, or without the package.
     """
     if backbone is None:
         report.say("no LPIPS: it needs the weights of torchvision's AlexNet as safetensors, give --lpips-backbone FILE")
@@ -48,8 +48,7 @@ def lpips_distance(backbone: Path | None) -> Distance | None:
     try:
         import lpips
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is not for this torch
-        report.say(f"no LPIPS: the package lpips cannot be loaded: {error}")
-        return None
+        raise UsageError(f"--lpips-backbone needs the package lpips, which cannot be loaded: {error}") from error
     network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     try:
         weights = safetensors.torch.load_file(backbone)

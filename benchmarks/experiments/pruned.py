@@ -1,19 +1,22 @@
 """The method for other problems than fields that are shown all of a signal: the context is not what is measured on."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from experiments.comparisons import learnit, with_adaptation, without_bootstrap
+from experiments.comparisons import attempt, learnit, standard_error, with_adaptation, without_bootstrap
+from experiments.laboratory import Curve, best_of, means
 from experiments.result import Panel, Result, Row
 from experiments.settings import Scale
 from inrcodec.cli.console import ProgressLine
 from inrcodec.device import without_denormals
 from inrcodec.errors import Diverged
 from inrcodec.meta.adaptation import gradient_norm, per_signal
+from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
 from inrcodec.meta.training import TrainingConfig, parameter_distance, scheduled
 from inrcodec.models import Parameters
 
@@ -74,8 +77,8 @@ class Problem(ABC, Generic[E]):
         """Of points, "error" or "grad-norm": [B, N]."""
 
     @abstractmethod
-    def measure(self, theta: Parameters, targets: E) -> float:
-        """What a table shows, the more the better."""
+    def measure(self, theta: Parameters, targets: E) -> Tensor:
+        """What a table shows the mean of, the more the better: [B]."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,14 @@ class Bench:
 
 
 def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], bench: Bench, title: str) -> Result:
-    """GradNCP, what it is made of, and MAML at equal memory, after some steps on held-out contexts and targets.
+    """GradNCP, what it is made of, MAML and a random start, after some steps on held-out contexts and targets.
 
     title: what `Problem.measure` gives, and its unit.
     """
     steps, gamma = usual.adaptation.steps, usual.adaptation.gamma
     variants = {
         "MAML (Learnit), equal memory": learnit(usual, max(1, round(steps * gamma))),
+        "MAML (Learnit), equal K": learnit(usual, steps),
         "random pruning": with_adaptation(without_bootstrap(usual), score="random"),
         "error pruning": with_adaptation(without_bootstrap(usual), score="error"),
         "gradient-norm pruning": without_bootstrap(usual),
@@ -106,13 +110,30 @@ def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], 
     }
     marks = (0, steps // 4, steps, 4 * steps)
     context, targets = (each.to(bench.device) for each in held_out)
-    curves = {}
+    theta_0 = problem.initialize(torch.Generator().manual_seed(usual.seed))
+    theta_0 = {name: value.to(bench.device) for name, value in theta_0.items()}
+    trials = []
+    for size in RANDOM_STEP_SIZES:
+        plain = replace(learnit(usual, steps), inner_step_size=size)
+        trials.append(adapted_curve(problem, theta_0, plain, context, targets, marks))
+    curves = {"random initialization": best_of(trials)}
+    rows: dict[str, Row] = {}
     for name, training in variants.items():
-        theta_0 = meta_learn(name, problem, training, bench)
-        curves[name] = adapted_curve(problem, theta_0, training, context, targets, marks)
-    rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
-    settings = f"K = {steps}, inner step size {usual.inner_step_size:g}, outer {usual.outer_step_size:g}"
-    return Result(title, rows, [Panel(curves, "adaptation steps", title)], [settings])
+        theta_0 = attempt(partial(meta_learn, name, problem, training, bench))
+        if isinstance(theta_0, str):
+            rows[name] = {f"{mark} steps": theta_0 for mark in marks}
+        else:
+            curves[name] = adapted_curve(problem, theta_0, training, context, targets, marks)
+    for name, curve in curves.items():
+        rows[name] = {f"{mark} steps": found for mark, found in means(curve).items()}
+        if name != "GradNCP" and "GradNCP" in curves:
+            rows[name]["±"] = standard_error(curve[steps] - curves["GradNCP"][steps])
+    notes = [
+        f"K = {steps}, inner step size {usual.inner_step_size:g}, outer {usual.outer_step_size:g}",
+        f"±: standard error over tasks of the difference to GradNCP after {steps} steps",
+    ]
+    panel = Panel({name: means(curve) for name, curve in curves.items()}, "adaptation steps", title)
+    return Result(title, {name: rows[name] for name in (*curves, *variants)}, [panel], notes, variants)
 
 
 def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: Bench) -> Parameters:
@@ -169,10 +190,10 @@ def adapted_curve(
     context: E,
     targets: E,
     marks: tuple[int, ...],
-) -> dict[int, float]:
-    """Measures after adaptation to the full context, with the norm of the pruned gradients (algorithm 2)."""
+) -> Curve:
+    """Measures of tasks after adaptation to the full context, with the norm of the pruned gradients (algorithm 2)."""
     theta = _repeated(problem, theta_0, len(context))
-    reached: dict[int, float] = {}
+    reached: Curve = {}
     for step in range(max(marks) + 1):
         if step in marks:
             with torch.no_grad():

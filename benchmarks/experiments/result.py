@@ -1,7 +1,7 @@
 """What an experiment finds: a table, curves, and how both are shown."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import plots
 import report
 
 from inrcodec.cli import console
+from inrcodec.meta.training import TrainingConfig
 
 COLORS = 10
 """Of matplotlib, before they begin anew: from there on lines are drawn differently."""
@@ -31,12 +32,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Result:
-    """title: what is compared, and in which unit. rows: {name: row}; a missing number is None."""
+    """title: what is compared, and in which unit. rows: {name: row}; a missing number is None.
+
+    trainings: settings of what was trained for it.
+    """
 
     title: str
     rows: Mapping[str, Row]
     panels: Sequence[Panel] = ()
     notes: Sequence[str] = ()
+    trainings: Mapping[str, TrainingConfig] = field(default_factory=dict)
 
     def show(self) -> None:
         """The table, to standard output."""
@@ -56,6 +61,7 @@ class Result:
             "rows": self.rows,
             "panels": [{"x": panel.x, "y": panel.y, "curves": panel.curves} for panel in self.panels],
             "notes": list(self.notes),
+            "trainings": {name: asdict(training) for name, training in self.trainings.items()},
         }
 
     def draw(self, path: Path) -> None:

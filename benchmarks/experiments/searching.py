@@ -1,6 +1,7 @@
 """The experiment on finding high scores without scoring all points."""
 
 import math
+import operator
 from collections.abc import Callable
 from functools import partial
 
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from experiments.laboratory import Laboratory, Learned, decibels, means, slices
 from experiments.result import Panel, Result, Row
-from inrcodec.meta.adaptation import batch_parameters, descend, gradients, signal_losses
+from inrcodec.errors import UsageError
+from inrcodec.meta.adaptation import batch_parameters, descend, gradient_norm, gradients, per_signal, signal_losses
 from inrcodec.meta.context import Context, gradient_norm_score
 from inrcodec.meta.search import PointScores
 from inrcodec.meta.search import search as coarse_to_fine
@@ -20,13 +22,16 @@ BREADTHS = (1.0, 2.0, 4.0)
 LARGER = 4
 """Times a training patch along every axis: the few points of a small share must be many."""
 
+COARSEST = 8
+"""Stride of the points that a search begins with."""
+
 Choice = Callable[[PointScores, int, tuple[int, ...], int, int], Tensor]
 """In a step, of a batch of so many signals of a shape, so many points: [B, keep] indices."""
 
 
 def search(laboratory: Laboratory) -> Result:
     """Coarse to fine for the highest scores, against scoring every point (GradNCP section 4 leaves it open)."""
-    shape = tuple(LARGER * size for size in laboratory.setting.patches.shape)
+    shape = _shape(laboratory)
     signals = laboratory.patches_of(laboratory.data.held_out, shape)
     learned = laboratory.learn("GradNCP", laboratory.setting.training)
     choices: dict[str, Choice] = {"all points scored": exact}
@@ -39,10 +44,23 @@ def search(laboratory: Laboratory) -> Result:
     for share in SHARES:
         keep = max(1, round(share * math.prod(shape)))
         for name, choice in choices.items():
-            label = f"gamma = {share:g}, {name}"
-            rows[label], curves[label] = _adapted(laboratory, learned, signals, shape, keep, choice)
+            for rescaled in (False, True):
+                label = f"gamma = {share:g}, {name}" + (", rescaled" if rescaled else "")
+                rows[label], curves[label] = _adapted(laboratory, learned, signals, shape, keep, choice, rescaled)
     title = f"points of {'x'.join(map(str, shape))} patches with the highest scores, in every step of adaptation"
-    return Result(title, rows, [Panel(curves, "adaptation steps", "PSNR of all points, mean, dB")])
+    panel = Panel(curves, "adaptation steps", "PSNR of all points, mean, dB")
+    return Result(title, rows, [panel], trainings={"GradNCP": learned.training})
+
+
+def _shape(laboratory: Laboratory) -> tuple[int, ...]:
+    """Some times a training patch, as far as there is a held-out signal of the size; whole cells of the search."""
+    patch = laboratory.setting.patches.shape
+    grids = [tuple(axis.size for axis in each.axes if axis.kind != "slice") for each in laboratory.data.held_out]
+    for factor in range(LARGER, 1, -1):
+        shape = tuple(factor * size for size in patch)
+        if any(all(map(operator.ge, grid, shape)) for grid in grids):
+            return tuple(size - size % COARSEST if size >= COARSEST else size for size in shape)
+    raise UsageError(f"the search needs signals of twice a patch of {patch} samples: give larger ones with --data")
 
 
 def exact(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
@@ -51,7 +69,7 @@ def exact(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, st
 
 
 def found(breadth: float, scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
-    stride = next(stride for stride in (8, 4, 2, 1) if not any(size % stride for size in shape))
+    stride = next(stride for stride in (COARSEST, 4, 2, 1) if not any(size % stride for size in shape))
     return coarse_to_fine(scores, shape, keep, batch=batch, stride=stride, breadth=breadth)
 
 
@@ -61,9 +79,18 @@ def drawn(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, st
 
 
 def _adapted(
-    laboratory: Laboratory, learned: Learned, signals: Context, shape: tuple[int, ...], keep: int, choice: Choice
+    laboratory: Laboratory,
+    learned: Learned,
+    signals: Context,
+    shape: tuple[int, ...],
+    keep: int,
+    choice: Choice,
+    rescaled: bool,
 ) -> tuple[Row, dict[float, float]]:
-    """What adaptation on chosen points reaches, how many of the best ones they are, and how many are scored."""
+    """What adaptation on chosen points reaches, how many of the best ones they are, and how many are scored.
+
+    rescaled: the gradient gets the norm that steps were learned with, that of the share of points of meta-training.
+    """
     model, steps = laboratory.setting.model, learned.training.adaptation.steps
     scored, agreed = [], []
     psnr: dict[float, list[Tensor]] = {step: [] for step in range(steps + 1)}
@@ -80,6 +107,11 @@ def _adapted(
             best = exact(scores, batch, shape, keep, step)
             agreed += [int(torch.isin(*pair).sum()) / keep for pair in zip(chosen, best, strict=True)]
             slopes, _ = gradients(model, theta, context.select(chosen.to(laboratory.device)))
+            if rescaled:
+                usual = exact(scores, batch, shape, round(learned.training.adaptation.gamma * points), step)
+                steered, _ = gradients(model, theta, context.select(usual.to(laboratory.device)))
+                factor = gradient_norm(steered.values()) / gradient_norm(slopes.values()).clamp_min(1e-12)
+                slopes = {name: slope * per_signal(factor, slope) for name, slope in slopes.items()}
             theta = descend(theta, slopes, learned.log_step_sizes, step)
     curve = {step: float(torch.cat(parts).mean()) for step, parts in psnr.items()}
     row: Row = {

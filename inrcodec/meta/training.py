@@ -30,7 +30,7 @@ MAX_DIVERGED = 20
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of the outer loop; the defaults are GradNCP's for SIREN (appendix A.2).
+    """Settings of the outer loop; the defaults are GradNCP's for SIREN (appendix A.2), but for `clip`.
 
     adaptation: the inner loop, K, gamma and score.
     inner_step_size: alpha, the inner step size or where its learning starts.
@@ -48,7 +48,8 @@ class TrainingConfig:
     step_size_rate: Adam's step size on the logarithms of learned step sizes.
     schedule: of both outer step sizes over the run.
     clip: bound on the norm of the meta-gradient. That of the loss is some 0.03 for pictures, and through many steps now
-        and then a hundred times as much, after which Adam, left alone, hardly moves for a thousand steps.
+        and then a hundred times as much, after which Adam, left alone, hardly moves for a thousand steps. With a bound
+        below the usual norm all outer steps count alike.
     batch: signals per outer step.
     outer_steps: length of the run.
     seed: of the random initialization and of every random choice.
