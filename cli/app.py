@@ -14,7 +14,7 @@ from inrcodec.cli.encode import encode
 from inrcodec.cli.info import info
 from inrcodec.cli.inits import inits
 from inrcodec.cli.meta_train import meta_train
-from inrcodec.errors import InrcodecError, UsageError
+from inrcodec.errors import UsageError
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -77,14 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if session.debug:
             raise
-        console.error(_message(error))
+        console.error(console.message_of(error))
         return USAGE if isinstance(error, UsageError) else FAILURE
     return code if isinstance(code, int) else 0
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, InrcodecError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return f"not enough memory ({error}): ask for a smaller resolution or encode smaller pieces"
-    return f"unexpected {type(error).__name__} ({error}): --debug before the command shows where"

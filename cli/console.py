@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from inrcodec.errors import InrcodecError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -35,6 +37,17 @@ def say(text: str) -> None:
 def error(message: str) -> None:
     """Print a failure, in one line whatever the message is."""
     say(f"inrcodec: error: {' '.join(message.split())}")
+
+
+def message_of(failure: Exception) -> str:
+    """What to tell a user of a failure."""
+    if isinstance(failure, InrcodecError):
+        return str(failure)
+    if isinstance(failure, MemoryError):
+        return f"not enough memory ({failure}): ask for a smaller resolution or encode smaller pieces"
+    if isinstance(failure, OSError) and failure.strerror:
+        return f"{failure.filename or 'standard output'}: {failure.strerror}"
+    return f"unexpected {type(failure).__name__} ({failure}): --debug before the command shows where"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: bool = False) -> None:

@@ -25,6 +25,7 @@ class Job:
 
 
 def encode(
+    context: typer.Context,
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files, folders, or - for standard input.")],
     output: Annotated[
         str | None,
@@ -128,12 +129,12 @@ def encode(
                 console.json_data(report.to_json())
             if not quiet:
                 console.say(summary(report))
-        except InrcodecError as error:
-            if not several:
+        except Exception as error:
+            if not several or (context.obj.debug and not isinstance(error, InrcodecError)):
                 raise
             failed += 1
-            name = str(job.source)
-            console.error(str(error) if name in str(error) else f"{name}: {error}")
+            name, message = str(job.source), console.message_of(error)
+            console.error(message if name in message else f"{name}: {message}")
     if failed:
         if not quiet:
             console.say(f"{failed} of {len(jobs)} files failed")

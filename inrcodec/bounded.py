@@ -140,8 +140,10 @@ def _working_bounds(signal: Signal, max_error: float) -> Iterator[float]:
         return
     # Stored numbers are whole steps; rounding to one must not lead further away than the bound has whole steps.
     steps = max(0, math.floor((max_error - spacing) / step))
-    for allowed in (steps, 0):
-        yield max(min(bound, (allowed + 0.5) * step - spacing), SMALLEST_BOUND)
+    yield max(min(bound, (steps + 0.5) * step - spacing), SMALLEST_BOUND)
+    # The signal's own need not be: sound of a lossy file.
+    yield max(min(bound, max_error - step / 2 - spacing), SMALLEST_BOUND)
+    yield max(min(bound, step / 2 - spacing), SMALLEST_BOUND)
 
 
 def _is_within(original: Signal, decoded: Signal, max_error: float) -> bool:

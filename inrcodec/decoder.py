@@ -209,8 +209,10 @@ def _missing(stream: Stream, axes: tuple[Axis, ...]) -> np.ndarray | None:
         return None
     header = stream.header
     mask = unpack_missing(stream.missing, tuple(axis.size for axis in header.axes))
-    nearest = [
-        np.rint(axis.positions(target)).astype(np.int64).clip(0, axis.size - 1)
-        for axis, target in zip(header.axes, axes, strict=True)
-    ]
-    return mask[np.ix_(*nearest)]
+    return mask[np.ix_(*map(_nearest_samples, header.axes, axes))]
+
+
+def _nearest_samples(axis: Axis, target: Axis) -> np.ndarray:
+    """Of `axis`, for every sample of `target`; after the last of a periodic axis comes the first."""
+    nearest = np.rint(axis.positions(target)).astype(np.int64)
+    return nearest % axis.size if axis.kind == "periodic" else nearest.clip(0, axis.size - 1)

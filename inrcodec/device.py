@@ -1,5 +1,6 @@
 """The device that computes."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from inrcodec.errors import UsageError
 
 def pick_device(device: str | torch.device) -> torch.device:
     """ "auto" is the first GPU where there is one. Raises: UsageError if the device cannot be used."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)):
+        raise UsageError(f"device {str(device)!r} cannot be used: use auto, cpu or cuda[:n]")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inrcodec import metrics
+from inrcodec.coding.container import read_container
 from inrcodec.decoder import Resolution, decode
 from inrcodec.device import pick_device
 from inrcodec.encoder import adaptation_steps, counted_samples, encode
@@ -15,7 +16,7 @@ from inrcodec.errors import ContainerError, InitializationError, SignalError, Us
 from inrcodec.initializations import default_initialization
 from inrcodec.meta.initialization import Initialization
 from inrcodec.options import EncodeOptions, ProgressCallback
-from inrcodec.signals import default_extension, read, write, write_whole
+from inrcodec.signals import check_writable, default_extension, read, write, write_whole
 from inrcodec.signals.signal import Signal
 
 SUFFIX = ".inr"
@@ -140,6 +141,8 @@ def decode_file(
     except OSError as error:
         raise SignalError(f"cannot read {path}: {error.strerror}") from error
     try:
+        if output is not None:
+            check_writable(read_container(data).streams[0].header.modality, output)
         signals = decode(
             data,
             resolution=resolution,

@@ -60,9 +60,10 @@ def default_initialization(modality: str, field: str | None = None) -> Initializ
     for initialization in _loadable():
         if (initialization.modality, initialization.model.name) == (modality, field):
             return initialization
+    there = sorted({each.model.name for each in _loadable() if each.modality == modality})
     raise UnknownInitialization(
-        f"no {field!r} initialization for {modality} is installed: make one with 'inrcodec meta-train "
-        f"--modality {modality} --field {field}' and give it with --init"
+        f"no {field!r} initialization for {modality} is installed, but of {', '.join(there) or 'no field'}: give one "
+        "with --init, 'inrcodec meta-train' makes it"
     )
 
 

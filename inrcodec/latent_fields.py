@@ -9,7 +9,7 @@ import torch
 from inrcodec.clip_coder import ClipCoder
 from inrcodec.coding.container import Stream, stream_of
 from inrcodec.coding.header import StreamHeader
-from inrcodec.errors import CorruptFile
+from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.latent_coders import (
     MAX_STEP,
     MIN_STEP,
@@ -22,6 +22,7 @@ from inrcodec.latent_coders import (
 from inrcodec.meta.adaptation import Rescaling
 from inrcodec.meta.data import check_channels, field_channels, signal_channels, unit_values
 from inrcodec.meta.initialization import Initialization
+from inrcodec.meta.latent_gradients import rescales
 from inrcodec.meta.latent_objective import step_of_trade_off
 from inrcodec.meta.pyramid_adaptation import best_variant
 from inrcodec.models import LatentClip
@@ -134,9 +135,15 @@ def adapt_signal(
 ) -> AdaptedLatents:
     """Cut a signal into the patches of latent pyramids.
 
-    Raises: UsageError if the signal has several channels, but not as many as the field.
+    Raises: UsageError if the signal has several channels, but not as many as the field, or for a rescaling that the
+    initialization has no use for.
     """
     check_channels(signal, initialization.model.out_features)
+    if options.rescaling != "exact" and not rescales(initialization.adaptation, initialization.log_step_sizes):
+        raise UsageError(
+            f"a rescaling of {options.rescaling!r} means nothing for this initialization, whose step sizes were not "
+            "learned on a pruned context: leave it out"
+        )
     patches = Patches.cover(signal.axes, initialization.patches)
     steps = adaptation_steps(options, initialization)
     return AdaptedLatents(signal, initialization, patches, steps, device, on_progress, options.rescaling)

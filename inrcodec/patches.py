@@ -77,35 +77,64 @@ class _AxisPatches:
         """Positions (in samples) to [-1, 1] over the patch; the ends are the outer edges of its end samples."""
         return (positions - self.starts[patch] + 0.5) * (2 / self.size) - 1
 
-    def resampled(self, target: Axis) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For every patch: the samples of `target`, this axis at another resolution, that it covers.
+    def resampled(self, target: Axis) -> "_Coverage":
+        """What the patches cover of `target`, this axis at another resolution."""
+        return _Coverage(self, target)
 
-        Returns (indices int64 [m], positions float64 [m], weights float64 [m]); the weights of all patches sum to
-        one at every index.
-        """
-        positions = self.axis.positions(target)
-        overlap = self._overlap()
-        covered = []
-        for start in self.starts:
-            unwrapped = positions
-            if self.axis.kind == "periodic":
-                unwrapped = start - 0.5 + (positions - start + 0.5) % self.axis.size
-            local = unwrapped - (start - 0.5)
-            inside = np.flatnonzero((local >= 0) & (local <= self.size))
-            inside = inside[np.argsort(local[inside], kind="stable")]
-            local = local[inside]
-            ramp = np.minimum(local, self.size - local) / overlap if overlap else np.ones_like(local)
-            covered.append((inside, unwrapped[inside], np.clip(ramp, 1e-3, 1.0)))
-        total = np.zeros(target.size)
-        for inside, _, weights in covered:
-            total[inside] += weights
-        return [(inside, unwrapped, weights / total[inside]) for inside, unwrapped, weights in covered]
-
-    def _overlap(self) -> int:
+    @cached_property
+    def overlap(self) -> int:
+        """Samples that neighbours share."""
         gaps = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
         if self.axis.kind == "periodic" and len(self.starts) > 1:
             gaps.append(self.starts[0] + self.axis.size - self.starts[-1])
         return max(0, self.size - max(gaps)) if gaps else 0
+
+
+class _Coverage:
+    """Which samples of `target` each patch along an axis covers; found when asked for, as there may be many."""
+
+    def __init__(self, patches: _AxisPatches, target: Axis) -> None:
+        self._patches = patches
+        self._slices = patches.axis.kind == "slice"
+        if self._slices:
+            return
+        self._positions = patches.axis.positions(target)
+        self._total = np.zeros(target.size)
+        for start in patches.starts:
+            inside, _, weights = self._covered(start)
+            self._total[inside] += weights
+
+    def __getitem__(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of a patch (indices int64 [m], positions float64 [m], weights float64 [m]); the weights of all patches sum to
+        one at every index."""
+        if self._slices:
+            return np.array([patch]), np.array([float(patch)]), np.ones(1)
+        inside, unwrapped, weights = self._covered(self._patches.starts[patch])
+        return inside, unwrapped, weights / self._total[inside]
+
+    def _covered(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`__getitem__` of the patch at `start`, its weights not divided by the sum."""
+        patches = self._patches
+        near = self._near(start)
+        unwrapped = self._positions[near]
+        if patches.axis.kind == "periodic":
+            unwrapped = start - 0.5 + (unwrapped - start + 0.5) % patches.axis.size
+        local = unwrapped - (start - 0.5)
+        inside = np.flatnonzero((local >= 0) & (local <= patches.size))
+        inside = inside[np.argsort(local[inside], kind="stable")]
+        local = local[inside]
+        ramp = np.minimum(local, patches.size - local) / patches.overlap if patches.overlap else np.ones_like(local)
+        return near[inside], unwrapped[inside], np.clip(ramp, 1e-3, 1.0)
+
+    def _near(self, start: int) -> np.ndarray:
+        """Indices of all samples that the patch at `start` may cover, ascending; positions ascend, too."""
+        axis, size = self._patches.axis, self._patches.size
+        turns = (-axis.size, 0, axis.size) if axis.kind == "periodic" else (0,)
+        ranges = []
+        for turn in turns:
+            first, last = np.searchsorted(self._positions, (start - 1 - turn, start + size + 1 - turn))
+            ranges.append(np.arange(first, last))
+        return ranges[0] if len(ranges) == 1 else np.unique(np.concatenate(ranges))
 
 
 def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:

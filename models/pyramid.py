@@ -55,6 +55,8 @@ class LatentPyramid(LatentTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.in_features not in _INTERPOLATIONS:
+            raise ValueError(f"a pyramid has one to three axes, not {self.in_features}")
         if not self.levels:
             object.__setattr__(self, "levels", (6,) * self.in_features)
         if len(self.levels) != self.in_features or max(self.levels) > 16:

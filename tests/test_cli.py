@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from inrcodec import __version__, weight_fields
+from inrcodec import files as files_module
 from inrcodec.cli import main
 from inrcodec.cli.encode import encode_options
 from inrcodec.cli.resolution import parse_frame_rate, parse_resolution, resolution_for
@@ -173,6 +174,58 @@ def test_one_of_several_fails(run: Run, folder: Path) -> None:
     assert sum(line.startswith("inrcodec: error: ") and "broken.png" in line for line in lines) == 1
     assert sum(line.startswith("inrcodec: error: ") and "none.png" in line for line in lines) == 1
     assert lines[-1] == "2 of 4 files failed"
+
+
+def test_one_of_several_fails_as_nobody_expected(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [photo(folder / "a.png"), photo(folder / "b.png")]
+    encode_file = files_module.encode_file
+
+    def failing(source: Path, *arguments: Any, **options: Any) -> Any:
+        if source == files[0]:
+            raise ZeroDivisionError("a defect")
+        return encode_file(source, *arguments, **options)
+
+    monkeypatch.setattr(files_module, "encode_file", failing)
+    command = ["encode", *files, "-o", "out", "--init", "tiny-image", *FAST]
+    code, _, err = run(*command)
+    assert code == 1
+    assert [path.name for path in Path("out").iterdir()] == ["b.inr"]
+    assert "a.png: unexpected ZeroDivisionError (a defect)" in err
+    with pytest.raises(ZeroDivisionError):
+        run("--debug", *command)
+
+
+def test_formats_that_are_not_written_are_refused_before_the_work(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(folder / "a.png")
+    assert run("encode", "a.png", "--init", "tiny-image", *FAST)[0] == 0
+
+    def never(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(files_module, "decode", never)
+    code, _, err = run("decode", "a.inr", "-o", "a.wav")
+    assert code == 1
+    assert is_one_error(err, "a.wav: image cannot be written as '.wav'; use one of .png")
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:x", "mps", "CPU", ""])
+def test_devices_there_are_none_of(run: Run, folder: Path, device: str) -> None:
+    code, _, err = run("encode", photo(folder / "a.png"), "--device", device)
+    assert code == 2
+    assert is_one_error(err, f"device {device!r} cannot be used: use auto, cpu or cuda[:n]")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_standard_output(run: Run, folder: Path) -> None:
+    photo(folder / "a.png")
+    assert run("encode", "a.png", "--init", "tiny-image", *FAST)[0] == 0
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "inrcodec", "info", "a.inr"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode != 0
+    assert b"standard output: No space left" in done.stderr
 
 
 def test_two_inputs_of_one_name(run: Run, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import netCDF4
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from inrcodec.coding.residual import apply_section
 from inrcodec.decoder import Resolution, decode, native_values
 from inrcodec.encoder import encode
 from inrcodec.errors import CorruptFile, SignalError, UsageError
+from inrcodec.initializations import default_initialization
 from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.presets import preset
 from inrcodec.meta.pyramid_training import PyramidTrainer
@@ -123,6 +125,26 @@ def within(original: Signal, max_error: float, initialization: Initialization = 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i2", "i4"])
 def test_every_value_is_within_the_bound(dtype: str, max_error: float) -> None:
     within(climate_field(dtype=dtype, spread=200.0), max_error)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "VORBIS"])
+@pytest.mark.parametrize("max_error", [1e-3, 2e-5])
+def test_sound_is_within_the_bound_in_the_file_that_is_written(tmp_path: Path, subtype: str, max_error: float) -> None:
+    times = np.arange(2000) / 8000
+    samples = 0.4 * np.sin(2 * np.pi * 440 * times) + 0.1 * np.random.default_rng(0).normal(size=2000)
+    source = tmp_path / ("a.ogg" if subtype == "VORBIS" else "a.wav")
+    soundfile.write(source, samples, 8000, subtype=subtype)
+    (original,) = read(source)
+    data, _ = encode([original], [default_initialization("audio")], bounds(max_error))
+    write(decode(data, device="cpu"), tmp_path / "b.wav")
+    (copy,) = read(tmp_path / "b.wav")
+    assert (errors(original, copy) <= max_error).all()
+
+
+def test_sound_of_a_lossy_file_cannot_be_nearer_than_the_samples_that_are_written(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.ogg", 0.4 * np.sin(np.arange(2000) / 3), 8000)
+    with pytest.raises(UsageError, match="too coarse: give a larger bound"):
+        encode(read(tmp_path / "a.ogg"), [default_initialization("audio")], bounds(1e-6))
 
 
 @pytest.mark.parametrize("max_error", [6.0, 0.5])

@@ -550,3 +550,21 @@ def test_batches_of_contexts_are_bounded() -> None:
 def errors_of_numpy() -> Iterator[None]:
     with np.errstate(all="raise", under="ignore"):
         yield
+
+
+def test_a_patch_covers_all_samples_within_its_edges() -> None:
+    random = np.random.default_rng(0)
+    for number in range(160):
+        kind = KINDS[number % 4]
+        size, wanted, nominal = (int(random.integers(1, limit)) for limit in (60, 150, 40))
+        axis, config = axis_of(kind, size), PatchConfig((nominal,), (int(random.integers(nominal)),))
+        target = axis.resampled(wanted)
+        patches = Patches.cover((axis,), config)
+        positions = axis.positions(target)
+        for start, samples in zip(patches.axes[0].starts, patches.resampled((target,)), strict=True):
+            turns = (-size, 0, size) if kind == "periodic" else (0,)
+            local = positions[:, None] + turns - (start - 0.5)
+            inside = np.flatnonzero(((local >= 0) & (local < patches.points)).any(1))
+            edge = np.flatnonzero((local == patches.points).any(1))  # belongs to both patches
+            found = set(samples.indices[0].tolist())
+            assert set(inside.tolist()) <= found <= set(inside.tolist()) | set(edge.tolist())

@@ -470,3 +470,9 @@ def test_quadratics_are_interpolated_exactly() -> None:
     positions = np.linspace(2, 9, 29)
     found = resample((0.3 * x**2 - x).reshape(1, 1, -1), [positions], (False,)).flatten().numpy()
     np.testing.assert_allclose(found, 0.3 * positions**2 - positions, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [4, 26])
+def test_more_axes_than_three_are_refused_before_anything_is_counted(axes):
+    with pytest.raises(ValueError, match=f"not {axes}"):
+        LatentPyramid(axes, 1, (1,) * axes, prediction=4)

@@ -176,6 +176,10 @@ def test_missing_values_are_restored_where_they_were(maps: Initialization) -> No
     np.testing.assert_array_equal(decoded.missing, missing)
     larger = decode(data, initializations=[maps], resolution=Resolution(size=(25, 32)))[0]
     np.testing.assert_array_equal(larger.missing[:, ::2, ::2], missing)
+    # Three quarters of the way from the last longitude to the first, the first is nearer.
+    finer = decode(data, initializations=[maps], resolution=Resolution(size=(13, 64)))[0]
+    assert finer.missing[0, 3:6, 54:62].all()
+    assert not finer.missing[0, 3:6, 63].any()
 
 
 def test_one_channel_is_the_mean_of_the_outputs(pictures: Initialization) -> None:
@@ -390,3 +394,8 @@ def test_flipped_bits_are_noticed(pictures: Initialization, coded: Stream) -> No
         damaged[position // 8] ^= 1 << position % 8
         with pytest.raises((ContainerError, UnknownInitialization)):
             decode(bytes(damaged), initializations=[pictures])
+
+
+def test_a_rescaling_that_an_initialization_has_no_use_for_is_refused(pictures: Initialization) -> None:
+    with pytest.raises(UsageError, match="a rescaling of 'none' means nothing"):
+        encode([tiny_image(8)], [pictures], replace(QUICK, rescaling="none"))

@@ -616,6 +616,25 @@ def test_infinite_values(tmp_path: Path) -> None:
         climate.read(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, {})}))
 
 
+def test_integers_of_64_bits(tmp_path: Path) -> None:
+    data = np.arange(40, dtype="i8").reshape(5, 8) * 100_000_000 - 2_000_000_000
+    data[1, 2] = -(2**62)
+    attributes = {"_FillValue": np.int64(-(2**62))}
+    signals, copy = rewritten(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
+    assert signals[0].values.dtype == np.int32
+    assert_same_dataset(tmp_path / "a.nc", copy)
+    data[0, 0] = 2**40
+    with pytest.raises(SignalError, match=r"'t' has integers from .* to 1099511627776, beyond 32 bits; store it as d"):
+        climate.read(make(tmp_path / "b.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160, 1.7e308])
+def test_values_whose_squares_are_no_numbers(tmp_path: Path, scale: float) -> None:
+    data = np.linspace(-1, 1, 40).reshape(5, 8) * scale
+    with pytest.raises(SignalError, match=r"'t' has values from .*another unit"):
+        climate.read(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, {})}))
+
+
 def test_nonsense_scale(tmp_path: Path) -> None:
     for scale in (np.nan, "much"):
         variables = grid() | {"t": (("lat", "lon"), np.ones((5, 8), "i2"), {"scale_factor": scale})}

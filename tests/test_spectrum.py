@@ -1,6 +1,7 @@
 """The latent spectrum: its transform against the definition of the MDCT, and asked at times between the samples."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from inrcodec.coding.context_model import largest_sum
+from inrcodec.errors import InitializationError
+from inrcodec.initializations import default_initialization
+from inrcodec.meta.initialization import Initialization
 from inrcodec.models import FIELDS, LatentSpectrum
 from inrcodec.models.latent import Grid
 
@@ -100,3 +105,21 @@ def test_configurations():
     for wrong in ({"in_features": 2}, {"levels": (3,)}, {"levels": (3, 17)}, {"hop": 0}):
         with pytest.raises(ValueError, match="spectrum"):
             LatentSpectrum(**({"in_features": 1, "out_features": 1} | wrong))
+
+
+def test_an_initialization_whose_longest_frames_no_field_has_is_refused():
+    usual = default_initialization("audio")
+    broken = replace(usual, model=replace(usual.model, hop=1024))
+    with pytest.raises(InitializationError, match="hop = 8192"):
+        Initialization.from_bytes(broken.to_bytes())
+
+
+def test_an_initialization_whose_sums_may_not_be_exact_is_refused(monkeypatch):
+    weight = torch.tensor([[1, -2, 3], [-4, 0, 0]], dtype=torch.int32)
+    assert largest_sum(weight) == 6 << 15
+    assert largest_sum(torch.full((1, 1 << 14), -(1 << 24), dtype=torch.int32)) == 1 << 53
+    usual = default_initialization("audio")
+    sums = max(largest_sum(weight) for weight in usual.prior.weights.values())
+    monkeypatch.setattr("inrcodec.meta.initialization.LARGEST_SUM", sums)
+    with pytest.raises(InitializationError, match="exact sums"):
+        Initialization.from_bytes(usual.to_bytes())

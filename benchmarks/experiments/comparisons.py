@@ -290,7 +290,7 @@ def _compared(
         row: Row = {f"{mark} steps": psnr for mark, psnr in means(curve).items()}
         if name != reference and reference in curves:
             row["±"] = standard_error(curve[steps] - curves[reference][steps])
-        rows[name] = row | rows[name] | {"s per outer step": seconds.get(name)}
+        rows[name] = row | rows[name] | ({"s per outer step": seconds[name]} if name in seconds else {})
     panels = [Panel({name: means(curve) for name, curve in curves.items()}, "adaptation steps", PSNR, "log")]
     note = f"±: standard error over patches of the difference to {reference} after {steps} steps"
     notes = [note] if reference in curves else []

@@ -31,11 +31,19 @@ LARGEST_WEIGHT = 1 << 24
 
 ACTIVATION_UNIT = 1 << 8
 LARGEST_ACTIVATION = 1 << 15
+LARGEST_SUM = 1 << 52
+"""Sums of an output are smaller: float64 holds them, and what is added to them, exactly."""
+
 SLOPE = 8
 """Negative activations are divided by this (leaky ReLU)."""
 
 ROWS_PER_UNIT = 4
 """Rows of both tables are a quarter of a logit, or of an octave, apart."""
+
+
+def largest_sum(weight: Tensor) -> int:
+    """The largest sum of products that an output can have, for any activations."""
+    return LARGEST_ACTIVATION * int(weight.long().abs().flatten(1).sum(1).max()) if weight.dim() > 1 else 0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from inrcodec.coding.context_model import LARGEST_WEIGHT, ContextModel
+from inrcodec.coding.context_model import LARGEST_SUM, LARGEST_WEIGHT, ContextModel, largest_sum
 from inrcodec.errors import InitializationError
 from inrcodec.meta.adaptation import SHARED, AdaptationConfig
 from inrcodec.meta.context import GAINS
@@ -162,8 +162,11 @@ class Initialization:
                     f"{patches.dimensions} dimensions"
                 )
             adaptation = AdaptationConfig(**document["adaptation"])
-            if isinstance(model, LatentField) and adaptation.score in GAINS:
-                raise ValueError(f"latents have no score {adaptation.score!r}")
+            if isinstance(model, LatentField):
+                if adaptation.score in GAINS:
+                    raise ValueError(f"latents have no score {adaptation.score!r}")
+                for index in range(model.variants):
+                    model.variant(index)  # which may be larger than a field can be
             shapes, constants = model.shapes(), model.constants
             adapted = {name: shape for name, shape in shapes.items() if name not in constants}
             return cls(
@@ -234,6 +237,8 @@ def _prior(
         weights = {name: _tensor(tensors, f"contexts/{name}", torch.int32, shape) for name, shape in shapes.items()}
         if any(int(value.long().abs().max()) >= LARGEST_WEIGHT for value in weights.values()):
             raise ValueError("a weight of the context model is too large for exact sums")
+        if any(largest_sum(value) >= LARGEST_SUM for value in weights.values()):
+            raise ValueError("the weights of the context model are too many for exact sums")
         return ContextPrior(contexts, weights)
     scales = {name: _tensor(tensors, f"scales/{name}", torch.int16, shape) for name, shape in adapted.items()}
     return CodingPrior(scales, _steps(document["steps"], len(adapted)))

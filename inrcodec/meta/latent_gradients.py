@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrcodec.meta.adaptation import SHARED, Rescaling, gradient_norm
+from inrcodec.meta.adaptation import SHARED, AdaptationConfig, Rescaling, gradient_norm
 from inrcodec.meta.decisions import TEMPERATURE
 from inrcodec.meta.latent_objective import Pyramid, Task
+from inrcodec.models import Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def gradients_at(
         maps = field.maps(shared, latents, task.grid, task.step)
         kept = kept_samples(pyramid, task, maps, training.generator) if training else None
         error = _distortion(pyramid, task, maps, kept)
-        rescaled = not graph and rescaling != "none" and _rescales(pyramid)
+        rescaled = not graph and rescaling != "none" and rescales(pyramid.adaptation, pyramid.log_step_sizes)
         slopes = torch.autograd.grad(error.sum(), details, create_graph=graph, retain_graph=graph or rescaled)
         if rescaled:
             pruned = _distortion(pyramid, task, maps, kept_samples(pyramid, task, maps))
@@ -138,10 +139,9 @@ def kept_samples(pyramid: Pyramid, task: Task, maps: Tensor, generator: torch.Ge
         return score.flatten(1).topk(max(1, round(config.gamma * samples)), 1, sorted=False).indices
 
 
-def _rescales(pyramid: Pyramid) -> bool:
+def rescales(adaptation: AdaptationConfig, log_step_sizes: Parameters) -> bool:
     """Whether step sizes were learned for moves on the pruned context, to which those on the full one are rescaled."""
-    config = pyramid.adaptation
-    return SHARED not in pyramid.log_step_sizes and config.score not in ("full", "random") and config.gamma < 1
+    return SHARED not in log_step_sizes and adaptation.score not in ("full", "random") and adaptation.gamma < 1
 
 
 def _rescaling_factor(

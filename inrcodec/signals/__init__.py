@@ -14,6 +14,7 @@ from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_frames import FRAME_EXTENSIONS
 
 MODALITIES = ("image", "video", "audio", "climate")
+AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
 
 __all__ = [
     "MODALITIES",
@@ -70,7 +71,19 @@ def write(signals: Sequence[Signal], path: Path) -> None:
     Raises: SignalError if the format cannot hold them.
     """
     module = _module(signals[0].modality)
+    for signal in signals:
+        if len(signal.axes) != AXES[signal.modality]:
+            raise SignalError(f"{path}: a signal of {len(signal.axes)} axes is no {signal.modality}")
     write_whole(path, lambda temporary: module.write(list(signals), temporary))
+
+
+def check_writable(modality: str, path: Path) -> None:
+    """Raises: SignalError if the modality is not written in the format that the path's extension names."""
+    module = _module(modality)
+    if path.suffix.lower() not in module.WRITABLE:
+        raise SignalError(
+            f"{path}: {modality} cannot be written as {path.suffix!r}; use one of {' '.join(module.WRITABLE)}"
+        )
 
 
 def stored_step(signal: Signal) -> float:
@@ -88,7 +101,7 @@ def read_back(signal: Signal) -> np.ndarray:
 def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
     """Let `write_to` make a file under a temporary name beside `path`, then move it there in one step.
 
-    Whatever interrupts it, no temporary file stays and what was at `path` before is unharmed.
+    If it fails or is interrupted from the keyboard, no temporary file stays; what was at `path` before is unharmed.
     Raises: SignalError if the folder cannot be written to.
     """
     path = path.resolve()  # a link is followed, not replaced

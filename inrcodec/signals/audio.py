@@ -41,6 +41,7 @@ _FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
     ".rf64": ("RF64", (*_ALL, "PCM_U8")),
 }
 EXTENSIONS = frozenset(_FORMATS)
+WRITABLE = tuple(_FORMATS)
 
 _BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _CLASSIC_LIMIT = (1 << 32) - (1 << 16)
@@ -135,6 +136,26 @@ def write(signals: list[Signal], path: Path) -> None:
             f"{path}: cannot write {channels} channels at {rate} samples per second as {suffix} "
             f"({_reason(error)}); try .wav"
         ) from error
+
+
+def stored_step(signal: Signal) -> float:
+    """How far apart the samples are that a file of the default format holds; 0 for floats."""
+    subtype = _subtype(signal)
+    return 0.0 if subtype in ("FLOAT", "DOUBLE") else 2.0 ** (1 - 8 * _BYTES[subtype])
+
+
+def read_back(signal: Signal) -> np.ndarray:
+    """The samples of such a file when it is read."""
+    subtype = _subtype(signal)
+    if subtype in ("FLOAT", "DOUBLE"):
+        return signal.values
+    levels = [_quantized(block, subtype) for block in _blocks(signal.values)]
+    return (np.concatenate(levels).T[..., np.newaxis] * 2.0**-31).astype(np.float32)
+
+
+def _subtype(signal: Signal) -> str:
+    wanted = str(signal.attributes.get("subtype", DEFAULT_SUBTYPE))
+    return _nearest(wanted, _FORMATS[DEFAULT_EXTENSION][1])
 
 
 def _samples(file: "SoundFile") -> np.ndarray:

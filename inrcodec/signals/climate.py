@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 MODALITY = "climate"
 GRIB_EXTENSIONS = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
-EXTENSIONS = (".nc", ".nc4", ".cdf", ".netcdf", *GRIB_EXTENSIONS)
+LARGEST = 1e150
+"""Beyond it, and for differences below its reciprocal, squares are no numbers of 64 bits."""
+
+WRITABLE = (".nc", ".nc4", ".cdf", ".netcdf")
+EXTENSIONS = (*WRITABLE, *GRIB_EXTENSIONS)
 DEFAULT_EXTENSION = ".nc"
 
 
@@ -91,12 +95,17 @@ def _signal(path: Path, variable: "Variable", grid: "Grid") -> Signal:
     )
     raw = np.ascontiguousarray(stored).reshape(-1, *stored.shape[-2:])
     values, missing = unpack(raw, packing_of(label, variable.data.dtype, variable.attributes))
+    values = _narrowed(label, values, missing)
     infinite = np.count_nonzero(~np.isfinite(values) & ~missing)
     if infinite:
         raise SignalError(f"{label} has {infinite} infinite values; mark them as missing (_FillValue) first")
     low, high = (0.0, 1.0) if missing.all() else (float(f(values[~missing])) for f in (np.min, np.max))
     if not low < high:
         high = low + max(1.0, abs(low)) * 1e-6
+    if not (max(abs(low), abs(high)) < LARGEST and high - low > 1 / LARGEST):
+        raise SignalError(
+            f"{label} has values from {low:g} to {high:g}; mark fillers as missing (_FillValue), or take another unit"
+        )
     attributes = {
         "dimensions": list(variable.dimensions),
         "shape": list(variable.data.shape),
@@ -114,6 +123,19 @@ def _signal(path: Path, variable: "Variable", grid: "Grid") -> Signal:
         missing=missing if missing.any() else None,
         attributes=attributes,
     )
+
+
+def _narrowed(label: str, values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Integers of 64 bits as ones of 32."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8:
+        return values
+    shown = np.where(missing, 0, values)
+    limits = np.iinfo(np.int32)
+    if shown.size and not (limits.min <= shown.min() and shown.max() <= limits.max):
+        raise SignalError(
+            f"{label} has integers from {shown.min()} to {shown.max()}, beyond 32 bits; store it as double first"
+        )
+    return shown.astype(np.int32)
 
 
 def filled(values: np.ndarray, missing: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ DEFAULT_EXTENSION = ".mp4"
 # Other demuxers stay shut: playlists would open further files, and text files decode as terminal art.
 _DEMUXERS = "mov,matroska,avi,gif,mpeg,mpegts,flv,ogg,asf,yuv4mpegpipe"
 _READ_ONLY = {".gif", ".m4v", ".3gp", ".mpg", ".mpeg", ".ts", ".flv", ".ogv", ".wmv", ".y4m"}
+WRITABLE = tuple(CODINGS)
 EXTENSIONS: frozenset[str] = frozenset(CODINGS) | frozenset(_READ_ONLY)
 
 
