@@ -9,6 +9,7 @@ and used again by other experiments.
 import argparse
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,8 @@ def main() -> None:
     chosen = chosen.changed(seed=arguments.seed)
     if arguments.outer_steps is not None:
         chosen = chosen.changed(outer_steps=arguments.outer_steps)
+    if arguments.inner_step_size is not None:
+        chosen = chosen.changed(inner_step_size=arguments.inner_step_size)
     if arguments.experiment in PROBLEMS:
         name, record, result = of_problem(arguments, chosen)
     else:
@@ -139,16 +142,19 @@ def parse() -> argparse.Namespace:
         "--lpips-backbone", type=Path, help="weights of torchvision's AlexNet as safetensors, for LPIPS in methods"
     )
     parser.add_argument("--outer-steps", type=int, help="length of every training [default: the scale's]")
+    parser.add_argument("--inner-step-size", type=float, help="of every training [default: the scale's]")
     parser.add_argument("--seed", type=int, default=0, help="of everything random in trainings [default: 0]")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
     arguments = parser.parse_args()
     if arguments.outer_steps is not None and arguments.outer_steps < 1:
         parser.error(f"--outer-steps is {arguments.outer_steps}, give 1 or more")
+    if arguments.inner_step_size is not None and not 0 < arguments.inner_step_size < math.inf:
+        parser.error(f"--inner-step-size is {arguments.inner_step_size}, give a positive number")
     if arguments.seed < 0:
         parser.error(f"--seed is {arguments.seed}, give 0 or more")
     used = {"others": ("domains",), "lpips_backbone": ("methods",)}
-    used |= dict.fromkeys(("modality", "field", "data", "validation"), tuple(EXPERIMENTS))
+    used |= dict.fromkeys(("modality", "field", "data", "validation", "inner_step_size"), tuple(EXPERIMENTS))
     for name, places in used.items():
         if getattr(arguments, name) and arguments.experiment not in places:
             parser.error(f"--{name.replace('_', '-')} means nothing for {arguments.experiment}")

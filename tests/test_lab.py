@@ -650,6 +650,8 @@ def test_the_command_writes_a_table_and_json(tmp_path):
     assert failed.stderr.splitlines()[-1].startswith("error: give folders")
     for options, message in (
         (["norms", "--outer-steps", "0"], "give 1 or more"),
+        (["norms", "--seed", "-1"], "give 0 or more"),
+        (["norms", "--inner-step-size", "nan"], "give a positive number"),
         (["many_shot", "--field", "ffn"], "--field means nothing"),
     ):
         refused = subprocess.run([*command[:2], *options], capture_output=True, text=True)
