@@ -695,3 +695,10 @@ def test_resolutions_and_rates() -> None:
         with pytest.raises(UsageError):
             parse_frame_rate(text)
     assert np.isfinite(float(parse_frame_rate("60") or 0))
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(run: Run, folder: Path) -> None:
+    name = "a" * 251 + ".inr"
+    code, _, err = run("encode", photo(folder / "a.png"), "-o", name, "--init", "tiny-image", *FAST)
+    assert code == 0, err
+    assert [path.name for path in folder.iterdir() if path.suffix == ".inr"] == [name]

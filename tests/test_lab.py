@@ -224,6 +224,15 @@ def test_a_bootstrap_target_is_plain_descent_from_where_training_ends(laboratory
     assert (reached, aimed) == pytest.approx((expected[3], expected[5]), abs=1e-3)
 
 
+def test_points_are_drawn_in_proportion_to_their_scores():
+    scores = torch.tensor([0.0, 1.0, 2.0, 5.0]).expand(2, -1)
+    counts = torch.zeros(4)
+    for step in range(400):
+        chosen = searching.drawn_by_score(lambda points: scores.gather(1, points), 2, (4,), 1, step)
+        counts += chosen.flatten().bincount(minlength=4)
+    assert (counts / counts.sum()).tolist() == pytest.approx([0, 1 / 8, 2 / 8, 5 / 8], abs=0.06)
+
+
 def test_a_search_takes_the_largest_patches_that_there_are(laboratory, monkeypatch, tmp_path):
     def held_out(size):
         Image.new("RGB", (size, size)).save(tmp_path / "one.png")

@@ -36,6 +36,7 @@ def search(laboratory: Laboratory) -> Result:
     learned = laboratory.learn("GradNCP", laboratory.setting.training)
     choices: dict[str, Choice] = {"all points scored": exact}
     choices |= {f"coarse to fine, breadth {breadth:g}": partial(found, breadth) for breadth in BREADTHS}
+    choices["drawn by score"] = drawn_by_score
     choices["random"] = drawn
     steps = learned.training.adaptation.steps
     whole = means(laboratory.curve(learned, range(steps + 1), rescaling="none", held_out=signals))
@@ -76,6 +77,14 @@ def found(breadth: float, scores: PointScores, batch: int, shape: tuple[int, ...
 def drawn(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
     generator = torch.Generator().manual_seed(step)
     return torch.rand((batch, math.prod(shape)), generator=generator).topk(keep, dim=1).indices
+
+
+def drawn_by_score(scores: PointScores, batch: int, shape: tuple[int, ...], keep: int, step: int) -> Tensor:
+    """Without replacement, with chances in proportion to the scores (Efraimidis & Spirakis 2006)."""
+    points = torch.arange(math.prod(shape)).expand(batch, -1)
+    generator = torch.Generator().manual_seed(step)
+    waiting = torch.empty((batch, math.prod(shape))).exponential_(generator=generator)
+    return (scores(points) / waiting).topk(keep, dim=1).indices
 
 
 def _adapted(

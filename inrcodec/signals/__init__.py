@@ -108,7 +108,7 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
     if path.exists() and not path.is_file():
         raise SignalError(f"cannot write {path}: it is there and no file; give another name, or - for standard output")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".inrcodec-", suffix=path.suffix)
     except OSError as error:
         raise SignalError(f"cannot write {path}: {error.strerror}") from error
     os.close(handle)
