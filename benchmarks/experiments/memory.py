@@ -38,7 +38,7 @@ class _Living(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         given = {id(storage) for storage in _storages((args, kwargs))}
         for storage in _storages(found):
-            if id(storage) not in given | self._known:
+            if id(storage) not in given and id(storage) not in self._known:
                 self._add(storage)
         return found
 
