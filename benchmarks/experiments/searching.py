@@ -113,12 +113,12 @@ def _adapted(
                 psnr[step].append(decibels(signal_losses(model, theta, context)))
             chosen = choice(scores, batch, shape, keep, step)
             scored.append(sum(asked) / points)
-            best = exact(scores, batch, shape, keep, step)
-            agreed += [int(torch.isin(*pair).sum()) / keep for pair in zip(chosen, best, strict=True)]
+            usual = round(learned.training.adaptation.gamma * points)
+            best = exact(scores, batch, shape, max(keep, usual), step)
+            agreed += [int(torch.isin(*pair).sum()) / keep for pair in zip(chosen, best[:, :keep], strict=True)]
             slopes, _ = gradients(model, theta, context.select(chosen.to(laboratory.device)))
             if rescaled:
-                usual = exact(scores, batch, shape, round(learned.training.adaptation.gamma * points), step)
-                steered, _ = gradients(model, theta, context.select(usual.to(laboratory.device)))
+                steered, _ = gradients(model, theta, context.select(best[:, :usual].to(laboratory.device)))
                 factor = gradient_norm(steered.values()) / gradient_norm(slopes.values()).clamp_min(1e-12)
                 slopes = {name: slope * per_signal(factor, slope) for name, slope in slopes.items()}
             theta = descend(theta, slopes, learned.log_step_sizes, step)
