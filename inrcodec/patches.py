@@ -107,9 +107,10 @@ class _Coverage:
     def __getitem__(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of a patch (indices int64 [m], positions float64 [m], weights float64 [m]); the weights of all patches sum to
         one at every index."""
+        start = self._patches.starts[patch]
         if self._slices:
-            return np.array([patch]), np.array([float(patch)]), np.ones(1)
-        inside, unwrapped, weights = self._covered(self._patches.starts[patch])
+            return np.array([start]), np.array([float(start)]), np.ones(1)
+        inside, unwrapped, weights = self._covered(start)
         return inside, unwrapped, weights / self._total[inside]
 
     def _covered(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

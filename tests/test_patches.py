@@ -568,3 +568,10 @@ def test_a_patch_covers_all_samples_within_its_edges() -> None:
             edge = np.flatnonzero((local == patches.points).any(1))  # belongs to both patches
             found = set(samples.indices[0].tolist())
             assert set(inside.tolist()) <= found <= set(inside.tolist()) | set(edge.tolist())
+
+
+def test_a_slice_that_was_drawn_covers_itself() -> None:
+    axes = (axis_of("slice", 50), axis_of("cell", 8))
+    patches = Patches.random(axes, PatchConfig((8,), (0,)), np.random.default_rng(3))
+    (samples,) = patches.resampled(axes)
+    assert samples.indices[0].tolist() == list(patches.axes[0].starts) != [0]
