@@ -1,7 +1,7 @@
 """From the bytes of an `.inr` file back to signals, at any resolution."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,7 +16,7 @@ from inrcodec.device import pick_device
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.initializations import find_initialization
 from inrcodec.meta.initialization import ContextPrior, Initialization
-from inrcodec.patches import Patches, patch_layout
+from inrcodec.patches import Patches, RenderedPatch, patch_layout
 from inrcodec.signals.signal import Axis, Signal
 
 
@@ -124,14 +124,15 @@ def decode_stream(
     axes = resolution.apply(header.axes)
     finer = tuple(oversampled(axis, target) for axis, target in zip(header.axes, axes, strict=True))
     patches = Patches.cover(header.axes, initialization.patches)
-    values = np.zeros([*(axis.size for axis in finer), header.channels], np.float32)
-    samples = patches.resampled(finer)
-    for done in kind.render(stream, initialization, patches, samples, pick_device(device), values):
-        if on_progress is not None:
-            on_progress(done / len(patches))
-    for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
-        values = decimate(values, dimension, fine.size // target.size, fine.kind)
-    native = native_values(values, header.value_range, np.dtype(header.dtype))
+    native = np.empty([*(axis.size for axis in axes), header.channels], header.dtype)
+    begin = 0
+    rendered = kind.render(stream, initialization, patches, patches.resampled(finer), pick_device(device))
+    rendered = _reporting(rendered, len(patches), on_progress)
+    for rows in patches.joined(rendered, finer, header.channels, _rows_together(finer[0], axes[0])):
+        for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
+            rows = decimate(rows, dimension, fine.size // target.size, fine.kind)
+        native[begin : begin + len(rows)] = native_values(rows, header.value_range, native.dtype)
+        begin += len(rows)
     if stream.residual is not None and header.max_error is not None and _same_grid(axes, header.axes):
         native = apply_section(native, stream.residual, header.max_error)
     return Signal(
@@ -146,6 +147,15 @@ def decode_stream(
     )
 
 
+def _reporting(
+    rendered: Iterator[RenderedPatch], count: int, on_progress: Callable[[float], None] | None
+) -> Iterator[RenderedPatch]:
+    for done, patch in enumerate(rendered, 1):
+        yield patch
+        if on_progress is not None:
+            on_progress(done / count)
+
+
 def oversampled(axis: Axis, target: Axis) -> Axis:
     """The grid to evaluate for `target`: where that is coarser than the signal, a multiple that is not.
 
@@ -156,6 +166,12 @@ def oversampled(axis: Axis, target: Axis) -> Axis:
     if factor == 1 or axis.kind in ("node", "periodic", "slice") or (axis.rate is not None and axis.rate < 1000):
         return target
     return target.resampled(target.size * factor)
+
+
+def _rows_together(fine: Axis, target: Axis) -> int:
+    """Samples of an oversampled axis without which none of `target` can be made."""
+    factor = fine.size // target.size
+    return fine.size if factor > 1 and fine.kind == "start" else factor
 
 
 def decimate(values: np.ndarray, dimension: int, factor: int, kind: str) -> np.ndarray:

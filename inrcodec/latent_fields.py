@@ -25,11 +25,11 @@ from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.latent_gradients import rescales
 from inrcodec.meta.latent_objective import step_of_trade_off
 from inrcodec.meta.pyramid_adaptation import best_variant
-from inrcodec.models import LatentClip
+from inrcodec.models import LatentClip, LatentField
 from inrcodec.models.clip import MAX_PICTURES
 from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_layout
+from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout
 from inrcodec.signals.signal import Signal
 
 STEPS = {"fast": 2, "default": 10, "high": 50}
@@ -38,6 +38,10 @@ CLIP_STEPS = {"fast": 0, "default": 2, "high": 10}
 
 CHUNK_POINTS = 1 << 18
 """Samples of a chunk, about, where patches are smaller."""
+
+MAX_LATENTS, MAX_CLIP_LATENTS, MAX_CHUNK_LATENTS = 1 << 24, 1 << 26, 1 << 21
+"""Latents of a patch, of a clip, whose pictures come one stage after the other, and of a chunk of several patches that
+a decoder accepts: a small file must not make it allocate without bound. The entropy model takes 100 bytes for each."""
 
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
@@ -85,7 +89,7 @@ class AdaptedLatents:
         grid = Grid(self.patches.shape, self.patches.closed)
         coder = coder_of(self.initialization, grid, quantization.step, quantization.variant, self.device)
         adaptation = Adaptation(quantization.trade_off, self.steps, self.rescaling)
-        per_chunk = max(1, CHUNK_POINTS // self.patches.points)
+        per_chunk = max(1, min(CHUNK_POINTS // self.patches.points, MAX_CHUNK_LATENTS // coder.size))
         chunks = []
         for start in range(0, len(self.patches), per_chunk):
             end = min(start + per_chunk, len(self.patches))
@@ -135,8 +139,8 @@ def adapt_signal(
 ) -> AdaptedLatents:
     """Cut a signal into the patches of latent pyramids.
 
-    Raises: UsageError if the signal has several channels, but not as many as the field, or for a rescaling that the
-    initialization has no use for.
+    Raises: UsageError if the signal has several channels, but not as many as the field, for a rescaling that the
+    initialization has no use for, or if its patches are too large.
     """
     check_channels(signal, initialization.model.out_features)
     if options.rescaling != "exact" and not rescales(initialization.adaptation, initialization.log_step_sizes):
@@ -145,6 +149,14 @@ def adapt_signal(
             "learned on a pruned context: leave it out"
         )
     patches = Patches.cover(signal.axes, initialization.patches)
+    field, _ = latent_parts(initialization)
+    grid = Grid(patches.shape, patches.closed)
+    size = max(coder_of(initialization, grid, MIN_STEP, variant, device).size for variant in range(field.variants))
+    if size > _most_latents(field):
+        raise UsageError(
+            f"a patch of {' x '.join(map(str, patches.shape))} samples has {size} latents, more than "
+            f"{_most_latents(field)}: use an initialization of smaller patches"
+        )
     steps = adaptation_steps(options, initialization)
     return AdaptedLatents(signal, initialization, patches, steps, device, on_progress, options.rescaling)
 
@@ -174,11 +186,17 @@ def check_header(header: StreamHeader, initialization: Initialization) -> None:
     if isinstance(field, LatentClip) and shape[0] > MAX_PICTURES:
         raise CorruptFile(f"the signal {header.name!r} has clips of {shape[0]} pictures, more than {MAX_PICTURES}")
     size = coder_of(initialization, Grid(shape, (False,) * len(shape)), step, variant, torch.device("cpu")).size
-    if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
+    together = min(patches, header.patches_per_chunk)
+    if size > _most_latents(field) or (together > 1 and together * size > MAX_CHUNK_LATENTS):
         raise CorruptFile(
-            f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} latents, "
-            f"more than {MAX_CHUNK_SIZE} in all"
+            f"a chunk of the signal {header.name!r} has {together} patches of {size} latents: a patch may have "
+            f"{_most_latents(field)}, several in a chunk {MAX_CHUNK_LATENTS} in all"
         )
+
+
+def _most_latents(field: LatentField) -> int:
+    """Of a patch."""
+    return MAX_CLIP_LATENTS if isinstance(field, LatentClip) else MAX_LATENTS
 
 
 def render(
@@ -187,24 +205,16 @@ def render(
     patches: Patches,
     samples: Iterator[PatchSamples],
     device: torch.device,
-    onto: np.ndarray,
-) -> Iterator[int]:
-    """Decode a stream and add the fields' values in [0, 1] to `onto` [*grid, C], where every patch asks for `samples`.
-
-    Yields the number of patches done.
-    """
+) -> Iterator[RenderedPatch]:
+    """Decode a stream: the fields' values in [0, 1] where every patch asks for `samples`."""
     coder = _coder(stream, initialization, patches, device)
-    done = 0
     for integers in read_symbols(stream, initialization, patches):
         symbols = [torch.from_numpy(level).float() for level in integers]
         for patch in range(len(symbols[0])):
             asked = next(samples)
             with torch.no_grad():
                 values = coder.values_at([level[patch : patch + 1].to(device) for level in symbols], asked.local)
-            shown = values[0].flatten(1).T.cpu().numpy()
-            asked.accumulate(signal_channels(shown, onto.shape[-1]), onto)
-            done += 1
-            yield done
+            yield asked, signal_channels(values[0].flatten(1).T.cpu().numpy(), stream.header.channels)
 
 
 def read_symbols(stream: Stream, initialization: Initialization, patches: Patches) -> Iterator[list[np.ndarray]]:

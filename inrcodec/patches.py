@@ -5,8 +5,9 @@ in samples, so one initialization serves signals of all sizes. Neighbouring patc
 reconstruction is a weighted mean whose weights ramp from one patch to the next and sum to one.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,9 @@ from inrcodec.signals.signal import Axis, Signal
 
 MAX_CHUNK_SIZE = 1 << 26
 """Samples and parameters of a chunk that a decoder accepts: a small file must not make it allocate without bound."""
+
+BLOCK_VALUES = 1 << 20
+"""Points of a patch that are weighted at once, about: they take float64."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,31 @@ class Patches:
                 weights=tuple(part[2] for part in parts),
             )
 
+    def joined(
+        self, rendered: Iterable["RenderedPatch"], grid: tuple[Axis, ...], channels: int, unit: int = 1
+    ) -> Iterator[np.ndarray]:
+        """The patches' weighted sum over `grid`, [rows, *grid, C] float32: one part of the first axis after the other,
+        each as soon as no patch to come covers it, so that a long video is never whole in memory.
+
+        rendered: every patch in turn, as from `resampled(grid)`. unit: parts are multiples of it; the axis is one.
+        """
+        size = grid[0].size
+        along = self.axes[0].resampled(grid[0])
+        begins = [int(along[i][0].min(initial=size)) for i in range(1, len(self.axes[0].starts))]
+        finished = np.minimum.accumulate([size, *reversed(begins)])[::-1] // unit * unit
+        per_part = len(self) // len(finished)
+        begin, rows = 0, np.zeros((0, *(axis.size for axis in grid[1:]), channels), np.float32)
+        for number, (samples, values) in enumerate(rendered):
+            part, left = divmod(number + 1, per_part)
+            missing = max(samples.indices[0].max(initial=-1) + 1, 0 if left else finished[part - 1]) - begin - len(rows)
+            if missing > 0:
+                rows = np.concatenate((rows, np.zeros((missing, *rows.shape[1:]), np.float32)))
+            samples.accumulate(values, rows, begin)
+            if not left and finished[part - 1] > begin:
+                count = finished[part - 1] - begin
+                yield rows[:count]
+                begin, rows = begin + count, rows[count:].copy()
+
     def along(self, patch: int) -> Iterator[tuple[_AxisPatches, int]]:
         """Every axis's patches, and which of them this one is."""
         return zip(self.axes, self._index(patch), strict=True)
@@ -345,10 +374,20 @@ class PatchSamples:
             if axis.axis.kind != "slice"
         ]
 
-    def accumulate(self, values: np.ndarray, onto: np.ndarray) -> None:
-        """Add the patch's weighted `values` [points, C] to `onto` [*shape, C]."""
+    def accumulate(self, values: np.ndarray, onto: np.ndarray, begin: int = 0) -> None:
+        """Add the patch's weighted `values` [points, C] to `onto` [*shape, C], the part of the grid from index `begin`
+        of its first axis on."""
+        first, *others = self.indices
+        own, *weights = self.weights
         shape = [len(index) for index in self.indices]
-        weighted = values.reshape(*shape, onto.shape[-1])
-        for axis, weights in enumerate(self.weights):
-            weighted = weighted * weights.reshape([-1 if i == axis else 1 for i in range(len(shape) + 1)])
-        onto[np.ix_(*self.indices)] += weighted
+        each = values.reshape(*shape, onto.shape[-1])
+        share = functools.reduce(np.multiply.outer, weights, np.ones(()))[..., None]
+        rows = max(1, BLOCK_VALUES // max(1, math.prod(shape[1:])))
+        for start in range(0, shape[0], rows):
+            part = slice(start, start + rows)
+            along = own[part].reshape(-1, *(1 for _ in shape))
+            onto[np.ix_(first[part] - begin, *others)] += each[part] * along * share
+
+
+RenderedPatch = tuple[PatchSamples, np.ndarray]
+"""A patch and its field's values there, [points, C]."""

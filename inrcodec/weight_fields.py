@@ -18,7 +18,7 @@ from inrcodec.meta.data import PatchContexts, patch_contexts, signal_channels
 from inrcodec.meta.initialization import Initialization
 from inrcodec.models import Parameters
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, patch_layout
+from inrcodec.patches import MAX_CHUNK_SIZE, Patches, PatchSamples, RenderedPatch, patch_layout
 from inrcodec.signals.signal import Signal
 
 STEPS = {"fast": 16, "default": 64, "high": 256}
@@ -167,16 +167,11 @@ def render(
     patches: Patches,
     samples: Iterator[PatchSamples],
     device: torch.device,
-    onto: np.ndarray,
-) -> Iterator[int]:
-    """Decode a stream and add the fields' values in [0, 1] to `onto` [*grid, C], where every patch asks for `samples`.
-
-    Yields the number of patches done, chunk by chunk.
-    """
-    done = 0
+) -> Iterator[RenderedPatch]:
+    """Decode a stream: the fields' values in [0, 1] where every patch asks for `samples`."""
     for deltas in _chunks(stream, initialization, len(patches)):
-        done += _render(deltas, samples, initialization, device, onto)
-        yield done
+        for asked, values in _rendered(deltas, samples, initialization, device):
+            yield asked, signal_channels(values, stream.header.channels)
 
 
 def _chunks(stream: Stream, initialization: Initialization, patches: int) -> Iterator[PatchDeltas]:
@@ -187,14 +182,10 @@ def _chunks(stream: Stream, initialization: Initialization, patches: int) -> Ite
         yield unpack_chunk(chunk, count, quantizer, initialization)
 
 
-def _render(
-    patches: PatchDeltas,
-    samples: Iterator[PatchSamples],
-    initialization: Initialization,
-    device: torch.device,
-    onto: np.ndarray,
-) -> int:
-    """Evaluate the fields of a chunk where the grid asks for them; returns how many there were."""
+def _rendered(
+    patches: PatchDeltas, samples: Iterator[PatchSamples], initialization: Initialization, device: torch.device
+) -> Iterator[RenderedPatch]:
+    """The fields of a chunk where the grid asks for them; small ones are evaluated together."""
     count = len(patches.deltas)
     start = 0
     while start < count:
@@ -203,10 +194,8 @@ def _render(
             asked.append(next(samples))
         part = slice(start, start + len(asked))
         fields = PatchDeltas(patches.normalization[part], patches.deltas[part])
-        for patch, values in zip(asked, _evaluate(fields, asked, initialization, device), strict=True):
-            patch.accumulate(signal_channels(values, onto.shape[-1]), onto)
+        yield from zip(asked, _evaluate(fields, asked, initialization, device), strict=True)
         start = part.stop
-    return count
 
 
 def _evaluate(

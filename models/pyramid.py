@@ -245,8 +245,8 @@ def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[boo
         fraction = fraction.reshape(-1, *[1] * (maps.dim() - axis - 3))
         result: Tensor | None = None
         for tap in range(-1, 3):
-            part = _taken(maps, axis, whole + tap, closed[axis]) * _cubic(fraction - tap)
-            result = part if result is None else result + part
+            part = _taken(maps, axis, whole + tap, closed[axis]).mul_(_cubic(fraction - tap))
+            result = part if result is None else result.add_(part)
         assert result is not None
         maps = result
     return maps

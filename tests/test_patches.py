@@ -58,6 +58,36 @@ def test_weights_sum_to_one_everywhere(grid: tuple[tuple[Axis, ...], PatchConfig
     np.testing.assert_allclose(total, 1, rtol=1e-12)
 
 
+@settings(deadline=None, max_examples=200)
+@given(axes_and_configs(), st.data())
+def test_parts_are_those_of_the_whole(grid: tuple[tuple[Axis, ...], PatchConfig], data: st.DataObject) -> None:
+    """Rows that come as soon as they are finished, in units, are those of a sum over the whole grid."""
+    axes, config = grid
+    unit = data.draw(st.integers(1, 3)) if axes[0].kind != "slice" else 1
+    sizes = [unit * data.draw(st.integers(1, 20)), *(data.draw(st.integers(1, 60)) for _ in axes[1:])]
+    targets = tuple(map(target_of, axes, sizes))
+    patches = Patches.cover(axes, config)
+    random = np.random.default_rng(0)
+    rendered = [
+        (samples, random.random((math.prod(map(len, samples.indices)), 2)).astype(np.float32))
+        for samples in patches.resampled(targets)
+    ]
+    whole = np.zeros([axis.size for axis in targets] + [2])
+    for samples, values in rendered:
+        samples.accumulate(values, whole)
+    parts = list(patches.joined(rendered, targets, 2, unit))
+    assert all(len(part) and len(part) % unit == 0 for part in parts)
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5)
+
+
+def test_a_long_signal_is_never_whole_in_memory() -> None:
+    axes = Axis(1000), Axis(10)
+    patches = Patches.cover(axes, PatchConfig((20, 10), (4, 0)))
+    rendered = ((samples, np.ones((len(samples.coordinates), 1))) for samples in patches.resampled(axes))
+    parts = [len(part) for part in patches.joined(rendered, axes, 1)]
+    assert sum(parts) == 1000 and max(parts) <= 21
+
+
 @settings(deadline=None, max_examples=100)
 @given(axes_and_configs())
 def test_patches_cover_every_sample_and_join_to_the_signal(

@@ -365,6 +365,26 @@ def test_a_header_that_asks_for_too_much_memory(coded: Stream, pictures: Initial
         decode_stream(replace(coded, header=header), vast)
 
 
+def test_several_patches_in_a_chunk_are_few_latents(
+    coded: Stream, pictures: Initialization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent_fields, "MAX_CHUNK_LATENTS", 3 * 1000)
+    with pytest.raises(CorruptFile, match="several"):
+        decode_stream(coded, pictures)
+    picture = tiny_image(7, 60, 70)
+    data, said = encode([picture], [pictures], QUICK)
+    assert read_container(data).streams[0].header.patches_per_chunk == 1
+    assert metrics.psnr(said[0], decode(data, initializations=[pictures])[0]) > 60
+
+
+def test_an_initialization_of_patches_that_no_decoder_takes(
+    pictures: Initialization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent_fields, "MAX_LATENTS", 1000)
+    with pytest.raises(UsageError, match="smaller patches"):
+        encode([tiny_image(7, 60, 70)], [pictures], QUICK)
+
+
 def test_chunks_that_do_not_fit(pictures: Initialization, coded: Stream) -> None:
     (chunk,) = coded.chunks
     for chunks in ((), (chunk, chunk)):
