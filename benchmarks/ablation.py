@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from inrcodec.meta.latent_objective import Task, objective
 from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
 from inrcodec.meta.presets import LATENT_CROPS, Preset, preset
 from inrcodec.meta.pyramid_adaptation import first_state, next_state
-from inrcodec.meta.run import TrainingData, TrainingProgress, checkpoint_of, load_data, meta_train
+from inrcodec.meta.run import TrainingData, TrainingProgress, checkpoint_of, load_data, meta_train, trainer_of
 from inrcodec.models.latent import Grid, LatentField
 
 MARKS = (0, 1, 2, 8, 16, 32, 100)
@@ -63,7 +62,7 @@ class HeldOut:
 class Compared:
     """What a row of the table is about.
 
-    rescaling: at test time. memory: peak of the training in MiB, where all of it ran here.
+    rescaling: at test time. memory: peak of an outer step in MiB.
     """
 
     initialization: Initialization
@@ -134,8 +133,7 @@ def trained(
         def show(done: TrainingProgress, variant: str = variant) -> None:
             progress.update(variant, done.step, done.steps, f"{done.psnr:.2f} dB")
 
-        train = partial(
-            meta_train,
+        initialization = meta_train(
             start.modality,
             settings,
             data,
@@ -146,14 +144,22 @@ def trained(
             device=device,
             on_progress=show,
         )
-        memory = peak_memory(train, device)
-        initialization = Initialization.load(target)
         if variant == "first order":
             initialization = replace(initialization, log_step_sizes=schedule)
-        results[variant] = Compared(initialization, memory=None if resume else memory)
+        results[variant] = Compared(initialization, memory=step_memory(start, settings, data, device))
         if variant == "pruning":
             results["pruning, not rescaled"] = Compared(initialization, "none")
     return results
+
+
+def step_memory(start: Initialization, settings: Preset, data: TrainingData, device: torch.device) -> float:
+    """MiB that an outer step takes."""
+    trainer = trainer_of(start.modality, settings, start, device)
+    channels = settings.model.out_features
+    sampler = PatchSampler(data.training, settings.training_patches, channels, settings.training.seed)
+    batch = sampler.batch(0, settings.training.batch).context(device)
+    trainer.train_step(batch)  # the first one makes Adam's moments
+    return peak_memory(lambda: trainer.train_step(batch), device)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import report
+import torch
 from experiments import amortized, classification, comparisons, gradients, searching, views
 from experiments.laboratory import Laboratory
 from experiments.perception import lpips_distance
@@ -63,19 +64,18 @@ def main() -> None:
     arguments = parse()
     output = report.output_folder(arguments.output)
     chosen = setting(arguments.modality or "image", arguments.field or "siren", arguments.scale)
-    chosen = chosen.changed(seed=arguments.seed)
-    if arguments.outer_steps is not None:
-        chosen = chosen.changed(outer_steps=arguments.outer_steps)
-    if arguments.inner_step_size is not None:
-        chosen = chosen.changed(inner_step_size=arguments.inner_step_size)
+    changes = {name: getattr(arguments, name) for name in ("outer_steps", "inner_step_size", "seed")}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    chosen = chosen.changed(**changes)
+    device = pick_device(arguments.device)
     if arguments.experiment in PROBLEMS:
-        name, record, result = of_problem(arguments, chosen)
+        name, record, result = of_problem(arguments, chosen, device)
     else:
-        name, record, result = of_signals(arguments, chosen, output)
+        name, record, result = of_signals(arguments, chosen, device, output)
     result.show()
-    seed = f"_seed{arguments.seed}" if arguments.seed else ""
-    path = output / f"lab_{arguments.experiment}_{name}{seed}.json"
-    record |= {"experiment": arguments.experiment, "machine": report.machine()}
+    changed = "".join(f"_{name}={value:g}" for name, value in changes.items())
+    path = output / f"lab_{arguments.experiment}_{name}{changed}.json"
+    record |= {"experiment": arguments.experiment, "device": str(device), "machine": report.machine()}
     report.write_json(record | result.content(), path)
     result.draw(path.with_suffix(".png"))
 
@@ -84,13 +84,13 @@ Outcome = tuple[str, dict[str, Any], Result]
 """Name of the files, what the JSON says of the setting, and what was found."""
 
 
-def of_problem(arguments: argparse.Namespace, chosen: Setting) -> Outcome:
+def of_problem(arguments: argparse.Namespace, chosen: Setting, device: torch.device) -> Outcome:
     with ProgressLine(quiet=False, reports=True) as progress:
-        bench = Bench(chosen.training, arguments.scale, pick_device(arguments.device), progress)
-        return arguments.scale, {}, PROBLEMS[arguments.experiment](bench)
+        bench = Bench(chosen.training, arguments.scale, device, progress)
+        return arguments.scale, {"scale": arguments.scale}, PROBLEMS[arguments.experiment](bench)
 
 
-def of_signals(arguments: argparse.Namespace, chosen: Setting, output: Path) -> Outcome:
+def of_signals(arguments: argparse.Namespace, chosen: Setting, device: torch.device, output: Path) -> Outcome:
     folder = arguments.data or Path(next(iter(inrcodec.assets.__path__))) / "samples" / chosen.modality
     data = load_data(folder, chosen.modality, arguments.validation)
     for path, reason in data.unreadable.items():
@@ -102,7 +102,7 @@ def of_signals(arguments: argparse.Namespace, chosen: Setting, output: Path) -> 
         experiment = partial(experiment, lpips=lpips_distance(arguments.lpips_backbone))
     source = fingerprint([folder, *([arguments.validation] if arguments.validation else [])], chosen.modality)
     with ProgressLine(quiet=False, reports=True) as progress:
-        laboratory = Laboratory(chosen, data, source, output / "lab", pick_device(arguments.device), progress)
+        laboratory = Laboratory(chosen, data, source, output / "lab", device, progress)
         result = experiment(laboratory)
     record = {
         "data": str(folder),
@@ -113,14 +113,14 @@ def of_signals(arguments: argparse.Namespace, chosen: Setting, output: Path) -> 
 
 
 def fingerprint(folders: Sequence[Path], modality: str) -> str:
-    """A hash of the names, sizes and times of all files of a modality in some folders."""
+    """A hash of the names and contents of all files of a modality in some folders, wherever these are."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in find_files(folder, modality):
-            parts = sorted(path.iterdir()) if path.is_dir() else [path]
-            for part in parts:
-                status = part.stat()
-                digest.update(f"{part.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
+            for part in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
+                with part.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{part.relative_to(folder)} {content}\n".encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
@@ -143,7 +143,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--outer-steps", type=int, help="length of every training [default: the scale's]")
     parser.add_argument("--inner-step-size", type=float, help="of every training [default: the scale's]")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random in trainings [default: 0]")
+    parser.add_argument("--seed", type=int, help="of everything random in trainings [default: 0]")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder")
     arguments = parser.parse_args()
@@ -151,7 +151,7 @@ def parse() -> argparse.Namespace:
         parser.error(f"--outer-steps is {arguments.outer_steps}, give 1 or more")
     if arguments.inner_step_size is not None and not 0 < arguments.inner_step_size < math.inf:
         parser.error(f"--inner-step-size is {arguments.inner_step_size}, give a positive number")
-    if arguments.seed < 0:
+    if arguments.seed is not None and arguments.seed < 0:
         parser.error(f"--seed is {arguments.seed}, give 0 or more")
     used = {"others": ("domains",), "lpips_backbone": ("methods",)}
     used |= dict.fromkeys(("modality", "field", "data", "validation", "inner_step_size"), tuple(EXPERIMENTS))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,56 +13,33 @@ import pytest
 import torch
 from experiments import (
     amortized,
-    classification,
     comparisons,
     gradients,
     memory,
     perception,
-    pruned,
     searching,
-    views,
 )
 from experiments.laboratory import Laboratory, best_of, decibels, means
-from experiments.settings import Setting, setting
-from lab import EXPERIMENTS, PROBLEMS, fingerprint
+from experiments.settings import setting
+from lab import EXPERIMENTS, fingerprint
 from PIL import Image
+from tiny_lab import SAMPLES, TINY, tiny_data, tiny_laboratory
 
-import inrcodec.assets
 import inrcodec.signals
 from inrcodec.cli.console import ProgressLine
 from inrcodec.errors import Diverged, UsageError
 from inrcodec.meta.adaptation import AdaptationConfig, batch_parameters, signal_losses
-from inrcodec.meta.context import Context, gradient_norm_score
+from inrcodec.meta.context import Context
 from inrcodec.meta.run import load_data
-from inrcodec.meta.training import TrainingConfig
-from inrcodec.models import FourierFeatureNetwork, Siren
+from inrcodec.models import Siren
 from inrcodec.patches import PatchConfig
 
 ROOT = Path(__file__).parents[1]
-SAMPLES = Path(next(iter(inrcodec.assets.__path__))) / "samples"
-
-TINY = Setting(
-    modality="image",
-    field="siren",
-    scale="small",
-    model=Siren(2, 3, width=8, depth=3),
-    patches=PatchConfig((16, 16), (0, 0), normalize=False),
-    training=TrainingConfig(
-        adaptation=AdaptationConfig(steps=4, gamma=0.25),
-        bootstrap_steps=1,
-        bootstrap_weight=0.1,
-        outer_step_size=1e-3,
-        batch=2,
-        outer_steps=3,
-    ),
-    measured=(1, 4),
-    held_out=3,
-)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return load_data(SAMPLES / "image", "image")
+    return tiny_data()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def laboratory(data, folder):
-    return Laboratory(TINY, data, "samples", folder, torch.device("cpu"), ProgressLine(quiet=True))
+    return tiny_laboratory(data, folder)
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "domains"])
@@ -92,6 +70,11 @@ def test_experiments_agree_where_they_must(laboratory):
         narrow, wide = (found[f"gamma = {share}, coarse to fine, breadth {breadth}"] for breadth in (1, 4))
         assert narrow["scored, %"] < wide["scored, %"] < 100
         assert narrow["of the best points, %"] < wide["of the best points, %"]
+        rescaled = found[f"gamma = {share}, random, rescaled"]
+        assert rescaled["scored, %"] == 100
+        assert rescaled["of the best points, %"] < 30
+        assert rescaled["PSNR after 4 steps, dB"] != found[f"gamma = {share}, random"]["PSNR after 4 steps, dB"]
+        assert all(isinstance(row["±"], float) for row in (narrow, wide, rescaled))
     assert all(row["pruned / full"] > 1 for row in EXPERIMENTS["norms"](laboratory).rows.values())
     rescaled = EXPERIMENTS["rescaling"](laboratory).rows
     assert rescaled["full context, exact"] != rescaled["full context, not rescaled"]
@@ -146,6 +129,7 @@ def test_methods_are_what_they_are_named(laboratory):
         "Learnit, equal memory": ("second-order", 1, "full"),
         "Learnit, equal K": ("second-order", 4, "full"),
         "random pruning": ("second-order", 4, "random"),
+        "gradient-norm pruning": ("second-order", 4, "grad-norm"),
         "ECoP": ("second-order", 4, "error"),
         "GradNCP": ("second-order", 4, "grad-norm"),
     }
@@ -155,39 +139,45 @@ def test_methods_are_what_they_are_named(laboratory):
 
 
 def test_a_variant_that_diverges_has_a_row_that_says_so(laboratory, monkeypatch):
-    learn = laboratory.learn
+    history = laboratory.history
 
     def diverging(name, training):
         if training.method == "fomaml":
             raise Diverged("meta-training diverged at outer step 3")
         if training.method == "reptile":
             raise torch.OutOfMemoryError
-        return learn(name, training)
+        return history(name, training)
 
-    monkeypatch.setattr(laboratory, "learn", diverging)
+    monkeypatch.setattr(laboratory, "history", diverging)
     rows = EXPERIMENTS["methods"](laboratory).rows
-    assert rows["FOMAML"]["4 steps"] == "diverged"
-    assert rows["Reptile"]["4 steps"] == "out of memory"
+    assert rows["FOMAML"] == {"training": "diverged"}
+    assert rows["Reptile"] == {"training": "out of memory"}
     assert isinstance(rows["GradNCP"]["4 steps"], float)
     assert isinstance(rows["LITE"]["±"], float)
 
 
 def test_a_table_without_its_reference_or_without_any_curve_is_still_one(laboratory, monkeypatch):
-    learn = laboratory.learn
+    history = laboratory.history
 
     def diverging(name, training):
         if training.adaptation.gamma == 0.25:
             raise Diverged("meta-training diverged at outer step 3")
-        return learn(name, training)
+        return history(name, training)
 
-    monkeypatch.setattr(laboratory, "learn", diverging)
+    monkeypatch.setattr(laboratory, "history", diverging)
     rows = EXPERIMENTS["gamma"](laboratory).rows
-    assert rows["gamma = 0.25"]["4 steps"] == "diverged"
+    assert rows["gamma = 0.25"] == {"training": "diverged"}
     assert isinstance(rows["gamma = 0.5"]["4 steps"], float)
     assert not any("±" in row for row in rows.values())
     result = EXPERIMENTS["scores"](laboratory)
-    assert {row["4 steps"] for row in result.rows.values()} == {"diverged"}
+    assert {row["training"] for row in result.rows.values()} == {"diverged"}
     assert not result.panels
+    rows = EXPERIMENTS["clock"](laboratory).rows
+    assert rows["GradNCP"] == {"training": "diverged"}
+    assert isinstance(rows["Learnit, equal K"]["dB at the end"], float)
+    rows = comparisons.domains(laboratory, [SAMPLES / "image"]).rows
+    assert rows["GradNCP"] == {"training": "diverged"}
+    assert isinstance(rows["Learnit, equal K"]["held out"], float)
 
 
 def test_a_variant_that_was_kept_in_part_is_made_again(data, folder):
@@ -289,15 +279,19 @@ def test_a_trained_variant_is_kept_and_read_again(data, folder, monkeypatch):
             other.history("another", settings)
 
 
-def test_the_fingerprint_of_data_changes_with_its_files(tmp_path):
-    picture = (SAMPLES / "image" / "cat.webp").read_bytes()
-    (tmp_path / "a.webp").write_bytes(picture)
-    first = fingerprint([tmp_path], "image")
-    assert first == fingerprint([tmp_path], "image")
-    (tmp_path / "b.webp").write_bytes(picture)
-    second = fingerprint([tmp_path], "image")
-    (tmp_path / "b.webp").rename(tmp_path / "c.webp")
-    assert len({first, second, fingerprint([tmp_path], "image")}) == 3
+def test_the_fingerprint_of_data_is_that_of_its_names_and_contents(tmp_path):
+    data, moved = tmp_path / "data", tmp_path / "moved"
+    data.mkdir()
+    picture, other = ((SAMPLES / "image" / name).read_bytes() for name in ("cat.webp", "daisy.webp"))
+    found = []
+    for name, content in (("a.webp", picture), ("b.webp", picture), ("b.webp", other), ("b.webp", picture[:-1])):
+        (data / name).write_bytes(content)
+        found.append(fingerprint([data], "image"))
+    (data / "b.webp").rename(data / "c.webp")
+    found.append(fingerprint([data], "image"))
+    assert len(set(found)) == len(found)
+    shutil.copytree(data, moved)
+    assert fingerprint([moved], "image") == found[-1]
 
 
 def test_curves_are_those_of_plain_descent(laboratory):
@@ -379,6 +373,23 @@ def test_measuring_in_slices_changes_nothing(laboratory, monkeypatch):
         assert len(one[4]) == TINY.held_out
 
 
+@pytest.mark.parametrize("name", ["norms", "distribution"])
+def test_gradients_are_those_of_all_held_out_patches(name, laboratory, monkeypatch):
+    whole = EXPERIMENTS[name](laboratory).rows
+    monkeypatch.setattr("experiments.laboratory.POINTS_AT_ONCE", 1)
+    parts = EXPERIMENTS[name](laboratory).rows
+    assert len(parts) == len(whole)
+    for row, found in whole.items():
+        assert parts[row] == pytest.approx(found, rel=1e-3)
+
+
+def test_the_standard_error_is_that_of_a_mean():
+    differences = torch.randn((4000, 50), generator=torch.Generator().manual_seed(0))
+    found = [comparisons.standard_error(row) for row in differences]
+    assert sum(found) / len(found) == pytest.approx(float(differences.mean(1).std()), rel=0.05)
+    assert comparisons.standard_error(differences[0, :1]) is None
+
+
 def test_what_diverged_counts_as_an_error_of_one():
     assert decibels(torch.tensor([0.01, math.nan, math.inf, 1e9])).tolist() == pytest.approx([20, 0, 0, 0])
 
@@ -392,7 +403,9 @@ def test_interpolation_between_points_of_a_curve():
 def test_predicted_weights_make_a_field_and_learn(kind):
     torch.manual_seed(0)
     model = Siren(2, 3, width=16, depth=3)
-    network = kind(model, amortized.Size(16, 1, tokens=4, groups=8, rank=16, step_size=1e-3), (8, 8), seed=0)
+    network = kind(
+        model, amortized.Size(16, 1, heads=4, hidden=32, tokens=4, groups=8, rank=16, step_size=1e-3), (8, 8), seed=0
+    )
     values = torch.rand((2, 64, 3))
     theta = network(values)
     assert {name: tuple(value.shape[1:]) for name, value in theta.items()} == model.shapes()
@@ -411,222 +424,6 @@ def test_predicted_weights_make_a_field_and_learn(kind):
     predicted = [name for name, value in theta.items() if not torch.equal(value[0], value[1])]
     assert predicted
     assert all(torch.allclose(theta[name], swapped[name].flip(0), atol=1e-5) for name in theta)
-
-
-def test_a_camera_looks_at_the_object():
-    eye = torch.tensor([1.2, -1.6, 0.3])
-    origins, directions = views.camera_rays(eye, 5)
-    assert torch.allclose(origins, eye.expand(25, 3))
-    assert torch.allclose(directions[12], -eye / eye.norm(), atol=1e-6)
-    assert torch.allclose(directions.norm(dim=1), torch.ones(25))
-    up = directions[2] - directions[22]  # from the lowest row of the picture to the highest
-    assert up[2] > 0
-
-
-def test_the_nearest_ellipsoid_is_seen():
-    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    objects = (torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), torch.full((2, 3), 0.25), colors)
-    origins = torch.tensor([[2.0, 0.0, 0.0], [-2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 2.0, 0.0]])
-    directions = torch.tensor([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, -1.0, 0.0]])
-    seen = views.look(objects, origins, directions)
-    light = torch.tensor([0.48, 0.36, 0.8])
-    assert seen[0].tolist() == pytest.approx([0, 0.6 + 0.4 * float(light[0]), 0])
-    assert seen[1].tolist() == pytest.approx([0.6 - 0.4 * float(light[0]), 0, 0])
-    assert seen[2].tolist() == pytest.approx([0.6 + 0.4 * float(light[1]), 0, 0])
-    assert seen[3].tolist() == [1, 1, 1]
-
-
-RADIANCE = views.RadianceField(FourierFeatureNetwork(3, 4, width=8, depth=3, frequencies=4, scale=0.5), samples=5)
-
-
-def rays_and_parameters():
-    rays = views.views(0, 2, 4)
-    theta_0 = RADIANCE.network.initialize(torch.Generator().manual_seed(0))
-    return rays, batch_parameters(RADIANCE.network, theta_0, 2)
-
-
-def test_rendering_is_that_of_a_loop_over_samples():
-    rays, theta = rays_and_parameters()
-    found = RADIANCE.render(theta, rays)
-    places = RADIANCE.places(rays)
-    raw = RADIANCE.network.preactivation(theta, RADIANCE.network.features(theta, places)).reshape(2, 16, 5, 4)
-    for batch, ray in ((0, 0), (1, 5), (1, 15)):
-        left, color = 1.0, np.zeros(3)
-        for sample in raw[batch, ray].numpy().astype(float):
-            density = math.log1p(math.exp(sample[3] - 4))
-            opacity = 1 - math.exp(-density * 8 * (views.FAR - views.NEAR) / 5)
-            color += left * opacity / (1 + np.exp(-sample[:3]))
-            left *= 1 - opacity
-        assert found[batch, ray].tolist() == pytest.approx(color + left, abs=1e-4)
-
-
-def test_an_untrained_radiance_field_is_mostly_transparent():
-    rays, theta = rays_and_parameters()
-    nothing = {name: torch.zeros_like(value) for name, value in theta.items()}
-    left = math.exp(-8 * math.log1p(math.exp(-4)) * (views.FAR - views.NEAR))
-    assert left == pytest.approx(0.75, abs=0.01)
-    expected = torch.full_like(rays.colors, left + (1 - left) / 2)  # white behind gray
-    torch.testing.assert_close(RADIANCE.render(nothing, rays), expected)
-
-
-@pytest.mark.parametrize("score", ["error", "grad-norm"])
-def test_scores_of_rays_are_those_of_one_ray_alone(score):
-    rays, theta = rays_and_parameters()
-    found = RADIANCE.scores(theta, rays, score)
-    for ray in (0, 7):
-        head = {name: theta[name][1:2].clone().requires_grad_() for name in ("head.weight", "head.bias")}
-        one = views.Rays(*(part[1:2, ray : ray + 1] for part in (rays.origins, rays.directions, rays.colors)))
-        own = {name: value if name in RADIANCE.network.constants else value[1:2] for name, value in theta.items()}
-        error = RADIANCE.render({**own, **head}, one) - one.colors
-        if score == "error":
-            expected = float(error.detach().norm())
-        else:
-            slopes = torch.autograd.grad(error.square().sum(), list(head.values()))
-            expected = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
-        assert float(found[1, ray]) == pytest.approx(expected, rel=1e-4)
-
-
-def digits():
-    """Every class is a pattern with noise."""
-    generator = torch.Generator().manual_seed(0)
-    patterns = torch.rand((10, 1, 1, 8, 8), generator=generator)
-    return classification.Digits([(0.3 * torch.randn((90, 1, 8, 8), generator=generator) + each) for each in patterns])
-
-
-def test_tasks_have_different_examples_for_context_and_queries():
-    problem = digits()
-    context, queries = problem.tasks(2, torch.Generator().manual_seed(3))
-    assert context.images.shape == (2, 120, 1, 8, 8)
-    assert queries.labels[0].bincount().tolist() == [40, 40, 40]
-    seen = {tuple(image.ravel().tolist()) for image in context.images[0]}
-    assert len(seen) == 120
-    assert not seen & {tuple(image.ravel().tolist()) for image in queries.images[0]}
-    # One class has one number in both.
-    seen, asked = (
-        torch.stack([task.images[0][task.labels[0] == label].mean(0) for label in range(3)])
-        for task in (context, queries)
-    )
-    distances = (seen[:, None] - asked).flatten(2).norm(dim=2)
-    assert distances.argmin(1).tolist() == [0, 1, 2]
-
-
-def test_scores_of_examples_are_norms_of_the_gradient_of_the_readout():
-    problem = digits()
-    context, _ = problem.tasks(2, torch.Generator().manual_seed(3))
-    theta = batch_parameters(TINY.model, problem.initialize(torch.Generator().manual_seed(0)), 2)
-    found = problem.scores(theta, context, "grad-norm")
-    for example in (0, 50):
-        own = {name: value[1:2].clone().requires_grad_() for name, value in theta.items()}
-        one = classification.Task(
-            context.images[1:2, example : example + 1], context.labels[1:2, example : example + 1]
-        )
-        slopes = torch.autograd.grad(problem.losses(own, one).sum(), [own["head.weight"], own["head.bias"]])
-        expected = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
-        assert float(found[1, example]) == pytest.approx(expected, rel=1e-4)
-
-
-BENCH = pruned.Bench(TINY.training, "small", torch.device("cpu"), ProgressLine(quiet=True))
-
-
-def test_pruned_meta_learning_learns_to_tell_new_classes_apart():
-    problem = digits()
-    training = replace(
-        TINY.training, inner_step_size=0.1, outer_step_size=1e-2, outer_steps=40, schedule="cosine", batch=4
-    )
-    theta_0 = pruned.meta_learn("digits", problem, training, BENCH)
-    context, queries = problem.new_tasks(10, torch.Generator().manual_seed(1))
-    curve = means(pruned.adapted_curve(problem, theta_0, training, context, queries, (0, 4)))
-    start = problem.initialize(torch.Generator().manual_seed(training.seed))
-    untrained = means(pruned.adapted_curve(problem, start, training, context, queries, (0, 4)))
-    assert curve[4] > curve[0] + 10
-    assert curve[4] > untrained[4] + 5
-
-
-class Points(Context):
-    """A context as examples of a problem."""
-
-    points = property(lambda self: self.values.shape[1])
-
-    def __len__(self):
-        return len(self.values)
-
-    def to(self, device):
-        return self
-
-    def select(self, points):
-        chosen = Context(self.coordinates, self.values).select(points)
-        return Points(chosen.coordinates, chosen.values)
-
-
-class FieldProblem(pruned.Problem):
-    """Fields as a problem whose targets are the context."""
-
-    def __init__(self, laboratory):
-        self.laboratory = laboratory
-        self.drawn = 0
-
-    def initialize(self, generator):
-        return TINY.model.initialize(generator)
-
-    def tasks(self, count, generator):
-        context = self.laboratory.batch(self.drawn)
-        self.drawn += 1
-        return (Points(context.coordinates, context.values),) * 2
-
-    def losses(self, theta, examples):
-        return signal_losses(TINY.model, theta, examples)
-
-    def scores(self, theta, examples, score):
-        return gradient_norm_score(TINY.model, theta, examples).detach()
-
-    def measure(self, theta, targets):
-        return decibels(self.losses(theta, targets))
-
-
-@pytest.mark.parametrize("bootstrap_steps", [0, 2])
-def test_the_method_for_other_problems_is_that_for_fields(laboratory, bootstrap_steps):
-    training = replace(TINY.training, bootstrap_steps=bootstrap_steps, bootstrap_weight=3.0)
-    problem = FieldProblem(laboratory)
-    theta_0 = pruned.meta_learn("fields", problem, training, BENCH)
-    learned = laboratory.learn("fields", training)
-    for name, value in learned.theta_0.items():
-        torch.testing.assert_close(theta_0[name], value, rtol=1e-4, atol=1e-6)
-    held_out = Points(laboratory.held_out.coordinates, laboratory.held_out.values)
-    curve = means(pruned.adapted_curve(problem, theta_0, training, held_out, held_out, (1, 4)))
-    expected = means(laboratory.curve(learned, [1, 4]))
-    assert curve == pytest.approx(expected, abs=1e-3)
-
-
-def test_divergence_stops_a_meta_training():
-    training = replace(TINY.training, inner_step_size=1e30, bootstrap_steps=0)
-    with pytest.raises(Diverged, match="far: meta-training diverged"):
-        pruned.meta_learn("far", digits(), training, BENCH)
-
-
-def test_unseen_views_and_digits_are_compared(monkeypatch):
-    tiny = views.Views(RADIANCE, resolution=4, scenes=3, rays=12, targets=8)
-    monkeypatch.setattr(views, "SMALL", tiny)
-    monkeypatch.setattr(classification, "_digits", lambda: digits().by_class)
-    bench = replace(BENCH, training=replace(TINY.training, outer_steps=1))
-    for experiment in PROBLEMS.values():
-        result = experiment(bench)
-        assert len(result.rows) == 7
-        assert all(len(row) == 5 for name, row in result.rows.items() if name != "GradNCP")
-        assert result.trainings["MAML (Learnit), equal memory"].adaptation.steps == 2
-    with pytest.raises(UsageError, match="mini-ImageNet"):
-        classification.many_shot(replace(bench, scale="paper"))
-
-
-def test_every_view_of_a_scene_is_seen_at_times():
-    problem = views.Views(RADIANCE, resolution=4, scenes=1, rays=16, targets=64)
-    eyes = set()
-    for number in range(30):
-        seen, unseen = problem.tasks(1, torch.Generator().manual_seed(number))
-        eyes.add(tuple(seen.origins[0, 0].tolist()))
-        others = {tuple(eye) for eye in unseen.origins[0].tolist()}
-        assert tuple(seen.origins[0, 0].tolist()) not in others
-        assert len(others) == 4
-    assert len(eyes) == 5
 
 
 def test_similarity_is_one_for_the_same_and_less_for_another():
@@ -652,8 +449,10 @@ def test_the_command_writes_a_table_and_json(tmp_path):
     done = subprocess.run([*command, "--output", tmp_path], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pruned / full" in done.stdout
-    content = json.loads((tmp_path / "lab_norms_image-siren-small.json").read_text())
+    content = json.loads((tmp_path / "lab_norms_image-siren-small_outer_steps=1.json").read_text())
     assert len(content["rows"]) == 16
+    assert content["device"] == "cpu"
+    assert content["trainings"]["GradNCP"]["outer_steps"] == 1
     failed = subprocess.run([*command[:2], "domains", "--output", tmp_path], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("error: give folders")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
 from torch import Tensor
 
@@ -66,6 +67,7 @@ def methods(laboratory: Laboratory, lpips: Distance | None = None) -> Result:
         "Learnit, equal memory": learnit(usual, max(1, round(steps * gamma))),
         "Learnit, equal K": equal,
         "random pruning": with_adaptation(without_bootstrap(usual), score="random"),
+        "gradient-norm pruning": without_bootstrap(usual),
         "ECoP": with_adaptation(usual, score="error"),
         "GradNCP": usual,
     }
@@ -133,8 +135,9 @@ def myopia(laboratory: Laboratory) -> Result:
     steps = usual.adaptation.steps
     variants = {"GradNCP without bootstrap": without_bootstrap(usual)} | against_learnit(usual)
     marks = sorted({max(1, steps * factor // 4) for factor in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)})
-    curves = {name: means(laboratory.curve(laboratory.learn(name, each), marks)) for name, each in variants.items()}
-    rows: dict[str, Row] = {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
+    learned, rows = _learned(laboratory, variants)
+    curves = {name: means(laboratory.curve(history[-1], marks)) for name, history in learned.items()}
+    rows |= {name: {f"{mark} steps": curve[mark] for mark in marks} for name, curve in curves.items()}
     panel = Panel(curves, f"adaptation steps (meta-trained for K = {steps}, Learnit also for fewer)", PSNR, "log")
     return Result(f"{PSNR}, of {laboratory.described}", rows, [panel], trainings=variants)
 
@@ -144,16 +147,16 @@ def clock(laboratory: Laboratory) -> Result:
     usual = replace(laboratory.setting.training, schedule="constant")
     steps = usual.adaptation.steps
     variants = against_learnit(usual)
-    seconds = laboratory.seconds_per_step(variants)
+    learned, rows = _learned(laboratory, variants)
+    seconds = laboratory.seconds_per_step({name: variants[name] for name in learned})
     curves: dict[str, dict[float, float]] = {}
-    for name, training in variants.items():
-        history = laboratory.history(name, training)
+    for name, history in learned.items():
         curves[name] = {seconds[name] * each.step: means(laboratory.curve(each, [steps]))[steps] for each in history}
-    shared = min(max(curve) for curve in curves.values())
-    rows: dict[str, Row] = {
+    shared = min((max(curve) for curve in curves.values()), default=0.0)
+    rows |= {
         name: {
             "s per outer step": seconds[name],
-            f"dB after {shared:.0f} s": interpolated(curve, shared),
+            f"dB after {report.significant(shared)} s": interpolated(curve, shared),
             "s in all": max(curve),
             "dB at the end": curve[max(curve)],
         }
@@ -231,12 +234,13 @@ def domains(laboratory: Laboratory, others: Sequence[Path]) -> Result:
         contexts[str(folder)] = _context_of(laboratory, folder)
     marks, steps = laboratory.setting.measured, laboratory.setting.training.adaptation.steps
     variants = against_learnit(laboratory.setting.training)
-    learned = {name: laboratory.learn(name, training) for name, training in variants.items()}
-    rows: dict[str, Row] = {name: {} for name in ("random initialization", *variants)}
+    learned, failed = _learned(laboratory, variants)
+    rows: dict[str, Row] = {"random initialization": {}} | {name: failed.get(name, {}) for name in variants}
     panels = []
     for kind, context in contexts.items():
         curves = {"random initialization": means(laboratory.random_curve(marks, context))}
-        curves |= {name: means(laboratory.curve(each, marks, held_out=context)) for name, each in learned.items()}
+        for name, history in learned.items():
+            curves[name] = means(laboratory.curve(history[-1], marks, held_out=context))
         panels.append(Panel(curves, f"adaptation steps, {kind}", PSNR, "log"))
         for name, curve in curves.items():
             rows[name][kind] = curve[steps]
@@ -276,15 +280,16 @@ def _compared(
     steps = setting.training.adaptation.steps
     curves: dict[str, Curve] = dict(others or {})
     rows: dict[str, Row] = {name: {} for name in curves}
-    for name, training in variants.items():
-        learned = attempt(lambda name=name, training=training: laboratory.learn(name, training))
-        if isinstance(learned, str):
-            rows[name] = {f"{mark} steps": learned for mark in setting.measured}
-            continue
-        curves[name] = laboratory.curve(learned, setting.measured)
-        rows[name] = _perceived(laboratory, learned, lpips)
-        rows[name]["MiB"] = attempt(lambda training=training: laboratory.peak_memory(training))
-    seconds = laboratory.seconds_per_step({name: each for name, each in variants.items() if name in curves})
+    learned, failed = _learned(laboratory, variants)
+    rows |= failed
+    for name, history in learned.items():
+        curves[name] = laboratory.curve(history[-1], setting.measured)
+        rows[name] = _perceived(laboratory, history[-1], lpips)
+        rows[name]["MiB"] = attempt(lambda name=name: laboratory.peak_memory(variants[name]))
+    seconds = attempt(lambda: laboratory.seconds_per_step({name: variants[name] for name in learned}))
+    if isinstance(seconds, str):
+        report.say(f"no seconds of an outer step: {seconds}")
+        seconds = {}
     reference = reference or list(variants)[-1]
     for name, curve in curves.items():
         row: Row = {f"{mark} steps": psnr for mark, psnr in means(curve).items()}
@@ -294,7 +299,23 @@ def _compared(
     panels = [Panel({name: means(curve) for name, curve in curves.items()}, "adaptation steps", PSNR, "log")]
     note = f"±: standard error over patches of the difference to {reference} after {steps} steps"
     notes = [note] if reference in curves else []
+    rows = {name: rows[name] for name in (*(others or {}), *variants)}
     return Result(f"{PSNR}, of {laboratory.described}", rows, panels if curves else [], notes, variants)
+
+
+def _learned(
+    laboratory: Laboratory, variants: Mapping[str, TrainingConfig]
+) -> tuple[dict[str, list[Learned]], dict[str, Row]]:
+    """The histories of variants, and rows for those that have none: they diverged or do not fit into memory."""
+    learned: dict[str, list[Learned]] = {}
+    failed: dict[str, Row] = {}
+    for name, training in variants.items():
+        history = attempt(lambda name=name, training=training: laboratory.history(name, training))
+        if isinstance(history, str):
+            failed[name] = {"training": history}
+        else:
+            learned[name] = history
+    return learned, failed
 
 
 def standard_error(differences: Tensor) -> float | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from experiments.comparisons import learnit
-from experiments.laboratory import Laboratory, slices
+from experiments.laboratory import Curve, Laboratory, joined, means, slices
 from experiments.result import Panel, Result, Row
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import gradient_norm, gradients
@@ -21,13 +21,16 @@ def norms(laboratory: Laboratory) -> Result:
     """Norms of the full and the pruned context's gradients in every step of adaptation (GradNCP figure 8)."""
     model, training = laboratory.setting.model, laboratory.setting.training
     learned = laboratory.learn("GradNCP", training)
-    curves: dict[str, dict[float, float]] = {"full context": {}, "pruned context": {}}
-    context = next(slices(laboratory.held_out))
-    adapted = laboratory.pruned_steps(learned, context)
-    for step, (theta, slopes) in zip(range(training.adaptation.steps), adapted, strict=False):
-        whole, _ = gradients(model, theta, context)
-        curves["full context"][step] = float(gradient_norm(whole.values()).mean())
-        curves["pruned context"][step] = float(gradient_norm(slopes.values()).mean())
+    parts: dict[str, list[Curve]] = {"full context": [], "pruned context": []}
+    for context in slices(laboratory.held_out):
+        for curve in parts.values():
+            curve.append({})
+        adapted = laboratory.pruned_steps(learned, context)
+        for step, (theta, slopes) in zip(range(training.adaptation.steps), adapted, strict=False):
+            whole, _ = gradients(model, theta, context)
+            for name, found in (("full context", whole), ("pruned context", slopes)):
+                parts[name][-1][step] = gradient_norm(found.values())
+    curves = {name: means(joined(curve)) for name, curve in parts.items()}
     full, pruned = curves.values()
     rows: dict[str, Row] = {
         f"step {step}": {"full": full[step], "pruned": pruned[step], "pruned / full": pruned[step] / full[step]}
@@ -98,16 +101,21 @@ def distribution(laboratory: Laboratory) -> Result:
     """How the sum of scores is distributed over the points, in some steps (GradNCP figure 10)."""
     model, training = laboratory.setting.model, laboratory.setting.training
     learned = laboratory.learn("GradNCP", training)
-    context = next(slices(laboratory.held_out))
     marks = {0, 1, training.adaptation.steps // 4, training.adaptation.steps - 1}
+    parts: list[Curve] = []
+    for context in slices(laboratory.held_out):
+        adapted = laboratory.pruned_steps(learned, context)
+        reached: Curve = {}
+        for step, (theta, _) in zip(range(max(marks) + 1), adapted, strict=False):
+            if step in marks:
+                with torch.no_grad():
+                    score = gradient_norm_score(model, theta, context).sort(1, descending=True).values
+                reached[step] = (score / score.sum(1, keepdim=True)).cumsum(1)
+        parts.append(reached)
     curves: dict[str, dict[float, float]] = {}
     rows: dict[str, Row] = {}
-    for step, (theta, _) in zip(range(max(marks) + 1), laboratory.pruned_steps(learned, context), strict=False):
-        if step not in marks:
-            continue
-        with torch.no_grad():
-            score = gradient_norm_score(model, theta, context).sort(1, descending=True).values
-        shares = (score / score.sum(1, keepdim=True)).cumsum(1).mean(0)
+    for step, found in joined(parts).items():
+        shares = found.mean(0)
         points = len(shares)
         at = {share: float(shares[max(0, round(share * points) - 1)]) for share in (0.05, 0.1, 0.25, 0.5)}
         rows[f"step {step}"] = {f"in {share:.0%} of the points": value for share, value in at.items()}

@@ -17,7 +17,7 @@ from inrcodec.device import without_denormals
 from inrcodec.errors import Diverged
 from inrcodec.meta.adaptation import gradient_norm, per_signal
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
-from inrcodec.meta.training import TrainingConfig, parameter_distance, scheduled
+from inrcodec.meta.training import MAX_DIVERGED, TrainingConfig, parameter_distance, scheduled
 from inrcodec.models import Parameters
 
 
@@ -139,12 +139,13 @@ def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], 
 def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: Bench) -> Parameters:
     """theta_0 (GradNCP algorithm 1): the outer loss is that of the targets, and the distance to a bootstrap target.
 
-    Raises: Diverged.
+    Raises: Diverged after `MAX_DIVERGED` batches in a row without a finite gradient.
     """
     start = problem.initialize(torch.Generator().manual_seed(training.seed))
     theta_0 = {key: value.to(bench.device).requires_grad_(key not in problem.constants) for key, value in start.items()}
     learned = [value for value in theta_0.values() if value.requires_grad]
     optimizer = torch.optim.Adam(learned, training.outer_step_size)
+    diverged = 0
     with without_denormals():
         for step in range(training.outer_steps):
             generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
@@ -154,9 +155,13 @@ def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: 
                 group["lr"] = training.outer_step_size * scheduled(training, step)
             optimizer.zero_grad()
             total.backward()
-            if not torch.nn.utils.clip_grad_norm_(learned, training.clip).isfinite():
-                raise Diverged(f"{name}: meta-training diverged at outer step {step}")
-            optimizer.step()
+            if torch.nn.utils.clip_grad_norm_(learned, training.clip).isfinite():
+                optimizer.step()
+                diverged = 0
+            else:
+                diverged += 1
+                if diverged == MAX_DIVERGED:
+                    raise Diverged(f"{name}: meta-training diverged at outer step {step}")
             bench.progress.update(name, step + 1, training.outer_steps, f"loss {float(total.detach()):.4f}")
     return _detached(theta_0)
 

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from experiments.laboratory import Laboratory, Learned, decibels, means, slices
+from experiments.comparisons import PSNR, standard_error
+from experiments.laboratory import Curve, Laboratory, Learned, decibels, joined, means, slices
 from experiments.result import Panel, Result, Row
 from inrcodec.errors import UsageError
 from inrcodec.meta.adaptation import batch_parameters, descend, gradient_norm, gradients, per_signal, signal_losses
@@ -21,6 +22,9 @@ SHARES = (0.01, 0.05)
 BREADTHS = (1.0, 2.0, 4.0)
 LARGER = 4
 """Times a training patch along every axis: the few points of a small share must be many."""
+
+RESCALED = ", rescaled"
+"""Of rows whose gradients get the norm that the steps were learned with, which asks for the scores of all points."""
 
 COARSEST = 8
 """Stride of the points that a search begins with."""
@@ -39,18 +43,28 @@ def search(laboratory: Laboratory) -> Result:
     choices["drawn by score"] = drawn_by_score
     choices["random"] = drawn
     steps = learned.training.adaptation.steps
-    whole = means(laboratory.curve(learned, range(steps + 1), rescaling="none", held_out=signals))
-    rows: dict[str, Row] = {"full context": {f"PSNR after {steps} steps, dB": whole[steps]}}
-    curves: dict[str, dict[float, float]] = {"full context": dict(whole)}
+    rows: dict[str, Row] = {}
+    curves: dict[str, Curve] = {}
+    for label, rescaling in (("full context", "none"), (f"full context{RESCALED}", "exact")):
+        curves[label] = laboratory.curve(learned, range(steps + 1), rescaling=rescaling, held_out=signals)
+        rows[label] = {}
     for share in SHARES:
         keep = max(1, round(share * math.prod(shape)))
         for name, choice in choices.items():
             for rescaled in (False, True):
-                label = f"gamma = {share:g}, {name}" + (", rescaled" if rescaled else "")
+                label = f"gamma = {share:g}, {name}" + (RESCALED if rescaled else "")
                 rows[label], curves[label] = _adapted(laboratory, learned, signals, shape, keep, choice, rescaled)
+    for label, curve in curves.items():
+        rows[label][f"PSNR after {steps} steps, dB"] = float(curve[steps].mean())
+        like = "full context" + (RESCALED if label.endswith(RESCALED) else "")
+        if label != like:
+            rows[label]["±"] = standard_error(curve[steps] - curves[like][steps])
     title = f"points of {'x'.join(map(str, shape))} patches with the highest scores, in every step of adaptation"
-    panel = Panel(curves, "adaptation steps", "PSNR of all points, mean, dB")
-    return Result(title, rows, [panel], trainings={"GradNCP": learned.training})
+    panel = Panel(
+        {label: means(curve) for label, curve in curves.items()}, "adaptation steps", f"{PSNR}, of all points"
+    )
+    note = "±: standard error over patches of the difference to the full context, rescaled or not"
+    return Result(title, rows, [panel], [note], trainings={"GradNCP": learned.training})
 
 
 def _shape(laboratory: Laboratory) -> tuple[int, ...]:
@@ -95,24 +109,27 @@ def _adapted(
     keep: int,
     choice: Choice,
     rescaled: bool,
-) -> tuple[Row, dict[float, float]]:
-    """What adaptation on chosen points reaches, how many of the best ones they are, and how many are scored.
+) -> tuple[Row, Curve]:
+    """How many of the best points are chosen, how many are scored for it, and what adaptation on them reaches.
 
-    rescaled: the gradient gets the norm that steps were learned with, that of the share of points of meta-training.
+    rescaled: the gradient gets the norm that steps were learned with, that of the best points of meta-training's gamma.
     """
     model, steps = laboratory.setting.model, learned.training.adaptation.steps
     scored, agreed = [], []
-    psnr: dict[float, list[Tensor]] = {step: [] for step in range(steps + 1)}
+    parts: list[Curve] = []
     for context in slices(signals):
         batch, points = context.values.shape[:2]
         theta = batch_parameters(model, learned.theta_0, batch)
-        for step in psnr:
+        reached: Curve = {}
+        for step in range(steps + 1):
+            with torch.no_grad():
+                reached[step] = decibels(signal_losses(model, theta, context))
+            if step == steps:
+                break
             asked: list[int] = []
             scores = partial(_scores, laboratory, context, theta, asked)
-            with torch.no_grad():
-                psnr[step].append(decibels(signal_losses(model, theta, context)))
             chosen = choice(scores, batch, shape, keep, step)
-            scored.append(sum(asked) / points)
+            scored.append(1.0 if rescaled else sum(asked) / points)
             usual = round(learned.training.adaptation.gamma * points)
             best = exact(scores, batch, shape, max(keep, usual), step)
             agreed += [int(torch.isin(*pair).sum()) / keep for pair in zip(chosen, best[:, :keep], strict=True)]
@@ -122,13 +139,12 @@ def _adapted(
                 factor = gradient_norm(steered.values()) / gradient_norm(slopes.values()).clamp_min(1e-12)
                 slopes = {name: slope * per_signal(factor, slope) for name, slope in slopes.items()}
             theta = descend(theta, slopes, learned.log_step_sizes, step)
-    curve = {step: float(torch.cat(parts).mean()) for step, parts in psnr.items()}
+        parts.append(reached)
     row: Row = {
         "of the best points, %": 100 * sum(agreed) / len(agreed),
         "scored, %": 100 * sum(scored) / len(scored),
-        f"PSNR after {steps} steps, dB": curve[steps],
     }
-    return row, curve
+    return row, joined(parts)
 
 
 def _scores(laboratory: Laboratory, context: Context, theta: Parameters, asked: list[int], points: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def setting(modality: str, field: str, scale: Scale) -> Setting:
     if field == "ffn":
         training = replace(training, **SMALL_FFN)
     patches = SMALL_PATCHES[modality]
-    model = _small_field(field, patches.dimensions, OUTPUTS[modality])
+    model = _small_field(papers.model, patches.dimensions, OUTPUTS[modality])
     return Setting(modality, field, scale, model, patches, training, _marks(16), held_out=32)
 
 
@@ -81,13 +81,15 @@ SMALL_BOOTSTRAP_WEIGHT = 0.01
 is nothing beside it: on photos that is as good, but on sound K steps end nearly two decibels lower than without."""
 
 
-def _small_field(field: str, inputs: int, outputs: int) -> Field:
-    match field:
-        case "ffn":
+def _small_field(papers: Field, inputs: int, outputs: int) -> Field:
+    match papers:
+        case Siren():
+            return Siren(inputs, outputs, width=32, depth=4, w0=papers.w0)
+        case FourierFeatureNetwork():
             return FourierFeatureNetwork(inputs, outputs, width=32, depth=4, frequencies=32, scale=2.0)
-        case "nerv":
+        case NeRV():
             return NeRV(inputs, outputs, octaves=3, stem=16, base=(4, 4), channels=(12, 8, 8))
-    return Siren(inputs, outputs, width=32, depth=4)
+    raise AssertionError(f"no small {papers}")
 
 
 def _marks(steps: int) -> tuple[int, ...]:

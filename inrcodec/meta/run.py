@@ -113,9 +113,7 @@ def meta_train(
     config = preset.training
     sampler = PatchSampler(data.training, preset.training_patches, preset.model.out_features, config.seed)
     held_out = PatchSampler(data.held_out, preset.training_patches, preset.model.out_features, seed=1)
-    trainer = _trainer(preset, device)
-    if start is not None:
-        _start_from(trainer, start, modality)
+    trainer = trainer_of(modality, preset, start, device)
     settings = _settings(preset, start)
     checkpoint = checkpoint_of(output)
     seconds = _resume(trainer, settings, checkpoint) if resume else 0.0
@@ -152,12 +150,18 @@ def checkpoint_of(output: Path) -> Path:
 Trainer = MetaTrainer | PyramidTrainer
 
 
-def _trainer(preset: Preset, device: torch.device) -> Trainer:
+def trainer_of(modality: str, preset: Preset, start: Initialization | None, device: torch.device) -> Trainer:
+    """What `meta_train` trains with, before its first step. Raises: UsageError if nothing of `start` fits the field."""
+    trainer: Trainer
     if isinstance(preset.model, LatentField):
         shape = preset.training_patches.shape
         kind = ClipTrainer if isinstance(preset.model, LatentClip) else PyramidTrainer
-        return kind(preset.model, preset.training, shape, preset.hidden or 32, device, preset.squeeze)
-    return MetaTrainer(preset.model, preset.training, device)
+        trainer = kind(preset.model, preset.training, shape, preset.hidden or 32, device, preset.squeeze)
+    else:
+        trainer = MetaTrainer(preset.model, preset.training, device)
+    if start is not None:
+        _start_from(trainer, start, modality)
+    return trainer
 
 
 def _start_from(trainer: Trainer, start: Initialization, modality: str) -> None:
