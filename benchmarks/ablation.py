@@ -159,6 +159,7 @@ def step_memory(start: Initialization, settings: Preset, data: TrainingData, dev
     sampler = PatchSampler(data.training, settings.training_patches, channels, settings.training.seed)
     batch = sampler.batch(0, settings.training.batch).context(device)
     trainer.train_step(batch)  # the first one makes Adam's moments
+    trainer.step = settings.training.outer_steps - 1  # in the last ones latents are adapted, which takes most
     return peak_memory(lambda: trainer.train_step(batch), device)
 
 

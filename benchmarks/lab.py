@@ -73,7 +73,7 @@ def main() -> None:
     else:
         name, record, result = of_signals(arguments, chosen, device, output)
     result.show()
-    changed = "".join(f"_{name}={value:g}" for name, value in changes.items())
+    changed = "".join(f"_{name}={value}" for name, value in changes.items())
     path = output / f"lab_{arguments.experiment}_{name}{changed}.json"
     record |= {"experiment": arguments.experiment, "device": str(device), "machine": report.machine()}
     report.write_json(record | result.content(), path)

@@ -40,8 +40,11 @@ class ClipCoder(LatentCoder):
 
     @property
     def size(self) -> int:
-        shapes = self._clip.picture(INTRA).latent_shapes(self._picture)
-        return self.grid.shape[0] * sum(math.prod(shape) for shape in shapes)
+        return self.grid.shape[0] * self._picture_size
+
+    @property
+    def at_once(self) -> int:
+        return max(len(stage.pictures) for stage in self._stages) * self._picture_size
 
     def encode(self, values: Tensor, adaptation: Adaptation) -> bytes:
         parts: list[entropy.Part] = []
@@ -129,6 +132,11 @@ class ClipCoder(LatentCoder):
     def _picture(self) -> Grid:
         """The grid of a picture."""
         return Grid(self.grid.shape[1:], self.grid.periodic[1:])
+
+    @property
+    def _picture_size(self) -> int:
+        """Latents of a picture."""
+        return sum(math.prod(shape) for shape in self._clip.picture(INTRA).latent_shapes(self._picture))
 
     @cached_property
     def _networks(self) -> dict[str, Pyramid]:

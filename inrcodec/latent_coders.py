@@ -49,6 +49,11 @@ class LatentCoder(ABC):
     def size(self) -> int:
         """Symbols of a patch."""
 
+    @property
+    def at_once(self) -> int:
+        """Those that the entropy model sees at once."""
+        return self.size
+
     @abstractmethod
     def encode(self, values: Tensor, adaptation: Adaptation) -> bytes:
         """The chunk of patches [B, C, *grid.shape] in [0, 1], on the device."""

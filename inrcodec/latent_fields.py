@@ -25,7 +25,7 @@ from inrcodec.meta.initialization import Initialization
 from inrcodec.meta.latent_gradients import rescales
 from inrcodec.meta.latent_objective import step_of_trade_off
 from inrcodec.meta.pyramid_adaptation import best_variant
-from inrcodec.models import LatentClip, LatentField
+from inrcodec.models import LatentClip
 from inrcodec.models.clip import MAX_PICTURES
 from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
@@ -39,9 +39,10 @@ CLIP_STEPS = {"fast": 0, "default": 2, "high": 10}
 CHUNK_POINTS = 1 << 18
 """Samples of a chunk, about, where patches are smaller."""
 
-MAX_LATENTS, MAX_CLIP_LATENTS, MAX_CHUNK_LATENTS = 1 << 24, 1 << 26, 1 << 21
-"""Latents of a patch, of a clip, whose pictures come one stage after the other, and of a chunk of several patches that
-a decoder accepts: a small file must not make it allocate without bound. The entropy model takes 100 bytes for each."""
+MAX_AT_ONCE, MAX_LATENTS, MAX_CHUNK_LATENTS = 1 << 24, 1 << 26, 1 << 21
+"""Latents that a decoder accepts: of a patch at once (of a clip those of a stage), of a patch, and of a chunk of
+several patches. A small file must not make it allocate without bound; the entropy model takes 100 bytes for each at
+once."""
 
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
@@ -151,11 +152,11 @@ def adapt_signal(
     patches = Patches.cover(signal.axes, initialization.patches)
     field, _ = latent_parts(initialization)
     grid = Grid(patches.shape, patches.closed)
-    size = max(coder_of(initialization, grid, MIN_STEP, variant, device).size for variant in range(field.variants))
-    if size > _most_latents(field):
+    coders = [coder_of(initialization, grid, MIN_STEP, variant, device) for variant in range(field.variants)]
+    if not all(map(_is_small, coders)):
         raise UsageError(
-            f"a patch of {' x '.join(map(str, patches.shape))} samples has {size} latents, more than "
-            f"{_most_latents(field)}: use an initialization of smaller patches"
+            f"a patch of {' x '.join(map(str, patches.shape))} samples has {coders[-1].size} latents, more than a "
+            "decoder takes: use an initialization of smaller patches"
         )
     steps = adaptation_steps(options, initialization)
     return AdaptedLatents(signal, initialization, patches, steps, device, on_progress, options.rescaling)
@@ -185,18 +186,18 @@ def check_header(header: StreamHeader, initialization: Initialization) -> None:
     patches, shape = patch_layout(header.axes, initialization.patches)
     if isinstance(field, LatentClip) and shape[0] > MAX_PICTURES:
         raise CorruptFile(f"the signal {header.name!r} has clips of {shape[0]} pictures, more than {MAX_PICTURES}")
-    size = coder_of(initialization, Grid(shape, (False,) * len(shape)), step, variant, torch.device("cpu")).size
+    coder = coder_of(initialization, Grid(shape, (False,) * len(shape)), step, variant, torch.device("cpu"))
     together = min(patches, header.patches_per_chunk)
-    if size > _most_latents(field) or (together > 1 and together * size > MAX_CHUNK_LATENTS):
+    if not _is_small(coder) or (together > 1 and together * coder.size > MAX_CHUNK_LATENTS):
         raise CorruptFile(
-            f"a chunk of the signal {header.name!r} has {together} patches of {size} latents: a patch may have "
-            f"{_most_latents(field)}, several in a chunk {MAX_CHUNK_LATENTS} in all"
+            f"a chunk of the signal {header.name!r} has {together} patches of {coder.size} latents: a patch may have "
+            f"{MAX_LATENTS}, {MAX_AT_ONCE} of them at once, several in a chunk {MAX_CHUNK_LATENTS} in all"
         )
 
 
-def _most_latents(field: LatentField) -> int:
-    """Of a patch."""
-    return MAX_CLIP_LATENTS if isinstance(field, LatentClip) else MAX_LATENTS
+def _is_small(coder: LatentCoder) -> bool:
+    """Whether a decoder takes its patches."""
+    return coder.size <= MAX_LATENTS and coder.at_once <= MAX_AT_ONCE
 
 
 def render(

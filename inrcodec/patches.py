@@ -280,9 +280,10 @@ class Patches:
         begin, rows = 0, np.zeros((0, *(axis.size for axis in grid[1:]), channels), np.float32)
         for number, (samples, values) in enumerate(rendered):
             part, left = divmod(number + 1, per_part)
-            missing = max(samples.indices[0].max(initial=-1) + 1, 0 if left else finished[part - 1]) - begin - len(rows)
-            if missing > 0:
-                rows = np.concatenate((rows, np.zeros((missing, *rows.shape[1:]), np.float32)))
+            end = max(samples.indices[0].max(initial=-1) + 1, 0 if left else finished[part - 1])
+            if end > begin + len(rows):  # at once as many rows as the next part has, or each patch would copy all
+                end = max(end, finished[np.searchsorted(finished, begin, "right")])
+                rows = np.concatenate((rows, np.zeros((end - begin - len(rows), *rows.shape[1:]), np.float32)))
             samples.accumulate(values, rows, begin)
             if not left and finished[part - 1] > begin:
                 count = finished[part - 1] - begin

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inrcodec.meta.data import field_channels, patch_contexts, signal_channels, unit_values
-from inrcodec.patches import PatchConfig, Patches, unit_vectors
+from inrcodec.patches import PatchConfig, Patches, RenderedPatch, unit_vectors
 from inrcodec.signals import Axis, Signal
 
 KINDS = ["cell", "start", "node", "periodic", "slice"]
@@ -83,9 +83,30 @@ def test_parts_are_those_of_the_whole(grid: tuple[tuple[Axis, ...], PatchConfig]
 def test_a_long_signal_is_never_whole_in_memory() -> None:
     axes = Axis(1000), Axis(10)
     patches = Patches.cover(axes, PatchConfig((20, 10), (4, 0)))
-    rendered = ((samples, np.ones((len(samples.coordinates), 1))) for samples in patches.resampled(axes))
-    parts = [len(part) for part in patches.joined(rendered, axes, 1)]
+    asked = []
+
+    def rendered() -> Iterator[RenderedPatch]:
+        for samples in patches.resampled(axes):
+            asked.append(samples.patch)
+            yield samples, np.ones((len(samples.coordinates), 1))
+
+    parts = []
+    for number, part in enumerate(patches.joined(rendered(), axes, 1)):
+        assert len(asked) == number + 1
+        parts.append(len(part))
     assert sum(parts) == 1000 and max(parts) <= 21
+
+
+def test_rows_that_wait_for_the_end_are_not_copied_for_every_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = (Axis(2000),)
+    patches = Patches.cover(axes, PatchConfig((20,), (4,)))
+    copies = []
+    concatenate = np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda parts: copies.append(1) or concatenate(parts))
+    rendered = ((samples, np.ones((len(samples.coordinates), 1))) for samples in patches.resampled(axes))
+    (whole,) = patches.joined(rendered, axes, 1, unit=2000)
+    np.testing.assert_allclose(whole, 1, rtol=1e-6)
+    assert len(copies) == 1
 
 
 @settings(deadline=None, max_examples=100)

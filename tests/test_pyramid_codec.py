@@ -380,7 +380,7 @@ def test_several_patches_in_a_chunk_are_few_latents(
 def test_an_initialization_of_patches_that_no_decoder_takes(
     pictures: Initialization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latent_fields, "MAX_LATENTS", 1000)
+    monkeypatch.setattr(latent_fields, "MAX_AT_ONCE", 1000)
     with pytest.raises(UsageError, match="smaller patches"):
         encode([tiny_image(7, 60, 70)], [pictures], QUICK)
 

@@ -153,10 +153,11 @@ def clock(laboratory: Laboratory) -> Result:
     for name, history in learned.items():
         curves[name] = {seconds[name] * each.step: means(laboratory.curve(each, [steps]))[steps] for each in history}
     shared = min((max(curve) for curve in curves.values()), default=0.0)
+    at = f"dB after {shared:.0f} s" if shared >= 100 else f"dB after {report.significant(shared)} s"
     rows |= {
         name: {
             "s per outer step": seconds[name],
-            f"dB after {report.significant(shared)} s": interpolated(curve, shared),
+            at: interpolated(curve, shared),
             "s in all": max(curve),
             "dB at the end": curve[max(curve)],
         }

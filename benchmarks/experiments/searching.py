@@ -55,10 +55,9 @@ def search(laboratory: Laboratory) -> Result:
                 label = f"gamma = {share:g}, {name}" + (RESCALED if rescaled else "")
                 rows[label], curves[label] = _adapted(laboratory, learned, signals, shape, keep, choice, rescaled)
     for label, curve in curves.items():
-        rows[label][f"PSNR after {steps} steps, dB"] = float(curve[steps].mean())
         like = "full context" + (RESCALED if label.endswith(RESCALED) else "")
-        if label != like:
-            rows[label]["±"] = standard_error(curve[steps] - curves[like][steps])
+        error = None if label == like else standard_error(curve[steps] - curves[like][steps])
+        rows[label] = {f"PSNR after {steps} steps, dB": float(curve[steps].mean()), "±": error} | rows[label]
     title = f"points of {'x'.join(map(str, shape))} patches with the highest scores, in every step of adaptation"
     panel = Panel(
         {label: means(curve) for label, curve in curves.items()}, "adaptation steps", f"{PSNR}, of all points"
