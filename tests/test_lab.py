@@ -441,6 +441,9 @@ def test_settings_have_the_papers_fields_and_small_ones():
     assert papers.training.outer_steps == 150_000
     assert papers.training.bootstrap_weight == 100
     assert small.model.width < 64
+    climate = [setting("climate", "siren", scale) for scale in ("paper", "small")]
+    assert [each.model.w0 for each in climate] == [50, 50]
+    assert [each.training.inner_step_size for each in climate] == [1e-2, 3e-3]
     assert small.changed(outer_steps=7).training.outer_steps == 7
 
 

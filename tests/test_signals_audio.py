@@ -11,6 +11,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import inrcodec.signals
 from inrcodec.errors import SignalError
 from inrcodec.signals import audio
 from inrcodec.signals.signal import Axis, Signal
@@ -257,7 +258,7 @@ def test_damage_gives_samples_or_a_signal_error(tmp_path: Path, suffix: str, cha
 @pytest.mark.parametrize("name", ["x.xyz", "x", "x.m4a"])
 def test_unknown_extension_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(SignalError, match=r"\.wav .*\.mp3"):
-        audio.write(sound(noise(1, 10)), tmp_path / name)
+        inrcodec.signals.write(sound(noise(1, 10)), tmp_path / name)
 
 
 @pytest.mark.parametrize("rate", [Fraction(44100, 11), Fraction(1, 2), None])

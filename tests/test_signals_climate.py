@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import inrcodec.signals
 from inrcodec.errors import SignalError
 from inrcodec.signals import climate
 from inrcodec.signals.signal import Axis, Signal
@@ -667,8 +668,8 @@ def test_files_are_closed_and_folders_left_alone(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     (signal,) = climate.read(ordinary(tmp_path / "a.nc"))
-    with pytest.raises(SignalError, match="GRIB"):
-        climate.write([signal], tmp_path / "a.grib")
+    with pytest.raises(SignalError, match=r"'\.grib'; use one of \.nc "):
+        inrcodec.signals.write([signal], tmp_path / "a.grib")
     with pytest.raises(SignalError, match="no signals"):
         climate.write([], tmp_path / "b.nc")
     with pytest.raises(SignalError, match="same name"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms, ImageOps
 
+import inrcodec.signals
 from inrcodec.errors import SignalError
 from inrcodec.signals import image as image_signals
 from inrcodec.signals.signal import Axis, Signal
@@ -375,7 +376,7 @@ def test_colours_do_not_go_into_a_grey_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x.xyz", "x", "x.gif"])
 def test_unknown_extension_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(SignalError, match=r"\.png .*\.webp"):
-        image_signals.write(signals(pixels((2, 2, 3))), tmp_path / name)
+        inrcodec.signals.write(signals(pixels((2, 2, 3))), tmp_path / name)
 
 
 def test_too_large_for_the_format(tmp_path: Path) -> None:

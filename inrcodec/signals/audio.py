@@ -101,20 +101,17 @@ def read(path: Path) -> list[Signal]:
 
 
 def write(signals: list[Signal], path: Path) -> None:
-    """Write a sound, in the format of `path.suffix`, at the rate of its time axis.
+    """Write a sound, in the format of `path.suffix`, one of `WRITABLE`, at the rate of its time axis.
 
     The sample format is the original's, or the finest one that is not finer, where the container lacks it
     (float to FLAC: 24-bit); OGG, Opus and MP3 have their own. Samples outside [-1, 1] are clipped unless the
     sample format is a float.
 
-    Raises: SignalError if the suffix is unknown, the rate no integer, or the format cannot hold this rate,
-    number of channels or length.
+    Raises: SignalError if the rate is no integer, or the format cannot hold this rate, number of channels or length.
     """
     import soundfile
 
     suffix = path.suffix.lower()
-    if suffix not in _FORMATS:
-        raise SignalError(f"{path}: sound cannot be written as {suffix!r}; use one of {' '.join(_FORMATS)}")
     signal = signals[0]
     channels, length = signal.shape
     rate = signal.axes[1].rate

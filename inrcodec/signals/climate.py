@@ -202,8 +202,6 @@ def write(signals: list[Signal], path: Path) -> None:
     from inrcodec.signals import netcdf
     from inrcodec.signals.cf_writing import contents_of
 
-    if path.suffix.lower() in GRIB_EXTENSIONS:
-        raise SignalError(f"{path}: GRIB is read but not written; use the extension {DEFAULT_EXTENSION}")
     if not signals:
         raise SignalError(f"{path}: no signals to write")
     try:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inrcodec.errors import SignalError
-from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, WRITABLE, holder_of, mode_of
+from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, holder_of, mode_of
+from inrcodec.signals.image_formats import WRITABLE as WRITABLE
 from inrcodec.signals.image_metadata import colour_metadata, exif_of, save_options
 from inrcodec.signals.signal import Axis, Signal
 
@@ -80,20 +81,19 @@ def read(path: Path) -> list[Signal]:
 
 
 def write(signals: list[Signal], path: Path) -> None:
-    """Write the main signal, and the one named "alpha" if there is one, in the format of `path.suffix`.
+    """Write the main signal, and the one named "alpha" if there is one, in the format of `path.suffix`, one
+    of `WRITABLE`.
 
     Values are those `read` returns, at any resolution. PNG, WebP, TIFF, BMP, PPM, JPEG 2000, TGA and QOI
     are written lossless, JPEG and AVIF at quality 95. Grey becomes RGB where the format has no grey.
     Formats that have no place for EXIF, ICC profile or dots per inch are written without them.
 
-    Raises: SignalError if the suffix is unknown, or the format cannot hold the transparency, the 16 bits,
+    Raises: SignalError if the format cannot hold the transparency, the 16 bits,
     the colours or the size of the image.
     """
     from PIL import Image
 
     suffix = path.suffix.lower()
-    if suffix not in WRITABLE:
-        raise SignalError(f"{path}: images cannot be written as {suffix!r}; use one of {' '.join(WRITABLE)}")
     main = signals[0]
     alpha = next((signal for signal in signals if signal.name == "alpha"), None)
     mode = mode_of(path, main, alpha)

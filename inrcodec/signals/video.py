@@ -59,7 +59,7 @@ def read(path: Path) -> list[Signal]:
 
 
 def write(signals: list[Signal], path: Path) -> None:
-    """Write a picture and, if there is a second signal, its sound; the codecs follow from the extension.
+    """Write a picture and, if there is a second signal, its sound. The extension, one of `WRITABLE`, says the codecs.
 
     .mkv: FFV1 and 16-bit FLAC, lossless: the pixels read back are the pixels written.
     .mp4, .mov: H.264 at CRF 12 (4:2:0, or 4:4:4 where a side is odd) and AAC.
@@ -69,16 +69,13 @@ def write(signals: list[Signal], path: Path) -> None:
     .mkv and .webm. Sound is resampled where the codec does not know its sample rate, and lossy codecs may
     append a few milliseconds of silence.
 
-    Raises: SignalError if the extension is unknown, the signals are no clip, or the file cannot be written.
+    Raises: SignalError if the signals are no clip, or the file cannot be written.
     """
     import av
 
     from inrcodec.signals.video_writing import checked, write_container
 
-    coding = CODINGS.get(path.suffix.lower())
-    if coding is None:
-        known = ", ".join(sorted(CODINGS))
-        raise SignalError(f"{path}: cannot write video as {path.suffix!r}; use one of {known}")
+    coding = CODINGS[path.suffix.lower()]
     picture, sound = checked(signals, path)
     try:
         with av.open(str(path), "w", format=coding.container) as container:
