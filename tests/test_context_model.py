@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrcodec.coding import entropy
+from inrcodec.coding import context_model, entropy
 from inrcodec.coding.context_model import WEIGHT_UNIT, ContextModel, Costs, integer_weights
 from inrcodec.models import Parameters
 from inrcodec.models.wavelet import Level, levels_of
@@ -206,6 +206,18 @@ def test_the_integer_network_is_the_specified_one(model: ContextModel, shape: tu
             seen.add(rows[key])
     if math.prod(shape) > 10:
         assert len(seen) > 8  # else this would show little
+
+
+@pytest.mark.parametrize(("model", "shape"), CASES)
+def test_points_are_computed_block_by_block(
+    model: ContextModel, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, levels = random_weights(model), levels_of(shape, model.levels)
+    magnitudes = random_magnitudes(model, levels, batch=2)
+    whole = exact_outputs(model, weights, magnitudes, levels)
+    monkeypatch.setattr(context_model, "BLOCK", 5)
+    for one, other in zip(exact_outputs(model, weights, magnitudes, levels), whole, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
 def test_sums_of_the_largest_weights_are_exact() -> None:

@@ -12,7 +12,7 @@ carried by float64 whose sums stay far below 2^53, so every machine computes the
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,6 +33,9 @@ ACTIVATION_UNIT = 1 << 8
 LARGEST_ACTIVATION = 1 << 15
 LARGEST_SUM = 1 << 52
 """Sums of an output are smaller: float64 holds them, and what is added to them, exactly."""
+
+BLOCK = 4096
+"""Points that are computed at once in coding: more would not fit the processor's cache."""
 
 SLOPE = 8
 """Negative activations are divided by this (leaky ReLU)."""
@@ -184,11 +187,15 @@ class ContextModel:
             inputs = torch.cat([inputs, own], 1)
             weight = torch.cat([weight, weights[f"{name}.part{place.part}"]], 1)
             bias = bias + layers.conditioned(weights[f"{name}.part{place.part}_bias"], level, condition)
-        hidden = layers.activation(layers.neighbourhood(inputs, weight, bias, place.within))
-        bias = layers.conditioned(weights[f"{name}.hidden_bias"], 0, None)
-        hidden = hidden + layers.activation(layers.pointwise(hidden, weights[f"{name}.hidden"], bias))
-        bias = layers.conditioned(weights[f"{name}.head_bias"], level, condition)
-        return layers.outputs(layers.pointwise(hidden, weights[f"{name}.head"], bias))
+        hidden_bias = layers.conditioned(weights[f"{name}.hidden_bias"], 0, None)
+        head_bias = layers.conditioned(weights[f"{name}.head_bias"], level, condition)
+
+        def at_points(context: Tensor) -> Tensor:
+            hidden = layers.activation(context)
+            hidden = hidden + layers.activation(layers.pointwise(hidden, weights[f"{name}.hidden"], hidden_bias))
+            return layers.outputs(layers.pointwise(hidden, weights[f"{name}.head"], head_bias))
+
+        return layers.neighbourhood(inputs, weight, bias, place.within, at_points)
 
     def _inputs(self, level: int, phase: int, group: int) -> int:
         """Context channels: own group of earlier phases and of two coarser levels, other groups at the same place."""
@@ -204,9 +211,11 @@ class _FloatLayers:
         condition = condition[:, None]
         return table[level] + condition * table[-2] + condition.square() * table[-1]
 
-    def neighbourhood(self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice]) -> Tensor:
+    def neighbourhood(
+        self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice], then: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         padded = functional.pad(inputs, (1, 1) * len(within))
-        return convolution_within(padded, weight, None, within) + _spread(bias, len(within))
+        return then(convolution_within(padded, weight, None, within) + _spread(bias, len(within)))
 
     def pointwise(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return pointwise(inputs, weight) + _spread(bias, inputs.dim() - 2)
@@ -228,23 +237,27 @@ class _ExactLayers:
         square = torch.floor(condition.square() / ACTIVATION_UNIT)
         return table[level] * ACTIVATION_UNIT + condition * table[-2] + square * table[-1]
 
-    def neighbourhood(self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice]) -> Tensor:
-        padded = functional.pad(inputs, (1, 1) * len(within))
-        taps = [
-            padded[
-                (
-                    slice(None),
-                    slice(None),
-                    *[
-                        slice(tap + along.start, tap + size, along.step)
-                        for tap, size, along in zip(offsets, inputs.shape[2:], within, strict=True)
-                    ],
-                )
-            ]
-            for offsets in itertools.product(range(3), repeat=len(within))
-        ]
-        gathered = torch.stack(taps, 2).flatten(1, 2)  # channel-major, tap-minor, as the weight is laid out
-        return self.pointwise(gathered, weight.flatten(1), bias)
+    def neighbourhood(
+        self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice], then: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Flattened, what a tap sees is a shift of what the others see: so nothing is gathered, and `BLOCK` points go
+        through all layers in the processor's cache. Rows end in points that are of no use, and are cut off.
+        """
+        frames, starts = _polyphase(inputs, within)
+        flat, last = frames.flatten(3), max(start for _, start in starts)
+        taps = [tap.expand(len(inputs), -1, -1) for tap in weight.flatten(2).unbind(2)]
+        points = flat.shape[3] - last
+        blocks = []
+        for begin in range(0, points, BLOCK):
+            end = min(begin + BLOCK, points)
+            sums = bias[:, :, None].repeat(len(inputs) // len(bias), 1, end - begin)
+            for tap, (component, start) in zip(taps, starts, strict=True):
+                sums.baddbmm_(tap, flat[:, :, component, begin + start : end + start])
+            blocks.append(then(sums))
+        blocks.append(blocks[0].new_zeros(*blocks[0].shape[:2], last))
+        results = torch.cat(blocks, 2).unflatten(2, frames.shape[3:])
+        extent = [len(range(size)[along]) for size, along in zip(inputs.shape[2:], within, strict=True)]
+        return cropped(results, tuple(extent))
 
     def pointwise(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         product = torch.matmul(weight, inputs.flatten(2)).unflatten(2, inputs.shape[2:])
@@ -293,6 +306,33 @@ class Costs:
     def __call__(self, magnitudes: Tensor) -> Tensor:
         """Bits of symbols of these integer magnitudes."""
         return torch.where(magnitudes < 0.5, self.zero, self.one + (magnitudes - 1) * self.more)
+
+
+def _polyphase(values: Tensor, within: Sequence[slice]) -> tuple[Tensor, list[tuple[int, int]]]:
+    """The components of values [B, C, *grid], with a zero at both ends, that alternate by the steps of `within`.
+
+    Returns them, [B, C, components, *frame], and where the neighbours of the first point of `within` are: for every
+    tap of 3^d, its component and its place in the flattened frame. Those of the next points follow.
+    """
+    steps = [along.step for along in within]
+    frame = [-(-(size + 2) // step) for size, step in zip(values.shape[2:], steps, strict=True)]
+    components = values.new_zeros(*values.shape[:2], math.prod(steps), *frame)
+    for index, offsets in enumerate(itertools.product(*map(range, steps))):
+        # Place n of the grid is place n + 1 with the zero before it.
+        firsts = [(offset - 1) % step for offset, step in zip(offsets, steps, strict=True)]
+        strided = [slice(first, None, step) for first, step in zip(firsts, steps, strict=True)]
+        part = values[(slice(None), slice(None), *strided)]
+        begins = [(first + 1) // step for first, step in zip(firsts, steps, strict=True)]
+        places = [slice(begin, begin + size) for begin, size in zip(begins, part.shape[2:], strict=True)]
+        components[:, :, index][(slice(None), slice(None), *places)] = part
+    starts = []
+    for offsets in itertools.product(range(3), repeat=len(frame)):
+        component = place = 0
+        for offset, along, size in zip(offsets, within, frame, strict=True):
+            component = component * along.step + (along.start + offset) % along.step
+            place = place * size + (along.start + offset) // along.step
+        starts.append((component, place))
+    return components, starts
 
 
 def _logarithm(magnitudes: Tensor, exact: bool) -> Tensor:
