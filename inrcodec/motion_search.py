@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from inrcodec.models.motion import BLOCK, PRECISION
 
-_EXCHANGE = 1.0
+_EXCHANGE = 0.75
 """Mean of the channels' absolute differences, in quantization steps, that is worth a bit."""
 _REACH = 4
 """Samples of the smallest picture that are searched in every direction."""
