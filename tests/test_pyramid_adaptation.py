@@ -362,6 +362,16 @@ def test_step_sizes_are_stored_and_checked(data: TrainingData, tmp_path: Path) -
     }
 
 
+def test_step_sizes_have_a_schedule_of_their_own(data: TrainingData, tmp_path: Path) -> None:
+    """They are learned at the end of a run alone, where the schedule of the run is all but over."""
+    settings = ecop(outer_steps=30, step_size_rate=0.1, schedule="cosine")
+    trained = meta_train("image", settings, data, tmp_path / "a.safetensors", source="waves")
+    start = initial_latent_step_sizes("tensor-step", steps=4, depth=2)
+    moved = max(float((trained.log_step_sizes[name] - start[name]).abs().max()) for name in start)
+    # Adam goes at most about as far as its step size: six steps of 0.1 that decay along a cosine, or its last fifth.
+    assert 0.1 < moved < 0.4
+
+
 def test_a_cut_run_resumes_through_the_second_order(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ serves all qualities. For most of a run the latents stay as they are while J is 
 the descent goes through the adaptation too, and takes the step sizes with it (ECoP).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -85,6 +86,11 @@ class PyramidTrainer:
         return self.config.learned_step_sizes != "none"
 
     @property
+    def _second_order_begin(self) -> int:
+        """The outer step from which on the descent goes through the adaptation."""
+        return math.ceil((1 - self.config.second_order) * self.config.outer_steps)
+
+    @property
     def prior(self) -> ContextPrior:
         """The entropy model as it is coded with."""
         return ContextPrior(self.contexts, integer_weights({k: v.detach().cpu() for k, v in self.weights.items()}))
@@ -100,16 +106,18 @@ class PyramidTrainer:
         Raises: Diverged after `MAX_DIVERGED` batches in a row without a finite gradient.
         """
         config = self.config
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+        # Step sizes are learned at the end of a run alone, so there they have a whole schedule.
+        begins = (0, self._second_order_begin)
+        for group, rate, begin in zip(self.optimizer.param_groups, self._rates, begins, strict=False):
             warm_up = min(1.0, (self.step + 1) / 30)
-            group["lr"] = rate * warm_up * scheduled(config, self.step)
+            group["lr"] = rate * warm_up * scheduled(config, self.step, begin)
         values = context.values.transpose(1, 2).unflatten(2, self.grid.shape)
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + self.step) % 2**63)
         finest, coarsest = config.quantization
         steps = torch.randint(finest, coarsest + 1, (len(values),), generator=generator).to(values)
         pyramid, task = self._task(values, steps, generator)
         distance = torch.zeros_like(steps)
-        if self.step < (1 - config.second_order) * config.outer_steps:
+        if self.step < self._second_order_begin:
             error, bits = objective_to_learn(pyramid, self._symbols(pyramid, task), task)
         else:
             state, index = self._adapted(pyramid, task, generator)

@@ -54,7 +54,8 @@ class TrainingConfig:
     outer_steps: length of the run.
     seed: of the random initialization and of every random choice.
     second_order: share of a run, at its end, in which what latents share is learned through their adaptation; before,
-        and at 0, at latents that stay. Other fields are always learned through their adaptation.
+        and at 0, at latents that stay. Other fields are always learned through their adaptation. A schedule goes over
+        the whole run for the networks, and over this share for step sizes, which are learned there alone.
     quantization: finest and coarsest index of the quantization steps that a latent pyramid learns to live with.
     """
 
@@ -242,11 +243,12 @@ class MetaTrainer:
         load_tensors(tensors, self._groups, self.optimizer)
 
 
-def scheduled(config: TrainingConfig, step: int) -> float:
-    """What the outer step sizes are multiplied by at a step."""
+def scheduled(config: TrainingConfig, step: int, begin: int = 0) -> float:
+    """What the outer step sizes are multiplied by at a step, of what is learned from step `begin` to the end."""
     if config.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(step / max(config.outer_steps, 1), 1.0)))
+    done = (step - begin) / max(config.outer_steps - begin, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
 
 def save_tensors(groups: dict[str, Parameters], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
