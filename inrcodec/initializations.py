@@ -11,8 +11,8 @@ from inrcodec.meta.initialization import IDENTIFIER_BYTES, SUFFIX, Initializatio
 
 DEFAULTS: dict[str, str] = {
     "image": "image-pyramid-2",
-    "video": "video-clip-2",
-    "audio": "audio-spectrum",
+    "video": "video-clip-3",
+    "audio": "audio-spectrum-2",
     "climate": "climate-pyramid-2",
 }
 """Name of the installed initialization that encodes a modality when none is asked for."""

@@ -20,6 +20,7 @@ SAMPLES = ASSETS / "samples"
 IDENTIFIERS = {
     "audio-siren": "f6e528413fd869d0",
     "audio-spectrum": "e89a77e9de815618",
+    "audio-spectrum-2": "4b1e00b28967b509",
     "climate-pyramid": "1347174001877f87",
     "climate-pyramid-2": "5112f639b85dd694",
     "climate-siren": "3e6d63a22cd8066e",
@@ -28,6 +29,7 @@ IDENTIFIERS = {
     "image-siren": "d20ec4c5d60f5262",
     "video-clip": "9e8f1f464b0924f4",
     "video-clip-2": "e6082cbc49392ef3",
+    "video-clip-3": "1fefb0d82ce874cd",
     "video-pyramid": "185c67938ac90f07",
     "video-siren": "dc832af46431b418",
 }

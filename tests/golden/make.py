@@ -29,8 +29,8 @@ from inrcodec.signals.signal import Axis, Signal
 HERE = Path(__file__).parent
 FIELDS = {
     "image": ("siren", "ffn", "pyramid", "pyramid-2"),
-    "video": ("siren", "ffn", "nerv", "pyramid", "clip", "clip-2"),
-    "audio": ("siren", "ffn", "spectrum"),
+    "video": ("siren", "ffn", "nerv", "pyramid", "clip", "clip-2", "clip-3"),
+    "audio": ("siren", "ffn", "spectrum", "spectrum-2"),
     "climate": ("siren", "ffn", "pyramid", "bound", "pyramid-2"),
 }
 SAMPLES = HERE.parent.parent / "assets" / "samples"
