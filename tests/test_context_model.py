@@ -47,11 +47,16 @@ def random_magnitudes(model: ContextModel, levels: tuple[Level, ...], batch: int
 
 
 def exact_outputs(
-    model: ContextModel, weights: Parameters, magnitudes: list[Tensor], levels: tuple[Level, ...]
+    model: ContextModel,
+    weights: Parameters,
+    magnitudes: list[Tensor],
+    levels: tuple[Level, ...],
+    indices: tuple[int, ...] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Rows of all passes, from the first of a table."""
+    """Rows of all passes, from the first of a table; indices: of each signal's quantization step."""
     exact = {name: value.double() for name, value in integer_weights(weights).items()}
-    condition = torch.full((len(magnitudes[0]),), float(32 * INDEX + 768), dtype=torch.float64)
+    indices = indices or (INDEX,) * len(magnitudes[0])
+    condition = torch.tensor([32.0 * index + 768 for index in indices], dtype=torch.float64)
     return [(flags, scales) for _, flags, scales in model.passes(exact, magnitudes, levels, condition)]
 
 
@@ -257,7 +262,7 @@ def test_integers_expect_what_floats_do(model: ContextModel, shape: tuple[int, .
 def test_signals_of_a_batch_do_not_mix(model: ContextModel, shape: tuple[int, ...]) -> None:
     weights, levels = random_weights(model), levels_of(shape, model.levels)
     magnitudes = random_magnitudes(model, levels, batch=3)
-    whole = exact_outputs(model, weights, magnitudes, levels)
+    whole = exact_outputs(model, weights, magnitudes, levels, (INDEX - 9, INDEX, INDEX + 9))
     alone = exact_outputs(model, weights, [level[1:2] for level in magnitudes], levels)
     for (flags, scales), (own_flags, own_scales) in zip(whole, alone, strict=True):
         assert torch.equal(flags[1:2], own_flags) and torch.equal(scales[1:2], own_scales)

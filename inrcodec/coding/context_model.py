@@ -35,7 +35,7 @@ LARGEST_SUM = 1 << 52
 """Sums of an output are smaller: float64 holds them, and what is added to them, exactly."""
 
 BLOCK = 4096
-"""Points that are computed at once in coding: more would not fit the processor's cache."""
+"""Points, of all signals together, that are computed at once in coding: more would not fit the processor's cache."""
 
 SLOPE = 8
 """Negative activations are divided by this (leaky ReLU)."""
@@ -190,12 +190,12 @@ class ContextModel:
         hidden_bias = layers.conditioned(weights[f"{name}.hidden_bias"], 0, None)
         head_bias = layers.conditioned(weights[f"{name}.head_bias"], level, condition)
 
-        def at_points(context: Tensor) -> Tensor:
+        def rest(context: Tensor) -> Tensor:
             hidden = layers.activation(context)
             hidden = hidden + layers.activation(layers.pointwise(hidden, weights[f"{name}.hidden"], hidden_bias))
             return layers.outputs(layers.pointwise(hidden, weights[f"{name}.head"], head_bias))
 
-        return layers.neighbourhood(inputs, weight, bias, place.within, at_points)
+        return layers.neighbourhood(inputs, weight, bias, place.within, rest)
 
     def _inputs(self, level: int, phase: int, group: int) -> int:
         """Context channels: own group of earlier phases and of two coarser levels, other groups at the same place."""
@@ -212,10 +212,10 @@ class _FloatLayers:
         return table[level] + condition * table[-2] + condition.square() * table[-1]
 
     def neighbourhood(
-        self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice], then: Callable[[Tensor], Tensor]
+        self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice], rest: Callable[[Tensor], Tensor]
     ) -> Tensor:
         padded = functional.pad(inputs, (1, 1) * len(within))
-        return then(convolution_within(padded, weight, None, within) + _spread(bias, len(within)))
+        return rest(convolution_within(padded, weight, None, within) + _spread(bias, len(within)))
 
     def pointwise(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return pointwise(inputs, weight) + _spread(bias, inputs.dim() - 2)
@@ -238,22 +238,23 @@ class _ExactLayers:
         return table[level] * ACTIVATION_UNIT + condition * table[-2] + square * table[-1]
 
     def neighbourhood(
-        self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice], then: Callable[[Tensor], Tensor]
+        self, inputs: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice], rest: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """Flattened, what a tap sees is a shift of what the others see: so nothing is gathered, and `BLOCK` points go
-        through all layers in the processor's cache. Rows end in points that are of no use, and are cut off.
+        through all layers in the processor's cache. Where a row ends, some points see the next one; they are cut off.
         """
         frames, starts = _polyphase(inputs, within)
         flat, last = frames.flatten(3), max(start for _, start in starts)
         taps = [tap.expand(len(inputs), -1, -1) for tap in weight.flatten(2).unbind(2)]
         points = flat.shape[3] - last
         blocks = []
-        for begin in range(0, points, BLOCK):
-            end = min(begin + BLOCK, points)
-            sums = bias[:, :, None].repeat(len(inputs) // len(bias), 1, end - begin)
+        length = max(1, BLOCK // len(inputs))
+        for begin in range(0, points, length):
+            end = min(begin + length, points)
+            sums = bias[:, :, None].expand(len(inputs), -1, end - begin).clone()
             for tap, (component, start) in zip(taps, starts, strict=True):
                 sums.baddbmm_(tap, flat[:, :, component, begin + start : end + start])
-            blocks.append(then(sums))
+            blocks.append(rest(sums))
         blocks.append(blocks[0].new_zeros(*blocks[0].shape[:2], last))
         results = torch.cat(blocks, 2).unflatten(2, frames.shape[3:])
         extent = [len(range(size)[along]) for size, along in zip(inputs.shape[2:], within, strict=True)]
@@ -316,15 +317,11 @@ def _polyphase(values: Tensor, within: Sequence[slice]) -> tuple[Tensor, list[tu
     """
     steps = [along.step for along in within]
     frame = [-(-(size + 2) // step) for size, step in zip(values.shape[2:], steps, strict=True)]
-    components = values.new_zeros(*values.shape[:2], math.prod(steps), *frame)
-    for index, offsets in enumerate(itertools.product(*map(range, steps))):
-        # Place n of the grid is place n + 1 with the zero before it.
-        firsts = [(offset - 1) % step for offset, step in zip(offsets, steps, strict=True)]
-        strided = [slice(first, None, step) for first, step in zip(firsts, steps, strict=True)]
-        part = values[(slice(None), slice(None), *strided)]
-        begins = [(first + 1) // step for first, step in zip(firsts, steps, strict=True)]
-        places = [slice(begin, begin + size) for begin, size in zip(begins, part.shape[2:], strict=True)]
-        components[:, :, index][(slice(None), slice(None), *places)] = part
+    ends = [(1, size * step - 1 - old) for size, step, old in zip(frame, steps, values.shape[2:], strict=True)]
+    padded = functional.pad(values, [end for pair in reversed(ends) for end in pair])
+    corners = itertools.product(*(range(step) for step in steps))
+    strided = [[slice(offset, None, step) for offset, step in zip(corner, steps, strict=True)] for corner in corners]
+    components = torch.stack([padded[(slice(None), slice(None), *slices)] for slices in strided], 2)
     starts = []
     for offsets in itertools.product(range(3), repeat=len(frame)):
         component = place = 0

@@ -75,9 +75,12 @@ class PyramidTrainer:
         self.log_step_sizes = {name: value.to(device) for name, value in sizes.items()}
         parameters = [*self.theta_0.values(), *self.weights.values()]
         groups = [{"params": parameters, "lr": config.outer_step_size}]
+        self._begins = [0]
         if self.learns_step_sizes:
             self.log_step_sizes = _learned(self.log_step_sizes, device)
             groups.append({"params": list(self.log_step_sizes.values()), "lr": config.step_size_rate})
+            # They are learned at the end of a run alone, so there they have a whole schedule.
+            self._begins.append(self._second_order_begin)
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -106,9 +109,7 @@ class PyramidTrainer:
         Raises: Diverged after `MAX_DIVERGED` batches in a row without a finite gradient.
         """
         config = self.config
-        # Step sizes are learned at the end of a run alone, so there they have a whole schedule.
-        begins = (0, self._second_order_begin)
-        for group, rate, begin in zip(self.optimizer.param_groups, self._rates, begins, strict=False):
+        for group, rate, begin in zip(self.optimizer.param_groups, self._rates, self._begins, strict=True):
             warm_up = min(1.0, (self.step + 1) / 30)
             group["lr"] = rate * warm_up * scheduled(config, self.step, begin)
         values = context.values.transpose(1, 2).unflatten(2, self.grid.shape)

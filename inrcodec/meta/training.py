@@ -46,7 +46,8 @@ class TrainingConfig:
     backward_share: share of the points that the second-order gradient goes through (LITE); 1: all of them.
     outer_step_size: beta, of Adam on theta_0.
     step_size_rate: Adam's step size on the logarithms of learned step sizes.
-    schedule: of both outer step sizes over the run.
+    schedule: of both outer step sizes over the run; for step sizes of latent fields over the share `second_order` of
+        it, where alone they are learned.
     clip: bound on the norm of the meta-gradient. That of the loss is some 0.03 for pictures, and through many steps now
         and then a hundred times as much, after which Adam, left alone, hardly moves for a thousand steps. With a bound
         below the usual norm all outer steps count alike.
@@ -54,8 +55,7 @@ class TrainingConfig:
     outer_steps: length of the run.
     seed: of the random initialization and of every random choice.
     second_order: share of a run, at its end, in which what latents share is learned through their adaptation; before,
-        and at 0, at latents that stay. Other fields are always learned through their adaptation. A schedule goes over
-        the whole run for the networks, and over this share for step sizes, which are learned there alone.
+        and at 0, at latents that stay. Other fields are always learned through their adaptation.
     quantization: finest and coarsest index of the quantization steps that a latent pyramid learns to live with.
     """
 
