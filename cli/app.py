@@ -1,5 +1,6 @@
 """The `inrcodec` program: its subcommands, and how failures become one line and an exit code."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
     """
+    # Before torch is imported: where other programs use the cores too, threads that wait by spinning take them from
+    # those they wait for, and a picture takes minutes instead of seconds.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     session = _Session()
     command = typer.main.get_command(app)
     try:

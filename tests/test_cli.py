@@ -453,6 +453,21 @@ def test_start_is_light() -> None:
     assert (result.returncode, result.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_spin_while_they_wait(given: str | None, expected: str) -> None:
+    """Unless asked to, and decided before torch starts them."""
+    script = (
+        "import os, sys; from inrcodec.cli import main\n"
+        "main(['--version']); assert 'torch' not in sys.modules\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    command = [sys.executable, "-P", "-c", script]
+    result = subprocess.run(command, capture_output=True, env=environment, text=True, timeout=60, check=True)
+    assert result.stdout.split()[-1] == expected
+
+
 def test_info_needs_no_torch(folder: Path, tiny_image_file: bytes) -> None:
     (folder / "photo.inr").write_bytes(tiny_image_file)
     script = "import sys; from inrcodec.cli import main\nmain(['info', 'photo.inr']); sys.exit('torch' in sys.modules)"
