@@ -1,6 +1,6 @@
 """What each part of ECoP brings to latent fields: the objective after some adaptation steps, held out.
 
-python benchmarks/ablation.py --data FOLDER --start image-pyramid-2 --outer-steps 300
+python benchmarks/ablation.py --data FOLDER --start image-pyramid --outer-steps 300
 
 Every variant is trained for the same number of outer steps from the same start on the same patches: first order, which
 gets the step sizes that learning starts from; learned step sizes with networks that stay; second order; second order on
@@ -23,17 +23,19 @@ from torch import Tensor
 
 from inrcodec.cli.console import ProgressLine
 from inrcodec.errors import InrcodecError
-from inrcodec.initializations import named_initialization
-from inrcodec.latent_coders import pyramid_on
-from inrcodec.meta.adaptation import AdaptationConfig, Rescaling
-from inrcodec.meta.data import PatchSampler
-from inrcodec.meta.initialization import ContextPrior, Initialization
-from inrcodec.meta.latent_objective import Task, objective
-from inrcodec.meta.latent_step_sizes import initial_latent_step_sizes
+from inrcodec.initialization import Initialization, LatentPrior
+from inrcodec.latents.adaptation import first_state, next_state
+from inrcodec.latents.model import LatentModel
+from inrcodec.latents.objective import Task, objective
+from inrcodec.latents.step_sizes import initial_latent_step_sizes
+from inrcodec.meta.checkpoint import checkpoint_of
+from inrcodec.meta.data import PatchSampler, TrainingData, load_data
 from inrcodec.meta.presets import LATENT_CROPS, Preset, preset
-from inrcodec.meta.pyramid_adaptation import first_state, next_state
-from inrcodec.meta.run import TrainingData, TrainingProgress, checkpoint_of, load_data, meta_train, trainer_of
+from inrcodec.meta.run import TrainingProgress, meta_train
+from inrcodec.meta.trainers import trainer_of
 from inrcodec.models.latent import Grid, LatentField
+from inrcodec.registry import named_initialization
+from inrcodec.settings import AdaptationConfig, Rescaling
 
 MARKS = (0, 1, 2, 8, 16, 32, 100)
 """Adaptation steps after which the objective is reported."""
@@ -41,10 +43,10 @@ MARKS = (0, 1, 2, 8, 16, 32, 100)
 FULL = AdaptationConfig(steps=3, gamma=1.0, score="full")
 VARIANTS: dict[str, dict[str, Any]] = {
     "first order": {"adaptation": replace(FULL, steps=1)},
-    "learned step sizes": {"outer_step_size": 1e-12, "learned_step_sizes": "tensor-step", "second_order": 1.0},
-    "second order": {"learned_step_sizes": "tensor-step", "second_order": 1.0},
-    "pruning": {"learned_step_sizes": "tensor-step", "second_order": 1.0},
-    "bootstrap": {"learned_step_sizes": "tensor-step", "second_order": 1.0, "bootstrap_steps": 3},
+    "learned step sizes": {"outer_step_size": 1e-12, "step_sizes": "tensor-step", "second_order": 1.0},
+    "second order": {"step_sizes": "tensor-step", "second_order": 1.0},
+    "pruning": {"step_sizes": "tensor-step", "second_order": 1.0},
+    "bootstrap": {"step_sizes": "tensor-step", "second_order": 1.0, "bootstrap_steps": 3},
 }
 """Training settings beside those of all variants."""
 
@@ -74,7 +76,7 @@ def objectives(
     initialization: Initialization, held_out: HeldOut, marks: Sequence[int], rescaling: Rescaling = "exact"
 ) -> dict[int, Tensor]:
     """Bits of distortion and rate of every patch, [B], of the best latents by each number of steps."""
-    pyramid = pyramid_on(initialization, held_out.values.device)
+    pyramid = LatentModel.of(initialization, held_out.values.device)
     task = Task.of(pyramid, held_out.values, held_out.grid, held_out.step)
     state = first_state(pyramid, task)
     best = torch.full_like(held_out.step, torch.inf)
@@ -90,7 +92,7 @@ def objectives(
 
 def settings_of(arguments: argparse.Namespace, start: Initialization, variant: str) -> Preset:
     """What a variant is trained with."""
-    assert isinstance(start.model, LatentField) and isinstance(start.prior, ContextPrior)
+    assert isinstance(start.model, LatentField) and isinstance(start.prior, LatentPrior)
     usual = preset(start.modality, start.model.name)
     common = {
         "adaptation": replace(FULL, steps=arguments.steps),
@@ -122,7 +124,7 @@ def trained(
     """The start and every variant."""
     arguments.output.mkdir(parents=True, exist_ok=True)
     model, prior = start.model, start.prior
-    assert isinstance(model, LatentField) and isinstance(prior, ContextPrior)
+    assert isinstance(model, LatentField) and isinstance(prior, LatentPrior)
     schedule = initial_latent_step_sizes("tensor-step", steps=10, depth=model.order.depth)
     results = {"start": Compared(start)}
     for variant in arguments.variants:
@@ -157,7 +159,7 @@ def step_memory(start: Initialization, settings: Preset, data: TrainingData, dev
     trainer = trainer_of(start.modality, settings, start, device)
     channels = settings.model.out_features
     sampler = PatchSampler(data.training, settings.training_patches, channels, settings.training.seed)
-    batch = sampler.batch(0, settings.training.batch).context(device)
+    batch = sampler.batch(0, settings.training.batch).context_set(device)
     trainer.train_step(batch)  # the first one makes Adam's moments
     trainer.step = settings.training.outer_steps - 1  # in the last ones latents are adapted, which takes most
     return peak_memory(lambda: trainer.train_step(batch), device)
@@ -167,7 +169,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--data", type=Path, required=True, help="folder of signals; every tenth is held out")
     result.add_argument("--validation", type=Path, help="folder of signals to measure on instead")
-    result.add_argument("--start", default="image-pyramid-2", help="initialization of a latent field")
+    result.add_argument("--start", default="image-pyramid", help="initialization of a latent field")
     result.add_argument("--init", nargs="*", default=[], help="compare these with the start; nothing is trained")
     result.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     result.add_argument("--resume", action="store_true", help="go on where a run of the same settings was cut")
@@ -194,7 +196,7 @@ def main() -> None:
     settings = settings_of(arguments, start, "first order")
     shape = settings.training_patches.shape
     sampler = PatchSampler(data.held_out, settings.training_patches, start.model.out_features, seed=1)
-    values = sampler.batch(0, arguments.patches).context(device).values.transpose(1, 2).unflatten(2, shape)
+    values = sampler.batch(0, arguments.patches).context_set(device).values.transpose(1, 2).unflatten(2, shape)
     finest, coarsest = settings.training.quantization
     step = torch.linspace(finest, coarsest, len(values), device=device).round()
     held_out = HeldOut(values, Grid(shape, (False,) * len(shape)), step)

@@ -8,17 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrcodec.decoder import native_values
-from inrcodec.meta.adaptation import SHARED, adapt
-from inrcodec.meta.context import Context, prune
-from inrcodec.meta.data import PatchContexts, patch_contexts, signal_channels
-from inrcodec.meta.initialization import Initialization
+from inrcodec.adaptation import SHARED
+from inrcodec.field_values import native_values, signal_channels
+from inrcodec.initialization import Initialization
 from inrcodec.models import Parameters
 from inrcodec.patches import Patches, PatchSamples
 from inrcodec.signals.signal import Signal
+from inrcodec.weights.adaptation import adapt
+from inrcodec.weights.context_set import ContextSet, PatchContextSets, patch_context_sets
+from inrcodec.weights.pruning import prune
 
 BATCH_POINTS = 1 << 17
-"""Context points of the patches adapted at once."""
+"""ContextSet points of the patches adapted at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ def random_initialization(initialization: Initialization, step_size: float) -> I
     """The same field from random parameters, for plain gradient descent on the full context."""
     return replace(
         initialization,
-        theta_0=initialization.model.initialize(torch.Generator().manual_seed(1)),
+        theta_0=initialization.field.initialize(torch.Generator().manual_seed(1)),
         log_step_sizes={SHARED: torch.tensor([step_size]).log()},
         adaptation=replace(initialization.adaptation, score="full"),
     )
@@ -56,15 +57,15 @@ def adaptation_views(
     Raises: UsageError if the initialization does not fit the signal.
     """
     patches = Patches.cover(signal.axes, initialization.patches)
-    contexts = patch_contexts(signal, patches, initialization.model.out_features)
+    contexts = patch_context_sets(signal, patches, initialization.field.out_features)
     samples = patches.resampled(signal.axes)
     shown = {step: np.zeros(signal.values.shape) for step in steps}
     kept = {step: np.zeros(signal.shape, bool) for step in selected}
     for part in contexts.batches(BATCH_POINTS):
         batch = contexts[part]
-        context = batch.context(device)
+        context = batch.context_set(device)
         adapt(
-            initialization.model,
+            initialization.field,
             _to(initialization.theta_0, device),
             _to(initialization.log_step_sizes, device),
             context,
@@ -83,14 +84,14 @@ def adaptation_views(
 
 def _recorder(
     initialization: Initialization,
-    batch: PatchContexts,
-    context: Context,
+    batch: PatchContextSets,
+    context: ContextSet,
     samples: Sequence[PatchSamples],
     shown: dict[int, np.ndarray],
     kept: dict[int, np.ndarray],
 ) -> Callable[[int, Parameters, Tensor], None]:
     """What `adapt` calls at every step: adds the patches of a batch to the views of the whole signal."""
-    model, config = initialization.model, initialization.adaptation
+    model, config = initialization.field, initialization.adaptation
 
     def record(step: int, theta: Parameters, _: Tensor) -> None:
         if step in shown:
@@ -108,7 +109,7 @@ def _recorder(
     return record
 
 
-def kept_points(context: Context, pruned: Context) -> np.ndarray:
+def kept_points(context: ContextSet, pruned: ContextSet) -> np.ndarray:
     """Which points of the context the pruned one has: [B, N] bool.
 
     Pruning returns points, not where they were: they are found again by their coordinates, which differ.

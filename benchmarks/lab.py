@@ -27,7 +27,7 @@ from experiments.settings import Setting, setting
 import inrcodec.assets
 from inrcodec.cli.console import ProgressLine
 from inrcodec.device import pick_device
-from inrcodec.meta.run import load_data
+from inrcodec.meta.data import load_data
 from inrcodec.signals import MODALITIES, find_files
 
 

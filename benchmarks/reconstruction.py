@@ -18,8 +18,8 @@ from inrcodec.cli import console
 from inrcodec.device import pick_device
 from inrcodec.encoder import check_fit
 from inrcodec.errors import UsageError
+from inrcodec.initialization import DeltaPrior, Initialization
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
-from inrcodec.meta.initialization import CodingPrior, Initialization
 
 STRIP_STEPS = (0, 4, 8, 16)
 
@@ -35,7 +35,7 @@ def main() -> None:
     for modality, initializations in chosen.items():
         results = []
         for name, initialization in initializations:
-            if not isinstance(initialization.prior, CodingPrior):
+            if not isinstance(initialization.prior, DeltaPrior):
                 raise UsageError(
                     f"{name} has latents, which are integers from the first step on: give weight-coded fields"
                 )

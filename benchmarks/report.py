@@ -16,8 +16,8 @@ import torch
 
 from inrcodec import metrics
 from inrcodec.errors import InrcodecError, UnknownInitialization, UsageError
-from inrcodec.initializations import default_initialization, named_initialization
-from inrcodec.meta.initialization import Initialization
+from inrcodec.initialization import Initialization
+from inrcodec.registry import default_initialization, named_initialization
 from inrcodec.signals import MODALITIES, write_whole
 from inrcodec.signals.signal import Signal
 
@@ -92,7 +92,7 @@ def initializations(
                 raise
             say(f"{modality} is skipped: {error}")
         else:
-            chosen[modality] = [(f"{modality}-{initialization.model.name}", initialization)]
+            chosen[modality] = [(f"{modality}-{initialization.field.name}", initialization)]
     if not chosen:
         raise UsageError("no initialization is installed: make one with 'inrcodec meta-train', give it with --init")
     return chosen
@@ -103,7 +103,7 @@ def describe(name: str, initialization: Initialization) -> dict[str, Any]:
     return {
         "name": name,
         "identifier": initialization.identifier.hex(),
-        "field": str(initialization.model),
+        "field": str(initialization.field),
         "patches": str(initialization.patches),
         "bytes": len(initialization.to_bytes()),
         "provenance": initialization.provenance,

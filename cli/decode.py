@@ -79,7 +79,7 @@ def decode(
 
         from inrcodec.device import pick_device
         from inrcodec.files import decode_file
-        from inrcodec.initializations import named_initialization
+        from inrcodec.registry import named_initialization
         from inrcodec.signals import default_extension
 
         extension = extension or default_extension(headers[0].modality)

@@ -91,7 +91,7 @@ def encode(
     _check_usage(inputs, output, init, field, modality, format, json)
     from inrcodec.device import pick_device
     from inrcodec.files import encode_file
-    from inrcodec.initializations import named_initialization
+    from inrcodec.registry import named_initialization
 
     options = encode_options(
         quality=quality,
@@ -193,8 +193,8 @@ def encode_options(**given: Any) -> "EncodeOptions":
     """The options that were given, the encoder's own defaults for the others (None). Raises: UsageError."""
     from typing import get_args
 
-    from inrcodec.meta.adaptation import Rescaling
     from inrcodec.options import EncodeOptions
+    from inrcodec.settings import Rescaling
 
     given = {name: value for name, value in given.items() if value is not None}
     choices = get_args(Rescaling)

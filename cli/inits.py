@@ -9,7 +9,7 @@ from inrcodec.cli import console
 from inrcodec.errors import InitializationError
 
 if TYPE_CHECKING:
-    from inrcodec.meta.initialization import Initialization
+    from inrcodec.initialization import Initialization
 
 
 def inits(
@@ -27,8 +27,8 @@ def inits(
             console.data(read_card(path).rstrip())
         return
 
-    from inrcodec.initializations import PATH_VARIABLE, installed
-    from inrcodec.meta.initialization import Initialization
+    from inrcodec.initialization import Initialization
+    from inrcodec.registry import PATH_VARIABLE, installed
 
     found, damaged = [], 0
     for path in installed():
@@ -52,7 +52,7 @@ def find(name: str) -> "tuple[Path | None, Initialization]":
 
     Raises: UnknownInitialization, InitializationError.
     """
-    from inrcodec.initializations import installed, named_initialization
+    from inrcodec.registry import installed, named_initialization
 
     initialization = named_initialization(name)
     if Path(name).is_file():
@@ -72,7 +72,7 @@ def read_card(path: Path | None) -> str:
 
 def describe(path: Path | None, initialization: "Initialization") -> dict[str, Any]:
     """What an initialization is, as plain values."""
-    from inrcodec.initializations import DEFAULTS
+    from inrcodec.registry import DEFAULTS
 
     name = path.stem if path else ""
     return {
@@ -80,8 +80,8 @@ def describe(path: Path | None, initialization: "Initialization") -> dict[str, A
         "identifier": initialization.identifier.hex(),
         "modality": initialization.modality,
         "default": DEFAULTS.get(initialization.modality) == name,
-        "field": initialization.model.name,
-        "parameters": initialization.delta_size,
+        "field": initialization.field.name,
+        "parameters": initialization.coded_parameters,
         "patch": list(initialization.patches.shape),
         "steps": initialization.adaptation.steps,
         "path": str(path),
@@ -91,6 +91,8 @@ def describe(path: Path | None, initialization: "Initialization") -> dict[str, A
 
 
 def _show(found: list[dict[str, Any]]) -> None:
+    from inrcodec.meta.evaluation import Evaluation
+
     rows = []
     for each in found:
         rows.append(
@@ -100,17 +102,9 @@ def _show(found: list[dict[str, Any]]) -> None:
                 each["field"],
                 "x".join(map(str, each["patch"])),
                 "latents" if each["parameters"] == 0 else f"{each['parameters']} weights",
-                _held_out(each["provenance"].get("evaluation", {})) or "-",
+                Evaluation.of(each["provenance"]).summary or "-",
                 f"{each['bytes']:,}",
                 each["identifier"],
             )
         )
     console.table(("name", "modality", "field", "patch", "coded", "held-out", "bytes", "identifier"), rows)
-
-
-def _held_out(evaluation: dict[str, Any]) -> str:
-    """PSNR after steps; of latents at the default quality, with the rate it took."""
-    if "initialization" in evaluation:
-        return " / ".join(f"{psnr:.2f} dB after {steps}" for steps, psnr in evaluation["initialization"].items())
-    measured = evaluation.get("40", {}).get("4")
-    return f"{measured['psnr']:.2f} dB at {measured['bits']:.3f} bits" if measured else ""

@@ -6,23 +6,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrcodec.cli import console
-from inrcodec.cli.training_settings import SETTINGS, check_range, configure
+from inrcodec.cli.option_groups import with_options
 from inrcodec.errors import UsageError
+from inrcodec.meta.config import ADAPTATION_OPTIONS, TRAINING_OPTIONS, Option
 
 if TYPE_CHECKING:
     import torch
 
-    from inrcodec.meta.initialization import Initialization
+    from inrcodec.initialization import Initialization
+    from inrcodec.meta.data import TrainingData
     from inrcodec.meta.presets import Preset
-    from inrcodec.meta.run import TrainingData, TrainingProgress
-
-METHOD = "Method (defaults: the preset's)"
+    from inrcodec.meta.run import TrainingProgress
 
 _SAMPLES = "the sample signals shipped with inrcodec"
 
+FIELD_OPTIONS = {
+    "width": Option("Hidden units of a layer.", 1, whole=True),
+    "depth": Option("Layers.", 2, whole=True),
+}
+"""Options that set the field of their name in the field's configuration."""
 
+
+@with_options("settings", ADAPTATION_OPTIONS | TRAINING_OPTIONS | FIELD_OPTIONS, "Method")
 def meta_train(
     modality: Annotated[str, typer.Option("--modality", metavar="image|video|audio|climate", help="Of the signals.")],
+    settings: dict[str, Any],
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="FOLDER", show_default=_SAMPLES, help="Signals to learn from."),
@@ -62,118 +70,12 @@ def meta_train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the output.")] = False,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", show_default="all cores", help="CPU threads.")] = None,
-    inner_steps: Annotated[
-        int | None, typer.Option("--inner-steps", "-K", help="Adaptation steps K.", rich_help_panel=METHOD)
-    ] = None,
-    gamma: Annotated[
-        float | None, typer.Option("--gamma", help="Share of the context kept.", rich_help_panel=METHOD)
-    ] = None,
-    score: Annotated[
-        str | None,
-        typer.Option(
-            "--score",
-            metavar="grad-norm|error|spg|tpg|random|full",
-            help="What ranks the context.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    bootstrap_steps: Annotated[
-        int | None,
-        typer.Option("--bootstrap-steps", "-L", help="Steps L to the bootstrap target.", rich_help_panel=METHOD),
-    ] = None,
-    bootstrap_weight: Annotated[
-        float | None,
-        typer.Option("--bootstrap-weight", help="lambda of the distance to it.", rich_help_panel=METHOD),
-    ] = None,
-    bootstrap_step_ratio: Annotated[
-        float | None,
-        typer.Option(
-            "--bootstrap-step-ratio",
-            help="Step size of the L steps over the inner one.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    bootstrap_context: Annotated[
-        str | None,
-        typer.Option(
-            "--bootstrap-context",
-            metavar="full|pruned|random",
-            help="What the L steps see.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            metavar="second-order|fomaml|reptile",
-            help="How theta_0 learns from the adaptation. [default: second-order]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    backward_share: Annotated[
-        float | None,
-        typer.Option(
-            "--backward-share",
-            metavar="SHARE",
-            help="Of the points, those that the second-order gradient goes through (LITE). [default: 1]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    inner_step_size: Annotated[
-        float | None,
-        typer.Option("--inner-step-size", help="alpha, or where its learning starts.", rich_help_panel=METHOD),
-    ] = None,
-    step_sizes: Annotated[
-        str | None,
-        typer.Option(
-            "--step-sizes",
-            metavar="none|scalar|tensor|tensor-step|element",
-            help="Which inner step sizes are learned.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    second_order: Annotated[
-        float | None,
-        typer.Option(
-            "--second-order",
-            metavar="SHARE",
-            help="Of the outer steps, the last: latents learned through their adaptation. [default: 0]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    step_size_rate: Annotated[
-        float | None,
-        typer.Option("--step-size-rate", help="Adam's step size on them.", rich_help_panel=METHOD),
-    ] = None,
-    outer_steps: Annotated[
-        int | None, typer.Option("--outer-steps", help="Length of the run.", rich_help_panel=METHOD)
-    ] = None,
-    outer_step_size: Annotated[
-        float | None, typer.Option("--outer-step-size", help="beta, of Adam.", rich_help_panel=METHOD)
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option("--schedule", metavar="constant|cosine", help="Of the outer step sizes.", rich_help_panel=METHOD),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", help="Signals per outer step.", rich_help_panel=METHOD)
-    ] = None,
-    clip: Annotated[
-        float | None,
-        typer.Option("--clip", help="Bound on the meta-gradient's norm.", rich_help_panel=METHOD),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of all random choices.", rich_help_panel=METHOD)] = None,
     patch: Annotated[
         str | None,
-        typer.Option("--patch", metavar="32x32", help="Samples of a patch along each axis.", rich_help_panel=METHOD),
+        typer.Option("--patch", metavar="32x32", show_default="the preset's", help="Samples of a patch."),
     ] = None,
-    width: Annotated[
-        int | None, typer.Option("--width", help="Hidden units of a layer.", rich_help_panel=METHOD)
-    ] = None,
-    depth: Annotated[int | None, typer.Option("--depth", help="Layers.", rich_help_panel=METHOD)] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", show_default="all cores", help="CPU threads.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object at the end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> None:
@@ -182,16 +84,15 @@ def meta_train(
     Writes the initialization, a model card and a checkpoint beside it. A run that was stopped goes on
     with --resume.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    preset = configure(modality, field, scale, {name: given[name] for name in SETTINGS & given.keys()})
+    preset = configure(modality, field, scale, settings, patch)
     target = _target(output, f"{modality}-{field}.safetensors", resume)
     if threads is not None:
         import torch
 
-        check_range("threads", threads)
+        Option("CPU threads.", 1).check("threads", threads)
         torch.set_num_threads(threads)
     from inrcodec.device import pick_device
-    from inrcodec.initializations import named_initialization
+    from inrcodec.registry import named_initialization
 
     chosen_device = pick_device(device)
     beginning = named_initialization(start) if start else None
@@ -202,35 +103,43 @@ def meta_train(
         where = f"{len(signals.training)} signals to learn from, {len(signals.held_out)} to evaluate on"
         console.say(f"{where}, {preset.training.outer_steps} outer steps; Ctrl-C keeps the last checkpoint")
     described = source or (str(data) if data else _SAMPLES)
-    initialization = _run(modality, preset, signals, target, described, beginning, resume, chosen_device, quiet)
+    initialization = _run(preset, signals, target, described, beginning, resume, chosen_device, quiet)
     if json:
         console.json_data(_report(target, initialization, signals))
     if not quiet:
         _show(target, initialization)
 
 
+def configure(modality: str, field: str, scale: str, settings: dict[str, Any], patch: str | None = None) -> "Preset":
+    """Return a preset with some settings changed. Raises: UsageError if the field has no such setting or value."""
+    from inrcodec.meta.presets import configured
+
+    for name, option in FIELD_OPTIONS.items():
+        if name in settings:
+            option.check(name, settings[name])
+    sizes = {name: settings[name] for name in FIELD_OPTIONS if name in settings}
+    changes = {name: value for name, value in settings.items() if name not in FIELD_OPTIONS}
+    return configured(modality, field, scale, changes, sizes, patch)
+
+
 def _target(output: Path | None, name: str, resume: bool) -> Path:
-    """The file to write. Raises: UsageError if something is in the way."""
+    """Return the file to write. Raises: UsageError if something is in the way."""
+    from inrcodec.meta.checkpoint import checkpoint_of
+
     path = output or Path(name)
     if path.is_dir() or not path.parent.is_dir() or path.suffix in ("", ".md"):
         raise UsageError(f"-o is {path}: give a file in a folder that exists, as {name}")
     if path.exists() and output is None and not resume:
         raise UsageError(f"{path} is there already: say where to write with -o, or go on with --resume")
-    checkpoint = _checkpoint(path)
+    checkpoint = checkpoint_of(path)
     if checkpoint.exists() and not path.exists() and not resume:
         raise UsageError(f"{checkpoint} is from a run that was stopped: go on with --resume, or remove it")
     return path
 
 
-def _checkpoint(target: Path) -> Path:
-    from inrcodec.meta.run import checkpoint_of
-
-    return checkpoint_of(target)
-
-
 def _load(data: Path | None, modality: str, validation: Path | None) -> "TrainingData":
     import inrcodec.assets
-    from inrcodec.meta.run import load_data
+    from inrcodec.meta.data import load_data
 
     for folder in (data, validation):
         if folder is not None and not folder.is_dir():
@@ -241,7 +150,6 @@ def _load(data: Path | None, modality: str, validation: Path | None) -> "Trainin
 
 
 def _run(
-    modality: str,
     preset: "Preset",
     signals: "TrainingData",
     target: Path,
@@ -251,6 +159,7 @@ def _run(
     device: "torch.device",
     quiet: bool,
 ) -> "Initialization":
+    from inrcodec.meta.checkpoint import checkpoint_of
     from inrcodec.meta.run import meta_train as run
 
     with console.ProgressLine(quiet=quiet, reports=True) as line:
@@ -263,7 +172,6 @@ def _run(
 
         try:
             return run(
-                modality,
                 preset,
                 signals,
                 target,
@@ -274,7 +182,7 @@ def _run(
                 on_progress=show,
             )
         except KeyboardInterrupt:
-            checkpoint = _checkpoint(target)
+            checkpoint = checkpoint_of(target)
             if checkpoint.exists():
                 stopped = f"{checkpoint} stays: the same command with --resume goes on from there"
             else:
@@ -284,14 +192,16 @@ def _run(
 
 
 def _report(target: Path, initialization: "Initialization", signals: "TrainingData") -> dict[str, Any]:
+    from inrcodec.meta.checkpoint import checkpoint_of
+
     return {
         "output": str(target),
         "card": str(target.with_suffix(".md")),
-        "checkpoint": str(_checkpoint(target)),
+        "checkpoint": str(checkpoint_of(target)),
         "identifier": initialization.identifier.hex(),
         "modality": initialization.modality,
-        "field": initialization.model.name,
-        "parameters": initialization.delta_size,
+        "field": initialization.field.name,
+        "parameters": initialization.coded_parameters,
         "files": signals.files,
         "unreadable": signals.unreadable,
         "seconds": initialization.provenance["seconds"],
@@ -300,23 +210,8 @@ def _report(target: Path, initialization: "Initialization", signals: "TrainingDa
 
 
 def _show(target: Path, initialization: "Initialization") -> None:
-    from inrcodec.meta.initialization import ContextPrior
+    from inrcodec.meta.evaluation import Evaluation
 
-    evaluation = initialization.provenance["evaluation"]
-    named = f"{target}: identifier {initialization.identifier.hex()}"
-    if isinstance(initialization.prior, ContextPrior):
-        console.say(f"{named}; held-out patches:")
-        titles: tuple[str, ...] = ("quality", "steps", "bits per sample", "PSNR in dB")
-        rows: list[tuple[str, ...]] = [
-            (quality, steps, f"{measured['bits']:.3f}", f"{measured['psnr']:.2f}")
-            for quality, by_steps in evaluation.items()
-            for steps, measured in by_steps.items()
-        ]
-    else:
-        console.say(f"{named}; PSNR of held-out patches in dB:")
-        titles = ("steps", "this initialization", "random initialization")
-        rows = [
-            (steps, f"{psnr:.2f}", f"{evaluation['random'][steps]:.2f}")
-            for steps, psnr in evaluation["initialization"].items()
-        ]
-    console.table(titles, rows, to_stderr=True)
+    evaluation = Evaluation.of(initialization.provenance)
+    console.say(f"{target}: identifier {initialization.identifier.hex()}; {evaluation.title}:")
+    console.table(evaluation.columns, evaluation.shown_rows(), to_stderr=True)

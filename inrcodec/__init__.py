@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from inrcodec.decoder import Resolution, decode
     from inrcodec.encoder import encode
     from inrcodec.files import EncodeReport, decode_file, encode_file
-    from inrcodec.initializations import default_initialization, named_initialization
-    from inrcodec.meta.initialization import Initialization
+    from inrcodec.initialization import Initialization
     from inrcodec.options import EncodeOptions
+    from inrcodec.registry import default_initialization, named_initialization
     from inrcodec.signals import read, write
     from inrcodec.signals.signal import Axis, Signal
 
@@ -33,15 +33,15 @@ _HOMES = {
     "Axis": "inrcodec.signals.signal",
     "EncodeOptions": "inrcodec.options",
     "EncodeReport": "inrcodec.files",
-    "Initialization": "inrcodec.meta.initialization",
+    "Initialization": "inrcodec.initialization",
     "Resolution": "inrcodec.decoder",
     "Signal": "inrcodec.signals.signal",
     "decode": "inrcodec.decoder",
     "decode_file": "inrcodec.files",
-    "default_initialization": "inrcodec.initializations",
+    "default_initialization": "inrcodec.registry",
     "encode": "inrcodec.encoder",
     "encode_file": "inrcodec.files",
-    "named_initialization": "inrcodec.initializations",
+    "named_initialization": "inrcodec.registry",
     "read": "inrcodec.signals",
     "write": "inrcodec.signals",
 }

@@ -8,21 +8,23 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from inrcodec import latent_fields, weight_fields
-from inrcodec.coding.container import Stream, read_container, unpack_missing
-from inrcodec.coding.header import MAX_SAMPLES, StreamHeader
-from inrcodec.coding.residual import apply_section
+from inrcodec.coding.container import Stream, read_container
+from inrcodec.coding.header import MAX_SAMPLES
+from inrcodec.coding.missing import unpack_missing
 from inrcodec.device import pick_device
 from inrcodec.errors import CorruptFile, UsageError
-from inrcodec.initializations import find_initialization
-from inrcodec.meta.initialization import ContextPrior, Initialization
-from inrcodec.patches import Patches, RenderedPatch, patch_layout
+from inrcodec.field_codec import codec_of
+from inrcodec.field_values import native_values
+from inrcodec.initialization import Initialization
+from inrcodec.patches import RenderedPatch, patch_layout
+from inrcodec.registry import find_initialization
+from inrcodec.residual.section import apply_section
 from inrcodec.signals.signal import Axis, Signal
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """What is asked of the decoder; all None keeps the original grid. Raises: UsageError for what is not positive.
+    """The resolution asked of the decoder; all None keeps the original grid. Raises: UsageError unless positive.
 
     size: samples along the last two axes of pictures and climate fields (height, width).
     longer: samples along the longer of them; the other follows.
@@ -43,7 +45,7 @@ class Resolution:
                 raise UsageError(f"a resolution of {asked} is not a positive number")
 
     def apply(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-        """The grid at this resolution. Raises: UsageError if an axis would have no or too many samples."""
+        """Return the grid at this resolution. Raises: UsageError if an axis would have no or too many samples."""
         spatial = [i for i, axis in enumerate(axes) if axis.kind not in ("slice", "start")]
         targets = list(axes)
         if spatial:
@@ -75,7 +77,7 @@ def decode(
     device: str | torch.device = "auto",
     on_progress: Callable[[float], None] | None = None,
 ) -> list[Signal]:
-    """The signals of an `.inr` file, the main one first.
+    """Decode the signals of an `.inr` file, the main one first.
 
     initializations: looked through before the embedded and the installed ones.
     on_progress: called with the share of the work done, 0 to 1.
@@ -111,22 +113,19 @@ def decode_stream(
     device: str | torch.device = "auto",
     on_progress: Callable[[float], None] | None = None,
 ) -> Signal:
-    """One signal: symbols to deltas to fields, asked at every point of the wanted grid.
+    """Decode one signal: chunks to symbols to fields, which are asked at every point of the wanted grid.
 
     Where that is the original one, a residual brings the values within the header's largest error.
     """
     header = stream.header
-    kind = latent_fields if isinstance(initialization.prior, ContextPrior) else weight_fields
-    needed = -(-_patch_count(header, initialization) // header.patches_per_chunk)
-    kind.check_header(header, initialization)
-    if not header.chunks == len(stream.chunks) == needed:
-        raise CorruptFile(f"the signal {header.name!r} has {len(stream.chunks)} chunks, its size needs {needed}")
+    check_stream(stream, initialization)
     axes = resolution.apply(header.axes)
+    reader = codec_of(initialization).open(header, initialization, pick_device(device))
     finer = tuple(oversampled(axis, target) for axis, target in zip(header.axes, axes, strict=True))
-    patches = Patches.cover(header.axes, initialization.patches)
+    patches = reader.patches
     native = np.empty([*(axis.size for axis in axes), header.channels], header.dtype)
     begin = 0
-    rendered = kind.render(stream, initialization, patches, patches.resampled(finer), pick_device(device))
+    rendered = reader.render(stream.chunks, patches.resampled(finer))
     rendered = _reporting(rendered, len(patches), on_progress)
     for rows in patches.joined(rendered, finer, header.channels, _rows_together(finer[0], axes[0])):
         for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
@@ -157,7 +156,7 @@ def _reporting(
 
 
 def oversampled(axis: Axis, target: Axis) -> Axis:
-    """The grid to evaluate for `target`: where that is coarser than the signal, a multiple that is not.
+    """Return the grid to evaluate for `target`: where that is coarser than the signal, a multiple that is not.
 
     A field asked at few points only would alias. Latitudes and longitudes are asked where they are, as interpolation
     to another grid is understood there, and video frames when they are.
@@ -169,13 +168,13 @@ def oversampled(axis: Axis, target: Axis) -> Axis:
 
 
 def _rows_together(fine: Axis, target: Axis) -> int:
-    """Samples of an oversampled axis without which none of `target` can be made."""
+    """Return how many samples of an oversampled axis are needed to make one of `target`."""
     factor = fine.size // target.size
     return fine.size if factor > 1 and fine.kind == "start" else factor
 
 
 def decimate(values: np.ndarray, dimension: int, factor: int, kind: str) -> np.ndarray:
-    """Every `factor` samples become one: the mean of a cell's, a low-pass filtered sample of sound."""
+    """Make one of every `factor` samples: the mean of a cell's, a low-pass filtered sample of sound."""
     if factor == 1:
         return values
     if kind == "start":
@@ -186,41 +185,34 @@ def decimate(values: np.ndarray, dimension: int, factor: int, kind: str) -> np.n
     return values.reshape(shape).mean(axis=dimension + 1)
 
 
-def native_values(values: np.ndarray, value_range: tuple[float, float], dtype: np.dtype) -> np.ndarray:
-    """Field values in [0, 1] to the signal's own; integers are rounded and clipped to what their type holds."""
-    low, high = value_range
-    native = np.empty(values.shape, dtype)
-    for part, shown in zip(native, values, strict=True):  # part by part, for the memory that 64 bits need
-        exact = shown.astype(np.float64) * (high - low) + low
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            exact = np.rint(exact).clip(limits.min, limits.max)
-        part[...] = exact
-    return native
-
-
 def _same_grid(axes: tuple[Axis, ...], others: tuple[Axis, ...]) -> bool:
     return [(axis.size, axis.rate) for axis in axes] == [(axis.size, axis.rate) for axis in others]
 
 
-def _patch_count(header: StreamHeader, initialization: Initialization) -> int:
-    regular = sum(axis.kind != "slice" for axis in header.axes)
-    if regular != len(initialization.patches.shape):
+def check_stream(stream: Stream, initialization: Initialization) -> None:
+    """Check that a stream can be one of an initialization's fields. Raises: CorruptFile."""
+    header = stream.header
+    if header.modality != initialization.modality:
         raise CorruptFile(
-            f"the signal {header.name!r} has {regular} axes, its initialization is for "
-            f"{len(initialization.patches.shape)}"
+            f"the signal {header.name!r} is {header.modality}, its initialization is for {initialization.modality}"
         )
-    if header.channels not in (1, initialization.model.out_features):
+    regular = sum(axis.kind != "slice" for axis in header.axes)
+    wanted = len(initialization.patches.shape)
+    if regular != wanted:
+        raise CorruptFile(f"the signal {header.name!r} has {regular} axes, its initialization is for {wanted}")
+    outputs = initialization.field.out_features
+    if header.channels not in (1, outputs):
         raise CorruptFile(
-            f"the signal {header.name!r} has {header.channels} channels, its initialization "
-            f"{initialization.model.out_features}"
+            f"the signal {header.name!r} has {header.channels} channels, its initialization's field {outputs}"
         )
     patches, _ = patch_layout(header.axes, initialization.patches)
-    return patches
+    needed = -(-patches // header.patches_per_chunk)
+    if not header.chunks == len(stream.chunks) == needed:
+        raise CorruptFile(f"the signal {header.name!r} has {len(stream.chunks)} chunks, its size needs {needed}")
 
 
 def _missing(stream: Stream, axes: tuple[Axis, ...]) -> np.ndarray | None:
-    """The mask at the wanted resolution: that of the nearest original sample."""
+    """Return the mask at the wanted resolution: that of the nearest original sample."""
     if stream.missing is None:
         return None
     header = stream.header
@@ -229,6 +221,6 @@ def _missing(stream: Stream, axes: tuple[Axis, ...]) -> np.ndarray | None:
 
 
 def _nearest_samples(axis: Axis, target: Axis) -> np.ndarray:
-    """Of `axis`, for every sample of `target`; after the last of a periodic axis comes the first."""
+    """Return the nearest sample of `axis` for every one of `target`; a periodic axis begins again after its end."""
     nearest = np.rint(axis.positions(target)).astype(np.int64)
     return nearest % axis.size if axis.kind == "periodic" else nearest.clip(0, axis.size - 1)

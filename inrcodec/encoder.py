@@ -6,39 +6,22 @@ the quantization and code what was adapted (`encode`).
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
 
-import torch
-
-from inrcodec import bounded, latent_fields, metrics, weight_fields
+from inrcodec import metrics
 from inrcodec.coding.container import Container, Stream, write_container
 from inrcodec.decoder import Resolution, decode_stream
 from inrcodec.device import pick_device
 from inrcodec.errors import UsageError
-from inrcodec.meta.initialization import ContextPrior, Initialization
+from inrcodec.field_codec import AdaptedSignal, codec_of
+from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
+from inrcodec.residual import bound as error_bound
 from inrcodec.signals.signal import Signal
 from inrcodec.targets import Quantization, search
 
 
-class AdaptedSignal(Protocol):
-    """A signal and its adapted fields: what is left is to choose the quantization and to code."""
-
-    @property
-    def signal(self) -> Signal: ...
-    @property
-    def initialization(self) -> Initialization: ...
-    @property
-    def device(self) -> torch.device: ...
-    def choose(self, trade_off: float, start: Any) -> Any:
-        """The quantization for a trade-off of rate against distortion."""
-
-    def code(self, quantization: Any, /) -> Stream:
-        """The coded signal."""
-
-
 class EncodedFile:
-    """The file that the streams of some signals give.
+    """The file of the streams of some signals.
 
     data: its content; rate: its bits per sample.
     """
@@ -58,13 +41,16 @@ class EncodedFile:
 
     @property
     def psnr(self) -> float:
-        """Of the main signal, in dB."""
+        """PSNR of the main signal in dB."""
         return metrics.psnr(self.parts[0].signal, self.decoded[0])
 
 
 def counted_samples(signals: Sequence[Signal]) -> int:
-    """What the bits of a file are divided by: the pixels of a picture or video, whatever goes with it; the samples of
-    all sound channels or climate variables."""
+    """Return what the bits of a file are divided by.
+
+    These are the pixels of a picture or video, whatever goes with it, or the samples of all sound channels or climate
+    variables.
+    """
     main = signals[0]
     if main.modality in ("image", "video"):
         return main.samples
@@ -92,7 +78,7 @@ def encode(
     bounds = options.bounds(signals)
     for signal, bound in zip(signals, bounds, strict=True):
         if bound is not None:
-            bounded.check_finite(signal)
+            error_bound.check_finite(signal)
     parts = [
         adapt_signal(signal, initialization, options, on_progress)
         for signal, initialization in zip(signals, initializations, strict=True)
@@ -122,15 +108,15 @@ def encode(
         file = EncodedFile(parts, streams, embed)
     for signal, decoded, bound in zip(signals, file.decoded, bounds, strict=True):
         if bound is not None:
-            bounded.check_bound(signal, decoded, bound)
+            error_bound.check_bound(signal, decoded, bound)
     return file.data, file.decoded
 
 
 def code_within(
     part: AdaptedSignal, max_error: float, options: EncodeOptions, on_progress: ProgressCallback | None = None
 ) -> Stream:
-    """The smallest stream found of which every value decodes within a bound, whatever the quality of its field."""
-    searched = bounded.searched_part(part.signal)
+    """Return the smallest stream found of which every value decodes within a bound, whatever its field's quality."""
+    searched = error_bound.searched_part(part.signal)
     sample = part
     if searched is not part.signal:
         sample = adapt_signal(searched, part.initialization, options, on_progress)
@@ -141,14 +127,14 @@ def code_within(
         nonlocal trials, quantization
         quantization = of.choose(trade_off, quantization)
         stream = of.code(quantization)
-        stream = bounded.with_residual(stream, of.signal, _decoded(of, stream), max_error)
+        stream = error_bound.with_residual(stream, of.signal, _decoded(of, stream), max_error)
         trials += 1
         if on_progress is not None:
-            rate = 8 * bounded.stream_bytes(stream) / of.signal.samples
+            rate = 8 * error_bound.stream_bytes(stream) / of.signal.samples
             on_progress(Progress("search", trials, None, None, rate))
         return stream
 
-    trade_off, stream = bounded.best_trade_off(code, bounded.start_trade_off(part.signal, max_error))
+    trade_off, stream = error_bound.best_trade_off(code, error_bound.start_trade_off(part.signal, max_error))
     return stream if sample is part else code(trade_off, part)
 
 
@@ -164,17 +150,7 @@ def adapt_signal(
 ) -> AdaptedSignal:
     """Cut a signal into context sets and adapt a field to each of them."""
     check_fit(signal, initialization)
-    device = pick_device(options.device)
-    if isinstance(initialization.prior, ContextPrior):
-        return latent_fields.adapt_signal(signal, initialization, options, device, on_progress)
-    return weight_fields.adapt_weights(signal, initialization, options, device, on_progress)
-
-
-def adaptation_steps(options: EncodeOptions, initialization: Initialization) -> int:
-    """K_test of a signal with this initialization."""
-    if isinstance(initialization.prior, ContextPrior):
-        return latent_fields.adaptation_steps(options, initialization)
-    return weight_fields.adaptation_steps(options)
+    return codec_of(initialization).adapt(signal, initialization, options, pick_device(options.device), on_progress)
 
 
 def check_fit(signal: Signal, initialization: Initialization) -> None:

@@ -11,11 +11,12 @@ from inrcodec import metrics
 from inrcodec.coding.container import read_container
 from inrcodec.decoder import Resolution, decode
 from inrcodec.device import pick_device
-from inrcodec.encoder import adaptation_steps, counted_samples, encode
+from inrcodec.encoder import counted_samples, encode
 from inrcodec.errors import ContainerError, InitializationError, SignalError, UsageError
-from inrcodec.initializations import default_initialization
-from inrcodec.meta.initialization import Initialization
+from inrcodec.field_codec import codec_of
+from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions, ProgressCallback
+from inrcodec.registry import default_initialization
 from inrcodec.signals import check_writable, default_extension, read, write, write_whole
 from inrcodec.signals.signal import Signal
 
@@ -24,7 +25,7 @@ SUFFIX = ".inr"
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What encoding a file gave, measured on the file and on what its decoder returns.
+    """The outcome of encoding a file, measured on the file and on what its decoder returns.
 
     A sample is a pixel, a video pixel, an audio sample of one channel, or a grid point. `bytes` is the size of the
     file, `samples` and the measures are of the main signal; `signals` has those of every signal in the file, and of
@@ -47,7 +48,7 @@ class EncodeReport:
     signals: tuple[dict[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; measures that are infinite (a lossless result) become None."""
+        """Return plain values; measures that are infinite (a lossless result) become None."""
         main = {key: value for key, value in self.signals[0].items() if key not in ("name", "modality", "samples")}
         return {**vars(self), "signals": list(self.signals), **main}
 
@@ -80,13 +81,13 @@ def encode_file(
         input=str(path),
         output=str(output),
         modality=signals[0].modality,
-        field=chosen[0].model.name,
+        field=chosen[0].field.name,
         initialization=chosen[0].identifier.hex(),
         bytes=len(data),
         samples=samples,
         bits_per_sample=8 * len(data) / samples,
         ratio=sum(signal.values.nbytes for signal in signals) / len(data),
-        steps=adaptation_steps(options, chosen[0]),
+        steps=codec_of(chosen[0]).steps(options, chosen[0]),
         seconds=time.perf_counter() - began,
         device=str(pick_device(options.device)),
         signals=tuple(
@@ -97,7 +98,7 @@ def encode_file(
 
 
 def measures(original: Signal, decoded: Signal, size: int, bound: float | None = None) -> dict[str, Any]:
-    """Name, samples and fidelity of one decoded signal.
+    """Return name, samples and fidelity of one decoded signal.
 
     size: that of the whole file, in bytes. bound: what its largest error must not exceed.
     """

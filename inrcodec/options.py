@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from inrcodec.coding.residual import LARGEST_BOUND, SMALLEST_BOUND
+from inrcodec.coding.header import LARGEST_BOUND, SMALLEST_BOUND
 from inrcodec.errors import UsageError
-from inrcodec.meta.adaptation import Rescaling
+from inrcodec.settings import Rescaling
 from inrcodec.signals.signal import Signal
 from inrcodec.targets import Target
 
@@ -20,12 +20,12 @@ class EncodeOptions:
 
     quality: 1..100, sets the trade-off of rate against distortion; ignored where a target or a bound is given.
     effort: how long to adapt: "fast", "default" or "high".
-    steps: K_test, adaptation steps on the full context, instead of those of an effort.
+    steps: K_test, adaptation steps on the full context set, instead of those of an effort.
     bits_per_sample: size of the file to aim for, in bits per sample of the signal.
     psnr: reconstruction to aim for, in dB, at the lowest rate.
     max_error: largest absolute error of any decoded value, in the unit of the values, at the original resolution; for
         all signals of the main one's modality, or by the names of some. The file is as small as it gets.
-    rescaling: how the full-context gradient is rescaled.
+    rescaling: how the gradient on the full context set is rescaled.
     device: "auto", "cpu" or "cuda[:n]".
     """
 
@@ -66,7 +66,7 @@ class EncodeOptions:
         return Target(self.bits_per_sample, self.psnr)
 
     def bounds(self, signals: Sequence[Signal]) -> list[float | None]:
-        """The largest error of each signal of a file, None for those that may have any.
+        """Return the largest error of each signal of a file, None for those that may have any.
 
         Raises: UsageError if a name is of no signal.
         """
@@ -91,7 +91,7 @@ class EncodeOptions:
 
 
 def trade_off_of_quality(quality: float) -> float:
-    """Qualities 1 to 100 to lambda, five decades apart, evenly in its logarithm."""
+    """Map qualities 1 to 100 to lambda, five decades apart, evenly in its logarithm."""
     return 10 ** (-1 - 5 * quality / 100)
 
 

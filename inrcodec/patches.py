@@ -14,9 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from inrcodec.signals.signal import Axis, Signal
-
-MAX_CHUNK_SIZE = 1 << 26
-"""Samples and parameters of a chunk that a decoder accepts: a small file must not make it allocate without bound."""
+from inrcodec.sphere import Region, flat_coordinates
 
 BLOCK_VALUES = 1 << 20
 """Points of a patch that are weighted at once, about: they take float64."""
@@ -74,20 +72,20 @@ class _AxisPatches:
     starts: tuple[int, ...]
 
     def samples(self, patch: int) -> np.ndarray:
-        """Sample indices of a patch, [size]."""
+        """Return the sample indices of a patch, [size]."""
         return (self.starts[patch] + np.arange(self.size)) % self.axis.size
 
     def local(self, patch: int, positions: np.ndarray) -> np.ndarray:
-        """Positions (in samples) to [-1, 1] over the patch; the ends are the outer edges of its end samples."""
+        """Map positions (in samples) to [-1, 1] over the patch; the ends are the outer edges of its end samples."""
         return (positions - self.starts[patch] + 0.5) * (2 / self.size) - 1
 
     def resampled(self, target: Axis) -> "_Coverage":
-        """What the patches cover of `target`, this axis at another resolution."""
+        """Return what the patches cover of `target`, this axis at another resolution."""
         return _Coverage(self, target)
 
     @cached_property
     def overlap(self) -> int:
-        """Samples that neighbours share."""
+        """How many samples neighbours share."""
         gaps = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
         if self.axis.kind == "periodic" and len(self.starts) > 1:
             gaps.append(self.starts[0] + self.axis.size - self.starts[-1])
@@ -109,8 +107,10 @@ class _Coverage:
             self._total[inside] += weights
 
     def __getitem__(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of a patch (indices int64 [m], positions float64 [m], weights float64 [m]); the weights of all patches sum to
-        one at every index."""
+        """Return the indices int64 [m], positions float64 [m] and weights float64 [m] of a patch.
+
+        The weights of all patches sum to one at every index.
+        """
         start = self._patches.starts[patch]
         if self._slices:
             return np.array([start]), np.array([float(start)]), np.ones(1)
@@ -118,7 +118,7 @@ class _Coverage:
         return inside, unwrapped, weights / self._total[inside]
 
     def _covered(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`__getitem__` of the patch at `start`, its weights not divided by the sum."""
+        """Return `__getitem__` of the patch at `start`, its weights not divided by the sum."""
         patches = self._patches
         near = self._near(start)
         unwrapped = self._positions[near]
@@ -132,7 +132,7 @@ class _Coverage:
         return near[inside], unwrapped[inside], np.clip(ramp, 1e-3, 1.0)
 
     def _near(self, start: int) -> np.ndarray:
-        """Indices of all samples that the patch at `start` may cover, ascending; positions ascend, too."""
+        """Return the indices of all samples that the patch at `start` may cover, ascending; positions ascend, too."""
         axis, size = self._patches.axis, self._patches.size
         turns = (-axis.size, 0, axis.size) if axis.kind == "periodic" else (0,)
         ranges = []
@@ -143,7 +143,7 @@ class _Coverage:
 
 
 def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:
-    """How many patches of how many samples cover an axis evenly, as near to `nominal` as can be."""
+    """Return how many patches of how many samples cover an axis evenly, as near to `nominal` as can be."""
     if axis.kind == "slice":
         return axis.size, 1
     if axis.kind == "periodic" and axis.size > nominal:
@@ -154,7 +154,7 @@ def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:
 
 
 def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
-    """The patches along an axis."""
+    """Return the patches along an axis."""
     count, size = _layout(axis, nominal, overlap)
     if axis.kind == "periodic" and count > 1:
         return _AxisPatches(axis, size, tuple(patch * axis.size // count for patch in range(count)))
@@ -163,7 +163,7 @@ def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
 
 
 def _along_axes(axes: tuple[Axis, ...], config: PatchConfig) -> list[tuple[Axis, int, int]]:
-    """Every axis with its nominal patch size and overlap."""
+    """Return every axis with its nominal patch size and overlap."""
     regular = sum(axis.kind != "slice" for axis in axes)
     if regular != len(config.shape):
         raise ValueError(f"the grid has {regular} axes, the patches {len(config.shape)}")
@@ -172,8 +172,10 @@ def _along_axes(axes: tuple[Axis, ...], config: PatchConfig) -> list[tuple[Axis,
 
 
 def patch_layout(axes: tuple[Axis, ...], config: PatchConfig) -> tuple[int, tuple[int, ...]]:
-    """How many patches cover a grid, and their samples along the axes that are no slices; costs nothing, however large
-    the grid."""
+    """Return how many patches cover a grid, and their samples along the axes that are no slices.
+
+    This costs nothing, however large the grid.
+    """
     layouts = [_layout(*along) for along in _along_axes(axes, config)]
     shape = tuple(size for axis, (_, size) in zip(axes, layouts, strict=True) if axis.kind != "slice")
     return math.prod(count for count, _ in layouts), shape
@@ -191,7 +193,7 @@ class Patches:
 
     @classmethod
     def cover(cls, axes: tuple[Axis, ...], config: PatchConfig) -> "Patches":
-        """The patches that cover a grid; encoder and decoder derive them from the same header.
+        """Return the patches that cover a grid; encoder and decoder derive them from the same header.
 
         Raises: ValueError if the grid's axes that are not slices are not as many as `config.shape`.
         """
@@ -199,7 +201,7 @@ class Patches:
 
     @classmethod
     def random(cls, axes: tuple[Axis, ...], config: PatchConfig, random: np.random.Generator) -> "Patches":
-        """One patch of nominal size anywhere on a grid at least as large."""
+        """Return one patch of nominal size anywhere on a grid at least as large."""
         sizes = iter(config.shape)
         chosen = []
         for axis in axes:
@@ -213,28 +215,28 @@ class Patches:
 
     @property
     def points(self) -> int:
-        """Samples of one patch."""
+        """How many samples one patch has."""
         return math.prod(axis.size for axis in self.axes)
 
     def _index(self, patch: int) -> tuple[int, ...]:
         return tuple(int(i) for i in np.unravel_index(patch, [len(axis.starts) for axis in self.axes]))
 
     def values(self, signal: Signal, patch: int) -> np.ndarray:
-        """The signal's native values in a patch, [points, C]."""
+        """Return the signal's native values in a patch, [points, C]."""
         box = np.ix_(*(axis.samples(i) for axis, i in zip(self.axes, self._index(patch), strict=True)))
         return signal.values[box].reshape(-1, signal.channels)
 
     def coordinates(self, patch: int) -> np.ndarray:
-        """Coordinates of a patch's own samples, [points, d] float32."""
+        """Return the coordinates of a patch's own samples, [points, d] float32."""
         return self.coordinates_at(patch, [axis.starts[i] + np.arange(axis.size) for axis, i in self.along(patch)])
 
     def shares_coordinates(self) -> bool:
-        """Whether `coordinates` is the same for every patch (it is, but on the globe)."""
+        """Say whether `coordinates` is the same for every patch (it is, but on the globe)."""
         return not self.on_globe
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Samples of one patch along the axes that are no slices."""
+        """How many samples one patch has along each axis that is no slice."""
         return tuple(axis.size for axis in self.axes if axis.axis.kind != "slice")
 
     @property
@@ -252,7 +254,7 @@ class Patches:
         return self.config.sphere and all(axis.axis.points is not None for axis in self.axes[-2:])
 
     def resampled(self, targets: tuple[Axis, ...]) -> Iterator["PatchSamples"]:
-        """For every patch in turn, the samples it covers of the same signal's grid at another resolution."""
+        """Yield for every patch in turn the samples it covers of the same signal's grid at another resolution."""
         along = [axis.resampled(target) for axis, target in zip(self.axes, targets, strict=True)]
         for patch in range(len(self)):
             parts = [axis[i] for axis, i in zip(along, self._index(patch), strict=True)]
@@ -267,8 +269,10 @@ class Patches:
     def joined(
         self, rendered: Iterable["RenderedPatch"], grid: tuple[Axis, ...], channels: int, unit: int = 1
     ) -> Iterator[np.ndarray]:
-        """The patches' weighted sum over `grid`, [rows, *grid, C] float32: one part of the first axis after the other,
-        each as soon as no patch to come covers it, so that a long video is never whole in memory.
+        """Yield the patches' weighted sum over `grid`, [rows, *grid, C] float32.
+
+        One part of the first axis comes after the other, each as soon as no patch to come covers it, so that a long
+        video is never whole in memory.
 
         rendered: every patch in turn, as from `resampled(grid)`. unit: parts are multiples of it; the axis is one.
         """
@@ -291,13 +295,20 @@ class Patches:
                 begin, rows = begin + count, rows[count:].copy()
 
     def along(self, patch: int) -> Iterator[tuple[_AxisPatches, int]]:
-        """Every axis's patches, and which of them this one is."""
+        """Return every axis's patches, and which of them this one is."""
         return zip(self.axes, self._index(patch), strict=True)
 
     def coordinates_at(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
-        """Coordinates at the product of per-axis `positions` (in samples): [points, d] float32."""
+        """Return the coordinates at the product of per-axis `positions` (in samples): [points, d] float32."""
         if self.on_globe:
-            return (self.config.extent * self._sphere_coordinates(patch, positions)).astype(np.float32)
+            (latitude, i), (longitude, j) = list(self.along(patch))[-2:]
+            region = Region.of(
+                latitude.axis.points_at(latitude.starts[i] + np.arange(latitude.size)),
+                longitude.axis.points_at(longitude.starts[j] + np.arange(longitude.size)),
+                around=longitude.axis.kind == "periodic" and longitude.size == longitude.axis.size,
+            )
+            places = latitude.axis.points_at(positions[-2]), longitude.axis.points_at(positions[-1])
+            return (self.config.extent * region.coordinates(*places)).astype(np.float32)
         local = [
             axis.local(i, along)
             for (axis, i), along in zip(self.along(patch), positions, strict=True)
@@ -305,45 +316,8 @@ class Patches:
         ]
         mesh = np.stack(np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
         if self.config.sphere:
-            # A map without angles is shown as a small, hence flat patch of the globe: x = 0, y east, z north.
-            rows, columns = mesh.T / math.sqrt(2)
-            mesh = np.stack([np.zeros_like(rows), columns, -rows], axis=-1)
+            mesh = flat_coordinates(mesh)
         return (self.config.extent * mesh).astype(np.float32)
-
-    def _sphere_coordinates(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
-        """Points of the unit sphere, turned so that the patch's middle is (1, 0, 0), and scaled to fill [-1, 1].
-
-        A patch that is the whole globe gets plain unit vectors, turned in longitude; a small one gets nearly flat,
-        undistorted coordinates wherever it lies, at the poles too.
-        """
-        (latitude, i), (longitude, j) = list(self.along(patch))[-2:]
-        own_latitudes = latitude.axis.points_at(latitude.starts[i] + np.arange(latitude.size))
-        own_longitudes = longitude.axis.points_at(longitude.starts[j] + np.arange(longitude.size))
-        middle = (own_latitudes[0] + own_latitudes[-1]) / 2, (own_longitudes[0] + own_longitudes[-1]) / 2
-        around = longitude.axis.kind == "periodic" and longitude.size == longitude.axis.size
-        if around:
-            # All around the globe: about the axis, seen from the equator if it is as far north as south, else the pole.
-            middle = (0.0 if abs(middle[0]) < 0.5 else math.copysign(90.0, middle[0]), middle[1])
-        nearest = unit_vectors(own_latitudes, own_longitudes, middle)[:, 0].min()
-        radius = max(math.acos(float(np.clip(nearest, -1, 1))), 1e-6)
-        if around and middle[0] == 0:
-            radius = math.pi
-        vectors = unit_vectors(latitude.axis.points_at(positions[-2]), longitude.axis.points_at(positions[-1]), middle)
-        vectors[:, 0] -= (1 + math.cos(radius)) / 2
-        return vectors / math.sin(min(radius, math.pi / 2))
-
-
-def unit_vectors(latitudes: np.ndarray, longitudes: np.ndarray, middle: tuple[float, float]) -> np.ndarray:
-    """Unit vectors [len(latitudes) * len(longitudes), 3] in the frame whose x axis points at `middle`.
-
-    latitudes, longitudes, middle (latitude, longitude): degrees. y points east and z north at `middle`.
-    """
-    lat = np.radians(latitudes)[:, None]
-    lon = np.radians(longitudes - middle[1])[None, :]
-    x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon
-    tilt = math.radians(middle[0])
-    turned = (x * math.cos(tilt) + z * math.sin(tilt), y, z * math.cos(tilt) - x * math.sin(tilt))
-    return np.stack(turned, axis=-1).reshape(-1, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,7 +342,7 @@ class PatchSamples:
 
     @property
     def local(self) -> list[np.ndarray]:
-        """Positions in samples of the patch, along the axes that are no slices."""
+        """The positions in samples of the patch, along the axes that are no slices."""
         return [
             positions - axis.starts[i]
             for (axis, i), positions in zip(self.patches.along(self.patch), self.positions, strict=True)
@@ -376,8 +350,10 @@ class PatchSamples:
         ]
 
     def accumulate(self, values: np.ndarray, onto: np.ndarray, begin: int = 0) -> None:
-        """Add the patch's weighted `values` [points, C] to `onto` [*shape, C], the part of the grid from index `begin`
-        of its first axis on."""
+        """Add the patch's weighted `values` [points, C] to a part of the grid.
+
+        onto: [*shape, C], the part of the grid from index `begin` of its first axis on.
+        """
         first, *others = self.indices
         own, *weights = self.weights
         shape = [len(index) for index in self.indices]

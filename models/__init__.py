@@ -1,13 +1,14 @@
-"""Neural fields: pure functions of (parameters, coordinates).
+"""Neural fields and the networks of latent fields: pure functions of (parameters, coordinates or grids).
 
 `FIELDS` maps the name a field has in configurations and on the command line to its class; adding a field is
 adding one module and one entry here.
 """
 
 from inrcodec.models.clip import LatentClip
+from inrcodec.models.entropy_model import EntropyModel
 from inrcodec.models.ffn import FourierFeatureNetwork
-from inrcodec.models.field import Field, Parameters
-from inrcodec.models.latent import LatentField
+from inrcodec.models.field import Family, Field, Parameters, PointField
+from inrcodec.models.latent import Grid, LatentField, LatentTransform
 from inrcodec.models.nerv import NeRV
 from inrcodec.models.pyramid import LatentPyramid
 from inrcodec.models.siren import Siren
@@ -19,13 +20,18 @@ FIELDS: dict[str, type[Field]] = {
 
 __all__ = [
     "FIELDS",
+    "EntropyModel",
+    "Family",
     "Field",
     "FourierFeatureNetwork",
+    "Grid",
     "LatentClip",
     "LatentField",
     "LatentPyramid",
     "LatentSpectrum",
+    "LatentTransform",
     "NeRV",
     "Parameters",
+    "PointField",
     "Siren",
 ]

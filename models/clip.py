@@ -1,8 +1,8 @@
 """The latent clip: a video whose pictures are latent pyramids that see each other.
 
 The first picture stands alone. The last one sees the first, the one in the middle both, and so on between any two that
-are known: what a picture sees was decoded before, is moved along by vectors of motion, and is what its latents are
-expected from. Pictures that see others have networks of their own.
+are decoded: those are its references, moved along by vectors of motion, from which its latents are predicted. Pictures
+with references have networks of their own.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from inrcodec.models.order import Order
 from inrcodec.models.pyramid import LatentPyramid
 
 INTRA, INTER = "intra", "inter"
-"""The kinds of pictures: those that stand alone, and those that see others."""
+"""The kinds of pictures: those that stand alone, and those that have references."""
 
 REFERENCES = 2
-"""How many pictures another one sees; where only one is known it is seen twice."""
+"""How many references a picture has; where there is only one it is seen twice."""
 
 STAGE_PICTURES = 4
 """How many pictures are coded at once, at most."""
 
 _OFFSETS = (0, 1, 2, 4, 5, 6)
-"""How much finer a picture is quantized than those that nobody sees, in indices of the step, by how often pictures
+"""How much lower a picture's step index is than that of pictures that are no references, by how often the pictures
 between it and its neighbours are halved."""
 
 _INTRA_OFFSET = 8
@@ -38,8 +38,8 @@ MAX_PICTURES = 1 << 10
 class Stage:
     """Pictures that are coded at once.
 
-    pictures: their numbers. references: the numbers of those that each of them sees, one or two; empty for the first.
-    offset: of the index of their quantization step.
+    pictures: their numbers. references: the numbers of each one's references, one or two; empty for the first stage.
+    offset: of their step index.
     """
 
     pictures: tuple[int, ...]
@@ -52,7 +52,7 @@ class Stage:
 
 
 def stages_of(count: int) -> list[Stage]:
-    """The stages of a clip of `count` pictures, in coding order."""
+    """Return the stages of a clip of `count` pictures, in coding order."""
     if count == 1:
         return [Stage((0,), (), 0)]
     stages = [Stage((0,), (), -_INTRA_OFFSET)]
@@ -99,10 +99,10 @@ class LatentClip(LatentField):
         super().__post_init__()
         if self.in_features != 3:
             raise ValueError(f"a clip has three axes, not {self.in_features}")
-        object.__setattr__(self, "levels", self.picture(INTRA).levels)
+        object.__setattr__(self, "levels", self.transform().levels)
 
-    def picture(self, kind: str) -> LatentPyramid:
-        """The field of a picture."""
+    def transform(self, variant: int = 0, kind: str = INTRA) -> LatentPyramid:
+        """Return the field of a picture of a kind."""
         references = REFERENCES if kind == INTER else 0
         return LatentPyramid(2, self.out_features, self.levels, self.width, self.prediction, references, self.divided)
 
@@ -112,18 +112,20 @@ class LatentClip(LatentField):
 
     @property
     def groups(self) -> tuple[int, ...]:
-        return self.picture(INTRA).groups
+        return self.transform().groups
 
     @property
     def order(self) -> Order:
-        return self.picture(INTRA).order
+        return self.transform().order
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {f"{kind}.{name}": shape for kind in self.kinds for name, shape in self.picture(kind).shapes().items()}
+        return {
+            f"{kind}.{name}": shape for kind in self.kinds for name, shape in self.transform(kind=kind).shapes().items()
+        }
 
     def initialize(self, generator: torch.Generator) -> Parameters:
         return {
             f"{kind}.{name}": value
             for kind in self.kinds
-            for name, value in self.picture(kind).initialize(generator).items()
+            for name, value in self.transform(kind=kind).initialize(generator).items()
         }

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from inrcodec.models.field import Field, Parameters, batched_linear, uniform
+from inrcodec.models.field import Parameters, PointField, batched_linear, uniform
 
 
 @dataclass(frozen=True)
-class FourierFeatureNetwork(Field):
+class FourierFeatureNetwork(PointField):
     """gamma(x) = [cos(2 pi B x), sin(2 pi B x)] with B ~ N(0, scale^2) fixed, then `depth` ReLU layers.
 
     frequencies: number of rows of B; the encoding has twice as many features.

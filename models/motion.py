@@ -13,13 +13,16 @@ PRECISION = 4
 
 
 def motion_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """(2, blocks down, blocks across) of the motion of a picture of `shape` (H, W): components dy, dx."""
+    """Return (2, blocks down, blocks across), the shape of the motion of a picture of `shape` (H, W).
+
+    The two components are dy and dx.
+    """
     height, width = shape
     return 2, -(-height // BLOCK), -(-width // BLOCK)
 
 
 def moved(pictures: Tensor, motion: Tensor) -> Tensor:
-    """The pictures at p + flow(p) for every sample p.
+    """Return the pictures at p + flow(p) for every sample p.
 
     The flow is the vectors interpolated bilinearly between the centres of their blocks and constant beyond the
     outermost; the pictures are interpolated by cubic convolution (torch's, a = -3/4), their edges repeated. Without
@@ -44,7 +47,7 @@ def moved(pictures: Tensor, motion: Tensor) -> Tensor:
 
 
 def _flow(motion: Tensor, shape: Sequence[int]) -> Tensor:
-    """[B, 2, H, W] in samples."""
+    """Interpolate block vectors to a flow [B, 2, H, W] in samples."""
     height, width = shape
     size = [BLOCK * blocks for blocks in motion.shape[2:]]
     flow = functional.interpolate(motion, size, mode="bilinear", align_corners=False)
@@ -52,5 +55,5 @@ def _flow(motion: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _power_of_two(size: int) -> int:
-    """The smallest that is at least `size`."""
+    """Return the smallest power of two that is at least `size`."""
     return 1 << (size - 1).bit_length()

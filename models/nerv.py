@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inrcodec.models.field import Field, Parameters, batched_linear, uniform
+from inrcodec.models.field import Parameters, PointField, batched_linear, uniform
 
 MAX_FRAME = 1 << 11
 """Largest side of a frame of features."""
 
 
 @dataclass(frozen=True)
-class NeRV(Field):
+class NeRV(PointField):
     """Positional encoding of time, two linear layers, then blocks of 3x3 convolution, pixel shuffle and GELU.
 
     Coordinates are (time, y, x), so `in_features` is 3.
@@ -79,7 +79,7 @@ class NeRV(Field):
         return _interpolate(frames, frame_of_query, coordinates[..., 1:])
 
     def _frames(self, parameters: Parameters, times: Tensor) -> Tensor:
-        """Feature frames at `times` [T] for every signal: [B, T, F, height, width]."""
+        """Return feature frames at `times` [T] for every signal: [B, T, F, height, width]."""
         batch = parameters["head.weight"].shape[0]
         phase = times[:, None] * (math.pi * 2.0 ** torch.arange(self.octaves, device=times.device))
         encoded = torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)[None]
@@ -103,7 +103,7 @@ class NeRV(Field):
 
 
 def _interpolate(frames: Tensor, frame_of_query: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of feature frames, cell-centred and clamped at the border.
+    """Sample feature frames bilinearly, cell-centred and clamped at the border.
 
     frames: [B, T, F, H, W]; frame_of_query: [B, N] in 0..T-1; points: [B, N, 2] (y, x) in [-1, 1].
     Returns [B, N, F]. Written with gathers because grid_sample has no second derivative.

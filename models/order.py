@@ -4,7 +4,7 @@ Levels go from coarse to fine, each in 2^n interleaved *phases*: the grid is cut
 along the n axes that the next coarser level splits, so that a phase has exactly the shape of that level. Within a
 phase the channels come in groups. The first phases see no neighbours on the lines that edges follow; so they can be
 divided, each group into 2^n interleaved *parts* in the same way. The latents of one (level, phase, group, part) are a
-*pass*: what is expected of them may depend on all passes before, and they are coded together.
+*pass*: their predictions may depend on all passes before, and they are coded together.
 """
 
 import itertools
@@ -34,14 +34,15 @@ class Place:
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """The shape in which the pass fits."""
+        """The shape in which a pass like this one fits, at most one sample larger along each axis."""
         return _shape(self.grid, self.within)
 
 
 @dataclass(frozen=True)
 class Order:
-    """groups: sizes of the groups of channels. splits: how often each axis is halved.
+    """The order in which the latents of a field are decoded.
 
+    groups: sizes of the groups of channels. splits: how often each axis is halved.
     divided: how many of the first phases of a level come in parts.
     """
 
@@ -54,11 +55,11 @@ class Order:
         return max(self.splits)
 
     def axes(self, level: int) -> tuple[int, ...]:
-        """The axes that a level splits."""
+        """Return the axes that a level splits."""
         return tuple(axis for axis, splits in enumerate(self.splits) if level < splits)
 
     def interleaved(self, level: int) -> tuple[int, ...]:
-        """The axes along which the phases of a level alternate."""
+        """Return the axes along which the phases of a level alternate."""
         return self.axes(min(level + 1, self.depth - 1))
 
     def bands(self, level: int) -> int:
@@ -71,20 +72,20 @@ class Order:
         return self.phases(level) if phase < self.divided else 1
 
     def channels(self, level: int, group: int) -> slice:
-        """Where the bands of a group stand among the channels of a level's latents."""
+        """Return where the bands of a group stand among the channels of a level's latents."""
         bands, members = self.bands(level), self.members(group)
         return slice(bands * members.start, bands * members.stop)
 
     def members(self, group: int) -> slice:
-        """The channels of a group."""
+        """Return the channels of a group."""
         return slice(sum(self.groups[:group]), sum(self.groups[: group + 1]))
 
     def name(self, level: int, phase: int, group: int) -> str:
-        """Of a pass's networks: levels with the same bands and phases share them."""
+        """Return the name of a pass's networks: levels with the same bands and phases share them."""
         return f"{self.bands(level)}.{self.phases(level)}.{phase}.{group}"
 
     def passes(self, level: int, half: tuple[int, ...]) -> Iterator[Place]:
-        """Those of a level whose bands have the shape `half`, in order."""
+        """Yield the passes of a level whose bands have the shape `half`, in order."""
         grid = self.grid(level, half)
         for phase, slices in enumerate(self.phase_slices(level)):
             for group, (part, within) in itertools.product(
@@ -97,12 +98,12 @@ class Order:
                 yield Place(level, phase, group, part, index, _shape(half, along), grid, within)
 
     def grid(self, level: int, half: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in which the phases of a level fit."""
+        """Return the shape in which all phases of a level fit."""
         axes = self.interleaved(level)
         return tuple(-(-size // 2) if axis in axes else size for axis, size in enumerate(half))
 
     def phase_slices(self, level: int) -> list[tuple[slice, ...]]:
-        """The places of every phase: opposite corners follow each other, so that later phases see both sides."""
+        """Return the places of every phase: opposite corners follow each other, so that later phases see both sides."""
         axes = self.interleaved(level)
         corners = list(itertools.product((0, 1), repeat=len(axes)))
         first = corners[: len(corners) // 2]
@@ -114,7 +115,7 @@ class Order:
         ]
 
     def part_slices(self, level: int, phase: int) -> list[tuple[slice, ...]]:
-        """The places of every part of a phase in its grid: as phases stand in a level."""
+        """Return the places of every part of a phase in its grid: as phases stand in a level."""
         if self.parts(level, phase) == 1:
             return [(slice(0, None, 1),) * len(self.splits)]
         return self.phase_slices(level)
@@ -125,12 +126,12 @@ def _shape(sizes: Sequence[int], slices: Sequence[slice]) -> tuple[int, ...]:
 
 
 def _nested(outer: slice, inner: slice) -> slice:
-    """The places that `inner` has among those of `outer`; neither has an end."""
+    """Return the places that `inner` has among those of `outer`; neither has an end."""
     return slice(outer.start + outer.step * inner.start, None, outer.step * inner.step)
 
 
 def assemble(parts: Sequence[tuple[Place, Tensor]], shape: tuple[int, ...]) -> Tensor:
-    """The latents of one level, [B, C * bands, *half] = `shape`, from those of its passes."""
+    """Put the latents of one level, [B, C * bands, *half] = `shape`, together from those of its passes."""
     whole = parts[0][1].new_empty(shape)
     for place, part in parts:
         whole[place.index] = part
@@ -138,18 +139,18 @@ def assemble(parts: Sequence[tuple[Place, Tensor]], shape: tuple[int, ...]) -> T
 
 
 def padded(values: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Zeros at the end of axes shorter than `grid`."""
+    """Add zeros at the end of axes shorter than `grid`."""
     ends = [end for axis in reversed(range(len(grid))) for end in (0, grid[axis] - values.shape[axis + 2])]
     return functional.pad(values, ends) if any(ends) else values
 
 
 def cropped(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Inverse of `padded`: the beginning of every axis."""
+    """Undo `padded`: keep the beginning of every axis."""
     return values[(slice(None), slice(None), *[slice(0, size) for size in shape])]
 
 
 def filled(known: Tensor | None, place: Place, values: Tensor) -> Tensor:
-    """What is known of a phase, [B, channels, *grid], with the values of one more of its passes; None: nothing yet."""
+    """Add the values of one more pass to what is known of its phase, [B, channels, *grid]; None: nothing yet."""
     if place.extent == place.grid:
         return padded(values, place.grid)
     whole = values.new_zeros(*values.shape[:2], *place.grid) if known is None else known.clone()

@@ -1,16 +1,16 @@
-"""What the details of a pyramid are expected to be, given all that is decoded before them.
+"""Predictions of the details of a pyramid from all that is decoded before them.
 
 A wavelet leaves dependence between a level's means and its details, and between neighbouring details: an edge that is
 seen in the means goes on in the details. Small shared networks turn the means, their 3^d neighbourhood at every phase,
-and the details of earlier passes into expectations; only what differs from them is coded. They are ordinary floating
+and the details of earlier passes into predictions; only the difference from them is coded. They are ordinary floating
 point: the entropy model sees symbols alone, so that machines that round differently still decode the same symbols.
 
-Where other signals that are much like this one are known, the pictures before and after one of a video, the networks
-see how far their means are from this one's, and say how much of their details to take.
+Where there are references, decoded signals much like this one (the pictures before and after one of a video), the
+networks see how far the references' means are from this signal's, and say how much of their details to take.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from inrcodec.models.convolution import convolution, convolution_within, pointwise
 from inrcodec.models.field import Parameters
+from inrcodec.models.latent import Choose, Grid, condition_of, quantization_step
 from inrcodec.models.order import Order, Place, assemble, cropped, filled, padded
-from inrcodec.models.wavelet import Level, join
+from inrcodec.models.wavelet import Level, join, levels_of
 
 _GAIN = 8.0
 """Brings means and details of values in [0, 1] to about unit size."""
@@ -28,7 +29,7 @@ _GAIN = 8.0
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A known signal like the one that is decoded, as its wavelet transform: lists of every level, finest first.
+    """The wavelet transform of a reference: lists of every level, finest first.
 
     details: [B, C * bands, *half]. means: [B, C, *half], those beside the details.
     """
@@ -38,10 +39,10 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Predictor:
+class PredictionNetworks:
     """Configuration of the networks, one for each kind of pass.
 
-    width: of their hidden layers. references: how many known signals they see.
+    width: of their hidden layers. references: how many references they see.
     """
 
     order: Order
@@ -49,17 +50,17 @@ class Predictor:
     references: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the shared parameters."""
+        """Return the shapes of the shared parameters."""
         order, width = self.order, self.width
         taps = (3,) * len(order.splits)
         shapes: dict[str, tuple[int, ...]] = {}
         for level in range(order.depth):
             for phase, group in itertools.product(range(order.phases(level)), range(len(order.groups))):
                 bands, size = order.bands(level), order.groups[group]
-                before = size * (order.phases(level) + bands * phase) + bands * sum(order.groups[:group])
-                name = f"prediction.{order.name(level, phase, group)}"
-                shapes[f"{name}.context.weight"] = (width, before, *taps)
-                shapes[f"{name}.context.bias"] = (order.depth + 2, width)
+                inputs = size * (order.phases(level) + bands * phase) + bands * sum(order.groups[:group])
+                name = _name(order, level, phase, group)
+                shapes[f"{name}.input.weight"] = (width, inputs, *taps)
+                shapes[f"{name}.input.bias"] = (order.depth + 2, width)
                 shapes[f"{name}.hidden.weight"] = (width, width, *taps)
                 shapes[f"{name}.hidden.bias"] = (width,)
                 shapes[f"{name}.head.weight"] = (bands * size, width)
@@ -77,18 +78,15 @@ class Predictor:
         self,
         parameters: Parameters,
         means: Tensor,
-        levels: Sequence[Level],
-        periodic: Sequence[bool],
-        scale: Tensor,
-        condition: Tensor,
-        choose: Callable[[Place, Tensor], Tensor],
+        grid: Grid,
+        step_index: Tensor,
+        choose: Choose,
         references: Sequence[Reference] = (),
     ) -> list[Tensor]:
-        """Decode latents pass by pass; see `LatentTransform.latents`.
-
-        scale: [B, 1, ...] the quantization step. condition: [B] its logarithm. references: as many as configured.
-        """
+        """Decode latents pass by pass; see `LatentTransform.latents`. references: as many as configured."""
         batch, channels = means.shape[:2]
+        levels = levels_of(grid.shape, self.order.splits)
+        scale, condition = quantization_step(step_index, len(grid.shape)), condition_of(step_index)
         details: list[Tensor] = []
         low = means
         for index, level in reversed(list(enumerate(levels))):
@@ -96,7 +94,7 @@ class Predictor:
             unit = _GAIN / 2 ** (sum(len(each.axes) for each in levels[: index + 1]) / 2)
             gain = scale * unit
             around = self._phases(index, low * gain)
-            known = [self._known(index, level, reference, around, unit) for reference in references]
+            seen = [self._seen(index, level, reference, around, unit) for reference in references]
             parts: list[tuple[Place, Tensor]] = []
             earlier: list[list[Tensor]] = []
             for place in self.order.passes(index, level.half):
@@ -105,24 +103,24 @@ class Predictor:
                         earlier.append([])
                     own = self.order.members(place.group)
                     bands = self.order.channels(index, place.group)
-                    seen = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
-                    inputs = torch.cat([*(phase[:, own] for phase in around), *seen], 1)
-                    beside = [each.of_group(own, bands) for each in known]
-                    features = self._features(parameters, place, inputs, condition, beside)
+                    before = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
+                    inputs = torch.cat([*(phase[:, own] for phase in around), *before], 1)
+                    seen_by_group = [each.of_group(own, bands) for each in seen]
+                    features = self._features(parameters, place, inputs, condition, seen_by_group)
                 of_phase = earlier[-1].pop() if place.part else None
-                expected = self._expected(parameters, place, features, of_phase, condition, beside) / gain
-                expected = cropped(expected, place.shape)
-                part = expected + choose(place, expected)
+                prediction = self._predict(parameters, place, features, of_phase, condition, seen_by_group) / gain
+                prediction = cropped(prediction, place.shape)
+                part = prediction + choose(place, prediction)
                 parts.append((place, part))
                 earlier[-1].append(filled(of_phase, place, part * gain))
             whole = assemble(parts, (batch, channels * level.bands, *level.half))
             details.append(whole)
             if index > 0:
-                low = join(low, whole.unflatten(1, (channels, -1)), level, periodic)
+                low = join(low, whole.unflatten(1, (channels, -1)), level, grid.periodic)
         return [*details[::-1], means]
 
     def _phases(self, level: int, means: Tensor) -> list[Tensor]:
-        """The means of a level at each of its phases."""
+        """Return the means of a level at each of its phases."""
         ends = [
             end
             for axis in reversed(range(means.dim() - 2))
@@ -131,12 +129,12 @@ class Predictor:
         even = functional.pad(means, ends, mode="replicate")
         return [even[(slice(None), slice(None), *slices)] for slices in self.order.phase_slices(level)]
 
-    def _known(self, index: int, level: Level, reference: Reference, around: Sequence[Tensor], unit: float) -> "_Known":
-        """What a reference shows at the phases of a level."""
+    def _seen(self, index: int, level: Level, reference: Reference, around: Sequence[Tensor], unit: float) -> "_Seen":
+        """Return what a reference shows at the phases of a level."""
         details = reference.details[index] * unit
         means = self._phases(index, reference.means[index] * unit)
         grid = self.order.grid(index, level.half)
-        return _Known(
+        return _Seen(
             means=[own - other for own, other in zip(around, means, strict=True)],
             details=[
                 padded(details[(slice(None), slice(None), *slices)], grid) for slices in self.order.phase_slices(index)
@@ -144,36 +142,36 @@ class Predictor:
         )
 
     def _features(
-        self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor, known: Sequence["_Known"]
+        self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor, seen: Sequence["_Seen"]
     ) -> Tensor:
-        """The first layer, before its activation, of all that a phase sees but its own details: on its whole grid."""
+        """Compute the first layer, before its activation, on a phase's whole grid; its own details come later."""
         order = self.order
-        name = f"prediction.{order.name(place.level, place.phase, place.group)}"
-        weight = parameters[f"{name}.context.weight"]
+        name = _name(order, place.level, place.phase, place.group)
+        weight = parameters[f"{name}.input.weight"]
         # Filters of the means sum to zero: what counts is how they change, not how bright they are.
         of_means = weight[:, : order.phases(place.level) * order.groups[place.group]]
         by_phase = of_means.unflatten(1, (order.phases(place.level), order.groups[place.group]))
         others = (1, *range(3, by_phase.dim()))
         centred = (by_phase - by_phase.mean(others, keepdim=True)).flatten(1, 2)
         weight = torch.cat([centred, weight[:, of_means.shape[1] :]], 1)
-        bias = _conditioned(parameters[f"{name}.context.bias"], place.level, condition, inputs.dim())
+        bias = _conditioned(parameters[f"{name}.input.bias"], place.level, condition, inputs.dim())
         hidden = convolution(_edged(inputs), weight) + bias
-        if known:
-            shown = torch.cat([part for each in known for part in (*each.means, *each.details)], 1)
+        if seen:
+            shown = torch.cat([part for each in seen for part in (*each.means, *each.details)], 1)
             hidden = hidden + convolution(_edged(shown), parameters[f"{name}.reference.weight"])
         return hidden
 
-    def _expected(
+    def _predict(
         self,
         parameters: Parameters,
         place: Place,
         features: Tensor,
         own: Tensor | None,
         condition: Tensor,
-        known: Sequence["_Known"],
+        seen: Sequence["_Seen"],
     ) -> Tensor:
-        """At the points of a pass. own: the phase's details, [B, channels, *grid], of the parts before."""
-        name = f"prediction.{self.order.name(place.level, place.phase, place.group)}"
+        """Predict the points of a pass. own: the phase's details, [B, channels, *grid], of the parts before."""
+        name = _name(self.order, place.level, place.phase, place.group)
         if own is not None:
             part = f"{name}.part{place.part}"
             bias = _conditioned(parameters[f"{part}.bias"], place.level, condition, own.dim())
@@ -181,24 +179,28 @@ class Predictor:
         hidden = functional.gelu(features)
         weight, bias = parameters[f"{name}.hidden.weight"], parameters[f"{name}.hidden.bias"]
         hidden = functional.gelu(convolution_within(_edged(hidden), weight, bias, place.within))
-        expected = pointwise(hidden, parameters[f"{name}.head.weight"])
-        if known:
+        prediction = pointwise(hidden, parameters[f"{name}.head.weight"])
+        if seen:
             # Their mean, but for what the network says.
-            bias = parameters[f"{name}.share.bias"][place.level] + 1 / len(known)
-            shares = pointwise(hidden, parameters[f"{name}.share.weight"], bias).chunk(len(known), 1)
-            for share, each in zip(shares, known, strict=True):
-                expected = expected + share * each.details[place.phase][(slice(None), slice(None), *place.within)]
-        return expected
+            bias = parameters[f"{name}.share.bias"][place.level] + 1 / len(seen)
+            shares = pointwise(hidden, parameters[f"{name}.share.weight"], bias).chunk(len(seen), 1)
+            for share, each in zip(shares, seen, strict=True):
+                prediction = prediction + share * each.details[place.phase][(slice(None), slice(None), *place.within)]
+        return prediction
+
+
+def _name(order: Order, level: int, phase: int, group: int) -> str:
+    return f"prediction.{order.name(level, phase, group)}"
 
 
 def _conditioned(table: Tensor, level: int, condition: Tensor, dimensions: int) -> Tensor:
-    """The bias of a level for quantization steps, as it broadcasts over [B, width, ...]."""
+    """Return the bias of a level for quantization steps, as it broadcasts over [B, width, ...]."""
     bias = table[level] + condition[:, None] * table[-2] + condition[:, None].square() * table[-1]
     return bias.reshape(*bias.shape, *[1] * (dimensions - 2))
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
+class _Seen:
     """What a reference shows at the phases of a level, [B, channels, *grid] each, in about unit size.
 
     means: how far this signal's are from them. details: the reference's.
@@ -207,8 +209,8 @@ class _Known:
     means: list[Tensor]
     details: list[Tensor]
 
-    def of_group(self, members: slice, channels: slice) -> "_Known":
-        return _Known([part[:, members] for part in self.means], [part[:, channels] for part in self.details])
+    def of_group(self, members: slice, channels: slice) -> "_Seen":
+        return _Seen([part[:, members] for part in self.means], [part[:, channels] for part in self.details])
 
 
 def _edged(values: Tensor) -> Tensor:

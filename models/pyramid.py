@@ -8,7 +8,7 @@ is shared by all signals; only the latents are adapted, from theta_0 = 0.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from inrcodec.models.convolution import convolution, pointwise
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentTransform, condition_of
-from inrcodec.models.order import Order, Place
-from inrcodec.models.prediction import Predictor, Reference
+from inrcodec.models.latent import Choose, Grid, LatentTransform, condition_of, quantization_step
+from inrcodec.models.order import Order
+from inrcodec.models.prediction import PredictionNetworks, Reference
 from inrcodec.models.wavelet import Level, analyse, join, levels_of, synthesise
 
 _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -41,8 +41,8 @@ class LatentPyramid(LatentTransform):
 
     levels: how often each axis is halved, six times unless given; the coarsest grid has strides 2 ** levels.
     width: of the restoring network; three outputs are shown as one luma and two chroma channels.
-    prediction: width of the networks that expect details; without them zeros are expected.
-    references: how many known signals these can see; see `beside`.
+    prediction: width of the prediction networks; 0: there are none, and all predictions are zero.
+    references: how many references these see; see `with_references`.
     divided: how many of the first phases of a level come in parts; see `Order`.
     """
 
@@ -62,7 +62,7 @@ class LatentPyramid(LatentTransform):
         if len(self.levels) != self.in_features or max(self.levels) > 16:
             raise ValueError(f"a pyramid of {self.in_features} axes cannot have the levels {self.levels}")
         if self.references and not self.prediction:
-            raise ValueError("a pyramid without networks that expect details cannot see references")
+            raise ValueError("a pyramid without prediction networks cannot see references")
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -74,21 +74,23 @@ class LatentPyramid(LatentTransform):
         return Order(self.groups, self.levels, self.divided)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the shared parameters; those of the latents follow from the grid: `latent_shapes`."""
         channels, width = self.out_features, self.width
         taps = (3,) * self.in_features
         shapes: dict[str, tuple[int, ...]] = {
-            "context.weight": (width, channels * (min(_RESTORED_LEVELS, max(self.levels)) + 1), *taps),
-            "context.bias": (3, width),
-            "hidden.weight": (width, width),
-            "hidden.bias": (width,),
-            "head.weight": (channels, width),
-            "head.bias": (channels,),
+            "restoring.input.weight": (width, channels * (min(_RESTORED_LEVELS, max(self.levels)) + 1), *taps),
+            "restoring.input.bias": (3, width),
+            "restoring.hidden.weight": (width, width),
+            "restoring.hidden.bias": (width,),
+            "restoring.head.weight": (channels, width),
+            "restoring.head.bias": (channels,),
         }
-        return shapes | (self._predictor.shapes() if self.prediction else {})
+        return shapes | (self._prediction_networks.shapes() if self.prediction else {})
 
     def initialize(self, generator: torch.Generator) -> Parameters:
-        """Random shared parameters; heads are zero, so that the field is linear at first and sees references' mean."""
+        """Draw random shared parameters.
+
+        Heads are zero, so that the field is linear at first and predicts the references' mean.
+        """
         parameters = {}
         for name, shape in self.shapes().items():
             bound = 1 / math.sqrt(math.prod(shape[1:]))
@@ -106,23 +108,21 @@ class LatentPyramid(LatentTransform):
         return [*(detail.flatten(1, 2) for detail in details), means]
 
     def latents(
-        self, parameters: Parameters, means: Tensor, grid: Grid, step: Tensor, choose: Callable[[Place, Tensor], Tensor]
+        self, parameters: Parameters, means: Tensor, grid: Grid, step_index: Tensor, choose: Choose
     ) -> list[Tensor]:
         if not self.prediction:
-            return super().latents(parameters, means, grid, step, choose)
-        scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (means.dim() - 1))
-        means = means + self.expected_means(step)
-        levels, condition = self.levels_of(grid), condition_of(step)
-        return self._predictor.latents(parameters, means, levels, grid.periodic, scale, condition, choose, self._seen)
+            return super().latents(parameters, means, grid, step_index, choose)
+        means = means + self.predicted_means(step_index)
+        return self._prediction_networks.latents(parameters, means, grid, step_index, choose, self._references)
 
-    def beside(self, known: Sequence[Tensor], grid: Grid) -> "LatentPyramid":
-        """The field of a signal that is much like other known ones, which its latents are expected from.
+    def with_references(self, signals: Sequence[Tensor], grid: Grid) -> "LatentPyramid":
+        """Return the field of a signal that is predicted from others much like it.
 
-        known: values [B, C, *grid.shape] in [0, 1], up to as many as `references`; fewer are seen several times.
+        signals: values [B, C, *grid.shape] in [0, 1], up to as many as `references`; fewer are seen several times.
         """
-        different = [self._reference(values, grid) for values in known]
-        seen = tuple(different[number % len(known)] for number in range(self.references))
-        return _PyramidBeside(**{each.name: getattr(self, each.name) for each in fields(self)}, seen=seen)
+        different = [self._reference(values, grid) for values in signals]
+        seen = tuple(different[number % len(signals)] for number in range(self.references))
+        return _ReferencingPyramid(**{each.name: getattr(self, each.name) for each in fields(self)}, seen=seen)
 
     def _reference(self, values: Tensor, grid: Grid) -> Reference:
         *details, low = self.analyse(values, grid)
@@ -133,18 +133,18 @@ class LatentPyramid(LatentTransform):
         return Reference(details, means[::-1])
 
     @property
-    def _seen(self) -> tuple[Reference, ...]:
+    def _references(self) -> tuple[Reference, ...]:
         return ()
 
     @property
-    def _predictor(self) -> Predictor:
-        return Predictor(self.order, self.prediction, self.references)
+    def _prediction_networks(self) -> PredictionNetworks:
+        return PredictionNetworks(self.order, self.prediction, self.references)
 
-    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
-        """What is interpolated at a coordinate: [B, C + width, *grid.shape]."""
-        scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (len(grid.shape) + 1))
+    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
+        """Return what is interpolated at a coordinate: [B, C + width, *grid.shape]."""
+        scale = quantization_step(step_index, len(grid.shape))
         latents = [level * scale for level in latents]
-        condition = condition_of(step)
+        condition = condition_of(step_index)
         levels = self.levels_of(grid)
         channels = self.out_features
         split = [detail.unflatten(1, (channels, -1)) for detail in latents[:-1]]
@@ -158,28 +158,30 @@ class LatentPyramid(LatentTransform):
             seen.append(functional.interpolate(grids[level + 1], size=grid.shape, mode=mode) * factor)
         parts = [fine - coarse for fine, coarse in itertools.pairwise(seen)]
         inputs = torch.cat([*parts, seen[-1]], 1) * _FEATURE_GAIN
-        features = convolution(inputs, parameters["context.weight"], padding=1)
+        features = convolution(inputs, parameters["restoring.input.weight"], padding=1)
         polynomial = torch.stack([torch.ones_like(condition), condition, condition.square()], 1)
-        bias = polynomial @ parameters["context.bias"]
+        bias = polynomial @ parameters["restoring.input.bias"]
         features = features + bias.reshape(*bias.shape, *[1] * self.in_features)
         return torch.cat([linear, features], 1)
 
-    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor) -> Tensor:
-        return self._restored(parameters, maps, step)
+    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor) -> Tensor:
+        return self._restored(parameters, maps, step_index)
 
-    def partly_restored(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor, points: Tensor) -> Tensor:
+    def partly_restored(
+        self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor, points: Tensor
+    ) -> Tensor:
         flat = maps.flatten(2)
         index = points.unsqueeze(1)
         kept = flat.gather(2, index.expand(-1, flat.shape[1], -1))
         linear = flat[:, : self.out_features]
-        restored = self._restored(parameters, kept, step)
+        restored = self._restored(parameters, kept, step_index)
         return linear.scatter(2, index.expand(-1, self.out_features, -1), restored).unflatten(2, grid.shape)
 
     def feature_energy(self, parameters: Parameters, maps: Tensor) -> Tensor:
         return self._hidden(parameters, maps[:, self.out_features :]).square().sum(1)
 
     def values_at(
-        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step: Tensor
+        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: Tensor
     ) -> Tensor:
         first, *others = positions
         if not all(len(along) for along in positions):
@@ -195,23 +197,25 @@ class LatentPyramid(LatentTransform):
                 low = max(0, int(np.floor(rows.min())) - 1)
                 part, rows = maps[:, :, low : int(np.floor(rows.max())) + 3], rows - low
             here = resample(part, [rows, *(np.arange(size) for size in part.shape[3:])], grid.periodic)
-            blocks.append(self._restored(parameters, here, step))
+            blocks.append(self._restored(parameters, here, step_index))
         return torch.cat(blocks, 2)
 
-    def _restored(self, parameters: Parameters, maps: Tensor, step: Tensor) -> Tensor:
-        """Values [B, C, ...] where the interpolated `maps` are [B, C + width, ...]."""
+    def _restored(self, parameters: Parameters, maps: Tensor, step_index: Tensor) -> Tensor:
+        """Return values [B, C, ...] where the interpolated `maps` are [B, C + width, ...]."""
         linear, features = maps[:, : self.out_features], maps[:, self.out_features :]
-        restored = pointwise(self._hidden(parameters, features), parameters["head.weight"], parameters["head.bias"])
-        return linear + torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (maps.dim() - 1)) * restored
+        weight, bias = parameters["restoring.head.weight"], parameters["restoring.head.bias"]
+        restored = pointwise(self._hidden(parameters, features), weight, bias)
+        return linear + quantization_step(step_index, maps.dim() - 2) * restored
 
     def _hidden(self, parameters: Parameters, features: Tensor) -> Tensor:
-        """Penultimate features of the network, [B, width, ...]."""
+        """Return the penultimate features of the network, [B, width, ...]."""
         hidden = functional.gelu(features)
-        return functional.gelu(pointwise(hidden, parameters["hidden.weight"], parameters["hidden.bias"]))
+        weight, bias = parameters["restoring.hidden.weight"], parameters["restoring.hidden.bias"]
+        return functional.gelu(pointwise(hidden, weight, bias))
 
 
 @dataclass(frozen=True, eq=False)
-class _PyramidBeside(LatentPyramid):
+class _ReferencingPyramid(LatentPyramid):
     """A pyramid and the references that it sees."""
 
     seen: tuple[Reference, ...] = ()
@@ -220,16 +224,16 @@ class _PyramidBeside(LatentPyramid):
         """The configuration was checked before."""
 
     @property
-    def _seen(self) -> tuple[Reference, ...]:
+    def _references(self) -> tuple[Reference, ...]:
         return self.seen
 
-    def expected_means(self, step: Tensor) -> Tensor:
+    def predicted_means(self, step_index: Tensor) -> Tensor:
         total = torch.stack([reference.means[-1] for reference in self.seen]).mean(0)
-        return total / torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (total.dim() - 1))
+        return total / quantization_step(step_index, total.dim() - 2)
 
 
 def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:
-    """Maps [B, F, *grid] at the product of positions along each axis, in samples: [B, F, *(len(p) for p)].
+    """Interpolate maps [B, F, *grid] at the product of positions along each axis, in samples: [B, F, *(len(p) for p)].
 
     Cubic convolution (Keys 1981), which leaves the samples themselves as they are; constant beyond open ends.
     """
@@ -253,14 +257,14 @@ def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[boo
 
 
 def samples_read(positions: np.ndarray, size: int) -> set[int]:
-    """The samples of an open axis that `resample` reads for these positions."""
+    """Return the samples of an open axis that `resample` reads for these positions."""
     whole = np.floor(positions)
     taps = (0,) if np.array_equal(whole, positions) else range(-1, 3)
     return {int(sample) for tap in taps for sample in (whole + tap).clip(0, size - 1)}
 
 
 def _taken(maps: Tensor, axis: int, positions: np.ndarray, closed: bool) -> Tensor:
-    """The samples at whole positions along a grid axis, which may lie beyond its ends."""
+    """Return the samples at whole positions along a grid axis, which may lie beyond its ends."""
     size = maps.shape[axis + 2]
     index = positions.astype(np.int64)
     index = index % size if closed else index.clip(0, size - 1)
@@ -268,7 +272,7 @@ def _taken(maps: Tensor, axis: int, positions: np.ndarray, closed: bool) -> Tens
 
 
 def _cubic(distance: Tensor) -> Tensor:
-    """Keys' kernel with a = -1/2."""
+    """Evaluate Keys' kernel with a = -1/2."""
     x = distance.abs()
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -276,7 +280,7 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 def _colors(channels: int, like: Tensor) -> Tensor:
-    """Orthonormal: rows are what the latents' channels show of the values' channels."""
+    """Return an orthonormal matrix, whose rows are what the latents' channels show of the values' channels."""
     if channels != 3:
         return torch.eye(channels, dtype=like.dtype, device=like.device)
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=like.dtype, device=like.device)

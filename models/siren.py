@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from inrcodec.models.field import Field, Parameters, batched_linear, uniform
+from inrcodec.models.field import Parameters, PointField, batched_linear, uniform
 
 
 @dataclass(frozen=True)
-class Siren(Field):
+class Siren(PointField):
     """`depth` linear layers of `width` hidden units: sin(w0 (W x + b)) between them, linear readout at the end.
 
     Defaults are GradNCP's for images; video uses depth 7, the sphere w0 = 50.

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, LatentTransform
+from inrcodec.models.latent import Grid, LatentTransform, quantization_step
 from inrcodec.models.wavelet import Level, levels_of
 
 _PHASES = 1 << 9
@@ -51,12 +51,12 @@ class LatentSpectrum(LatentTransform):
     def variants(self) -> int:
         return 4
 
-    def variant(self, index: int) -> Self:
-        """Longer frames tell tones apart, shorter ones times."""
-        return replace(self, hop=self.hop << index)
+    def transform(self, variant: int = 0, kind: str = "") -> "LatentSpectrum":
+        """Return the field of a variant. Longer frames tell tones apart, shorter ones times."""
+        return replace(self, hop=self.hop << variant)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Nothing is shared but the transform."""
+        """Return no shapes: the transform has no networks, and only the entropy model is shared."""
         return {}
 
     def initialize(self, generator: torch.Generator) -> Parameters:
@@ -71,18 +71,18 @@ class LatentSpectrum(LatentTransform):
         windows = padded.unfold(2, 2 * self.hop, self.hop)
         return _take_apart(windows @ self._cosines(np.arange(2 * self.hop)).to(values), self.levels_of(grid))
 
-    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step: Tensor) -> Tensor:
-        """The plane of coefficients: [B, C, frames, N]."""
+    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
+        """Return the plane of coefficients: [B, C, frames, N]."""
         plane = _put_together(latents, self.levels_of(grid), self.out_features)
-        return plane * torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, 1, 1, 1)
+        return plane * quantization_step(step_index, 2)
 
-    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step: Tensor) -> Tensor:
+    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor) -> Tensor:
         cosines = self._cosines(np.arange(2 * self.hop)).to(maps)
         rising, falling = (maps @ cosines.T).chunk(2, 3)
         return (falling[:, :, :-1] + rising[:, :, 1:]).flatten(2)[..., : grid.shape[0]] + 0.5
 
     def values_at(
-        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step: Tensor
+        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: Tensor
     ) -> Tensor:
         (times,) = positions
         # Half a sample before the first begins the hop that frames 0 and 1 share.
@@ -102,7 +102,7 @@ class LatentSpectrum(LatentTransform):
         return -(-grid.shape[0] // self.hop) + 1
 
     def _cosines(self, times: np.ndarray) -> Tensor:
-        """The windowed cosines at times within a frame, in samples: [len(times), N] float32."""
+        """Return the windowed cosines at times within a frame, in samples: [len(times), N] float32."""
         size = self.hop
         window = np.sin(math.pi / (2 * size) * (times + 0.5)) * math.sqrt(2 / size)
         angles = math.pi / size * np.outer(times + (size + 1) / 2, np.arange(size) + 0.5)
@@ -110,7 +110,7 @@ class LatentSpectrum(LatentTransform):
 
 
 def _take_apart(plane: Tensor, levels: Sequence[Level]) -> list[Tensor]:
-    """The places of a plane [B, C, *grid] by level: details [B, C * bands, *half], finest first, and the rest."""
+    """Split the places of a plane [B, C, *grid] by level: details [B, C * bands, *half], finest first, and the rest."""
     result = []
     for level in levels:
         ends = [end for axis in (1, 0) for end in (0, level.grid[axis] % 2 if axis in level.axes else 0)]
@@ -121,7 +121,7 @@ def _take_apart(plane: Tensor, levels: Sequence[Level]) -> list[Tensor]:
 
 
 def _put_together(latents: Sequence[Tensor], levels: Sequence[Level], channels: int) -> Tensor:
-    """Inverse of `_take_apart`."""
+    """Undo `_take_apart`."""
     plane = latents[-1]
     for level, details in zip(reversed(levels), reversed(latents[:-1]), strict=True):
         sizes = [2 * half if axis in level.axes else half for axis, half in enumerate(level.half)]
@@ -134,7 +134,7 @@ def _put_together(latents: Sequence[Tensor], levels: Sequence[Level], channels: 
 
 
 def _bands(level: Level) -> list[tuple[slice, slice]]:
-    """Where the bands of a level lie in its grid: the means, then the details."""
+    """Return where the bands of a level lie in its grid: the means, then the details."""
     choices = [(0, 1) if axis in level.axes else (None,) for axis in range(2)]
     return [
         (slice(first, None, None if first is None else 2), slice(second, None, None if second is None else 2))

@@ -31,12 +31,12 @@ class Level:
 
     @property
     def bands(self) -> int:
-        """Detail bands: every combination of low and high pass but all-low."""
+        """The number of detail bands: every combination of low and high pass but all-low."""
         return 2 ** len(self.axes) - 1
 
 
 def levels_of(shape: Sequence[int], levels: Sequence[int]) -> tuple[Level, ...]:
-    """The levels of a transform of a grid, finest first.
+    """Return the levels of a transform of a grid, finest first.
 
     shape: samples along each axis. levels: how often each axis is split, whatever its size, so that all signals have
         the same bands.
@@ -52,7 +52,7 @@ def levels_of(shape: Sequence[int], levels: Sequence[int]) -> tuple[Level, ...]:
 
 
 def analyse(values: Tensor, levels: Sequence[Level], periodic: Sequence[bool]) -> list[Tensor]:
-    """The forward transform.
+    """Apply the forward transform.
 
     values: [B, C, *grid]. periodic: which grid axes are closed; those of odd length are treated as open.
     Returns the detail bands [B, C, bands, *half] of every level, finest first, then the coarsest means [B, C, *half].
@@ -68,7 +68,7 @@ def analyse(values: Tensor, levels: Sequence[Level], periodic: Sequence[bool]) -
 
 
 def synthesise(latents: Sequence[Tensor], levels: Sequence[Level], periodic: Sequence[bool]) -> list[Tensor]:
-    """The inverse transform, linear in the latents that `analyse` returns.
+    """Apply the inverse transform, linear in the latents that `analyse` returns.
 
     Returns the grids of all levels, finest first: [B, C, *grid]; the first is the signal's.
     """
@@ -81,7 +81,7 @@ def synthesise(latents: Sequence[Tensor], levels: Sequence[Level], periodic: Seq
 
 
 def join(means: Tensor, details: Tensor, level: Level, periodic: Sequence[bool]) -> Tensor:
-    """One level of the inverse: [B, C, *grid] from means [B, C, *half] and details [B, C, bands, *half]."""
+    """Apply one level of the inverse: [B, C, *grid] from means [B, C, *half] and details [B, C, bands, *half]."""
     parts = [means, *details.unbind(2)]
     for axis in reversed(level.axes):
         size = level.grid[axis]
@@ -91,7 +91,7 @@ def join(means: Tensor, details: Tensor, level: Level, periodic: Sequence[bool])
 
 
 def _split(values: Tensor, dim: int, periodic: bool) -> tuple[Tensor, Tensor]:
-    """Low and high band along `dim`, each half as long, rounded up."""
+    """Return the low and the high band along `dim`, each half as long, rounded up."""
     size = values.shape[dim]
     closed = periodic and size % 2 == 0
     if size % 2:
@@ -106,7 +106,7 @@ def _split(values: Tensor, dim: int, periodic: bool) -> tuple[Tensor, Tensor]:
 
 
 def _join(low: Tensor, high: Tensor, dim: int, size: int, periodic: bool) -> Tensor:
-    """Inverse of `_split`."""
+    """Undo `_split`."""
     closed = periodic and size % 2 == 0
     even, odd = low / _SCALE, high * _SCALE
     a, b, c, d = _LIFTING
@@ -118,14 +118,14 @@ def _join(low: Tensor, high: Tensor, dim: int, size: int, periodic: bool) -> Ten
 
 
 def _after(values: Tensor, dim: int, closed: bool) -> Tensor:
-    """The next sample; symmetric continuation at an open end."""
+    """Return the next sample of each; an open end is continued symmetrically."""
     count = values.shape[dim]
     end = values.narrow(dim, 0 if closed else count - 1, 1)
     return torch.cat([values.narrow(dim, 1, count - 1), end], dim)
 
 
 def _before(values: Tensor, dim: int, closed: bool) -> Tensor:
-    """The previous sample; symmetric continuation at an open end."""
+    """Return the previous sample of each; an open end is continued symmetrically."""
     count = values.shape[dim]
     end = values.narrow(dim, count - 1 if closed else 0, 1)
     return torch.cat([end, values.narrow(dim, 0, count - 1)], dim)

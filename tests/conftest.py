@@ -30,7 +30,7 @@ def tiny_initializations(tmp_path_factory: pytest.TempPathFactory) -> Path:
             usual = preset(modality)
             tiny = replace(
                 usual,
-                model=replace(usual.model, width=8, depth=3),
+                model=replace(usual.field, width=8, depth=3),
                 patches=patches,
                 training=replace(
                     usual.training,
@@ -47,7 +47,7 @@ def tiny_initializations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_installed(tiny_initializations: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same folder, installed for this test: `--init tiny-image`."""
-    from inrcodec.initializations import PATH_VARIABLE
+    from inrcodec.registry import PATH_VARIABLE
 
     monkeypatch.setenv(PATH_VARIABLE, str(tiny_initializations))
     return tiny_initializations

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from waves import tiny_image, tiny_sound
 
 from inrcodec import metrics
-from inrcodec.coding.chunk import PatchDeltas, pack_chunk, unpack_chunk
 from inrcodec.coding.container import Container, read_container, write_container
-from inrcodec.coding.quantization import Quantizer, dequantize, quantize, step_exponents
 from inrcodec.decoder import Resolution, decode
 from inrcodec.encoder import encode
 from inrcodec.errors import ContainerError, CorruptFile, UnknownInitialization, UsageError
-from inrcodec.initializations import DEFAULTS, PATH_VARIABLE, default_initialization, named_initialization
-from inrcodec.meta.initialization import Initialization
-from inrcodec.normalization import Normalization
+from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions
+from inrcodec.registry import DEFAULTS, PATH_VARIABLE, default_initialization, named_initialization
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.weights.chunk import PatchDeltas, pack_chunk, unpack_chunk
+from inrcodec.weights.normalization import Normalization
+from inrcodec.weights.quantization import Quantizer, dequantize, quantize, symbol_step_indices
 
 FEW = EncodeOptions(steps=4, quality=60)
 
@@ -215,7 +215,7 @@ def test_chunks_round_trip_and_stand_alone(image_initialization, data):
     unpacked = unpack_chunk(packed, count, quantizer, image_initialization)
     np.testing.assert_array_equal(unpacked.normalization.exponents, normalization.exponents)
     np.testing.assert_array_equal(unpacked.normalization.means, normalization.means)
-    steps = step_exponents(quantizer.columns(image_initialization)[0], normalization.exponents)
+    steps = symbol_step_indices(quantizer.columns(image_initialization)[0], normalization.exponents)
     np.testing.assert_array_equal(unpacked.deltas, dequantize(quantize(deltas, steps), steps))
 
 

@@ -10,14 +10,14 @@ from waves import tiny_image
 
 from inrcodec.decoder import decode
 from inrcodec.encoder import adapt_signal, encode
-from inrcodec.initializations import default_initialization
-from inrcodec.meta.context import Context
-from inrcodec.meta.initialization import Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.meta.presets import preset
-from inrcodec.meta.training import MetaTrainer
+from inrcodec.meta.weight_trainer import WeightTrainer
 from inrcodec.options import EncodeOptions
+from inrcodec.registry import default_initialization
 from inrcodec.signals import MODALITIES
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.weights.context_set import ContextSet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and none is there")
 
@@ -80,9 +80,9 @@ def test_meta_training_steps(field, score):
     chosen = preset("video", field)
     adaptation = replace(chosen.training.adaptation, steps=2, score=score)
     config = replace(chosen.training, adaptation=adaptation, outer_steps=2)
-    trainer = MetaTrainer(chosen.model, config, torch.device("cuda"))
+    trainer = WeightTrainer(chosen.field, config, torch.device("cuda"))
     random = torch.Generator().manual_seed(0)
     for _ in range(2):
         coordinates = torch.rand((1, 256, 3), generator=random) * 2 - 1
-        context = Context(coordinates.cuda(), torch.rand((2, 256, 3), generator=random).cuda())
+        context = ContextSet(coordinates.cuda(), torch.rand((2, 256, 3), generator=random).cuda())
         assert torch.isfinite(trainer.train_step(context).total)

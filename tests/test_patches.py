@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrcodec.meta.data import field_channels, patch_contexts, signal_channels, unit_values
-from inrcodec.patches import PatchConfig, Patches, RenderedPatch, unit_vectors
+from inrcodec.field_values import field_channels, signal_channels, unit_values
+from inrcodec.patches import PatchConfig, Patches, RenderedPatch
 from inrcodec.signals import Axis, Signal
+from inrcodec.sphere import unit_vectors
+from inrcodec.weights.context_set import patch_context_sets
 
 KINDS = ["cell", "start", "node", "periodic", "slice"]
 
@@ -554,7 +556,7 @@ def test_contexts_are_the_patches_values_and_coordinates(normalize: bool) -> Non
     axes = (Axis(9), Axis(12))
     signal = signal_of(axes, 3)
     patches = Patches.cover(axes, PatchConfig((5, 6), (1, 2), normalize=normalize))
-    contexts = patch_contexts(signal, patches, 3)
+    contexts = patch_context_sets(signal, patches, 3)
     assert len(contexts) == len(patches)
     assert contexts.values.dtype == contexts.coordinates.dtype == np.float32
     rebuilt = contexts.normalization.invert(contexts.values)
@@ -568,7 +570,7 @@ def test_contexts_are_the_patches_values_and_coordinates(normalize: bool) -> Non
 def test_contexts_of_the_globe_have_coordinates_of_their_own() -> None:
     axes = globe(25, 48)
     patches = Patches.cover(axes, PatchConfig((8, 8), (2, 2), sphere=True))
-    contexts = patch_contexts(signal_of(axes, 1, sphere=True), patches, 1)
+    contexts = patch_context_sets(signal_of(axes, 1, sphere=True), patches, 1)
     assert contexts.coordinates.shape == (len(patches), patches.points, 3)
     part = contexts[slice(2, 5)]
     np.testing.assert_array_equal(part.coordinates[1], patches.coordinates(3))
@@ -587,7 +589,7 @@ def test_one_channel_is_shown_to_every_output() -> None:
 
 def test_batches_of_contexts_are_bounded() -> None:
     axes = (Axis(40), Axis(40))
-    contexts = patch_contexts(signal_of(axes), Patches.cover(axes, PatchConfig((8, 8), (0, 0))), 2)
+    contexts = patch_context_sets(signal_of(axes), Patches.cover(axes, PatchConfig((8, 8), (0, 0))), 2)
     covered: list[int] = []
     for part in contexts.batches(200):
         numbers = list(range(len(contexts)))[part]

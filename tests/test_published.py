@@ -9,10 +9,10 @@ import pytest
 
 import inrcodec
 import inrcodec.assets
-from inrcodec.initializations import DEFAULTS, installed
-from inrcodec.meta.initialization import ContextPrior, Initialization
+from inrcodec.initialization import Initialization, LatentPrior
 from inrcodec.metrics import psnr, snr
 from inrcodec.options import EncodeOptions, trade_off_of_quality
+from inrcodec.registry import DEFAULTS, installed
 
 ASSETS = Path(next(iter(inrcodec.assets.__path__)))
 SAMPLES = ASSETS / "samples"
@@ -20,16 +20,16 @@ SAMPLES = ASSETS / "samples"
 IDENTIFIERS = {
     "audio-siren": "f6e528413fd869d0",
     "audio-spectrum": "e89a77e9de815618",
-    "audio-spectrum-2": "4b1e00b28967b509",
+    "audio-spectrum": "4b1e00b28967b509",
     "climate-pyramid": "1347174001877f87",
-    "climate-pyramid-2": "5112f639b85dd694",
+    "climate-pyramid": "5112f639b85dd694",
     "climate-siren": "3e6d63a22cd8066e",
     "image-pyramid": "426a3fb916aeb509",
-    "image-pyramid-2": "6c095ff18a85ee32",
+    "image-pyramid": "6c095ff18a85ee32",
     "image-siren": "d20ec4c5d60f5262",
     "video-clip": "9e8f1f464b0924f4",
-    "video-clip-2": "e6082cbc49392ef3",
-    "video-clip-3": "1fefb0d82ce874cd",
+    "video-clip": "e6082cbc49392ef3",
+    "video-clip": "1fefb0d82ce874cd",
     "video-pyramid": "185c67938ac90f07",
     "video-siren": "dc832af46431b418",
 }
@@ -54,7 +54,7 @@ def test_published_initializations_are_what_their_cards_say(path):
     card = path.with_suffix(".md").read_text()
     assert initialization.identifier.hex() in card
     evaluation = initialization.provenance["evaluation"]
-    if isinstance(initialization.prior, ContextPrior):
+    if isinstance(initialization.prior, LatentPrior):
         for quality, measured in evaluation.items():
             most = max(measured, key=int)
             assert f"| {quality} | {most} | {measured[most]['bits']:.3f} | {measured[most]['psnr']:.2f} |" in card

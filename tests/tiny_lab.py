@@ -8,11 +8,11 @@ from experiments.settings import Setting
 
 import inrcodec.assets
 from inrcodec.cli.console import ProgressLine
-from inrcodec.meta.adaptation import AdaptationConfig
-from inrcodec.meta.run import TrainingData, load_data
-from inrcodec.meta.training import TrainingConfig
+from inrcodec.meta.config import TrainingConfig
+from inrcodec.meta.data import TrainingData, load_data
 from inrcodec.models import Siren
 from inrcodec.patches import PatchConfig
+from inrcodec.settings import AdaptationConfig
 
 SAMPLES = Path(next(iter(inrcodec.assets.__path__))) / "samples"
 

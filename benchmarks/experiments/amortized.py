@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from experiments.laboratory import Curve, Laboratory, best_of, decibels, joined, means, slices
 from experiments.result import Panel, Result, Row
 from experiments.settings import Scale
+from inrcodec.adaptation import SHARED
 from inrcodec.device import without_denormals
 from inrcodec.errors import UsageError
-from inrcodec.meta.adaptation import SHARED, descend, gradients, signal_losses
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
 from inrcodec.models import Field, Parameters
+from inrcodec.weights.adaptation import descend, gradients, signal_losses
 
 
 @dataclass(frozen=True)

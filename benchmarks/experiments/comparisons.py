@@ -15,11 +15,11 @@ from experiments.laboratory import Curve, Laboratory, Learned, means
 from experiments.perception import Distance
 from experiments.result import Panel, Result, Row
 from inrcodec.errors import Diverged, UsageError
-from inrcodec.meta.adaptation import AdaptationConfig
-from inrcodec.meta.context import Context
-from inrcodec.meta.training import TrainingConfig
+from inrcodec.meta.config import TrainingConfig
+from inrcodec.settings import AdaptationConfig
 from inrcodec.signals import find_files, read
 from inrcodec.signals.signal import Signal
+from inrcodec.weights.context_set import ContextSet
 
 PSNR = "PSNR, mean, dB"
 
@@ -102,8 +102,8 @@ def step_sizes(laboratory: Laboratory) -> Result:
         variants |= {
             f"{name}, {alpha:g}": training,
             f"{name}, {2 * alpha:g}": replace(training, inner_step_size=2 * alpha),
-            f"{name}, learned for each tensor": replace(training, learned_step_sizes="tensor"),
-            f"{name}, learned for each tensor and step": replace(training, learned_step_sizes="tensor-step"),
+            f"{name}, learned for each tensor": replace(training, step_sizes="tensor"),
+            f"{name}, learned for each tensor and step": replace(training, step_sizes="tensor-step"),
         }
     return _compared(laboratory, variants, reference=f"gamma = {usual.adaptation.gamma:g}, {usual.inner_step_size:g}")
 
@@ -248,7 +248,7 @@ def domains(laboratory: Laboratory, others: Sequence[Path]) -> Result:
     return Result(f"PSNR of patches after {steps} steps, mean, dB", rows, panels, trainings=variants)
 
 
-def _context_of(laboratory: Laboratory, folder: Path) -> Context:
+def _context_of(laboratory: Laboratory, folder: Path) -> ContextSet:
     """Patches of a folder's signals; of pictures for a field of videos, if there are no videos."""
     modality = laboratory.setting.modality
     pictures = find_files(folder, "image") if modality == "video" else []

@@ -8,10 +8,12 @@ from torch import Tensor
 from experiments.comparisons import learnit
 from experiments.laboratory import Curve, Laboratory, joined, means, slices
 from experiments.result import Panel, Result, Row
+from inrcodec.adaptation import gradient_norm
 from inrcodec.errors import UsageError
-from inrcodec.meta.adaptation import gradient_norm, gradients
-from inrcodec.meta.context import Context, gradient_norm_score
 from inrcodec.models import Field, Parameters
+from inrcodec.weights.adaptation import gradients
+from inrcodec.weights.context_set import ContextSet
+from inrcodec.weights.pruning import gradient_norm_score
 
 SIGNALS = 4
 """Held-out patches whose gradients are taken point by point."""
@@ -55,7 +57,7 @@ def correlation(laboratory: Laboratory) -> Result:
         "GradNCP, pruned context": gradncp,
     }
     coordinates = laboratory.held_out.coordinates
-    context = Context(coordinates[: min(SIGNALS, len(coordinates))], laboratory.held_out.values[:SIGNALS])
+    context = ContextSet(coordinates[: min(SIGNALS, len(coordinates))], laboratory.held_out.values[:SIGNALS])
     steps = training.adaptation.steps
     curves: dict[str, dict[float, float]] = {}
     for name, learned in starts.items():
@@ -73,14 +75,14 @@ def correlation(laboratory: Laboratory) -> Result:
     return Result(title, rows, [Panel(curves, "step", "correlation")], trainings=trainings)
 
 
-def _correlation(model: Field, theta: Parameters, context: Context) -> float:
+def _correlation(model: Field, theta: Parameters, context: ContextSet) -> float:
     readout = gradient_norm_score(model, theta, context)
     whole = torch.stack([point_gradient_norms(model, theta, context, signal) for signal in range(len(readout))])
     pairs = torch.stack((readout, whole), 1)
     return float(torch.stack([torch.corrcoef(pair)[0, 1] for pair in pairs]).mean())
 
 
-def point_gradient_norms(model: Field, theta: Parameters, context: Context, signal: int) -> Tensor:
+def point_gradient_norms(model: Field, theta: Parameters, context: ContextSet, signal: int) -> Tensor:
     """Norm of the gradient of every point's loss over all adapted parameters of a signal: [N]."""
     adapted = {name: value[signal] for name, value in theta.items() if name not in model.constants}
     constants = {name: value for name, value in theta.items() if name in model.constants}

@@ -16,26 +16,20 @@ from torch import Tensor
 from experiments.memory import peak_memory
 from experiments.settings import Setting
 from inrcodec import __version__
+from inrcodec.adaptation import SHARED
 from inrcodec.cli.console import ProgressLine
 from inrcodec.device import without_denormals
-from inrcodec.meta.adaptation import (
-    SHARED,
-    Rescaling,
-    adapt,
-    adapt_for_training,
-    batch_parameters,
-    descend,
-    gradients,
-    signal_losses,
-)
-from inrcodec.meta.context import Context, prune
-from inrcodec.meta.data import PatchSampler
+from inrcodec.meta.config import TrainingConfig
+from inrcodec.meta.data import PatchSampler, TrainingData
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
-from inrcodec.meta.run import TrainingData
-from inrcodec.meta.training import MetaTrainer, TrainingConfig, bootstrap_target
+from inrcodec.meta.weight_trainer import WeightTrainer, bootstrap_target
 from inrcodec.models import Parameters
+from inrcodec.settings import Rescaling
 from inrcodec.signals import write_whole
 from inrcodec.signals.signal import Signal
+from inrcodec.weights.adaptation import adapt, adapt_for_training, batch_parameters, descend, gradients, signal_losses
+from inrcodec.weights.context_set import ContextSet
+from inrcodec.weights.pruning import prune
 
 SNAPSHOTS = 8
 """Times during a training at which what is learned is kept."""
@@ -44,7 +38,7 @@ TIMED = 5
 """Outer steps of a variant whose time is taken."""
 
 POINTS_AT_ONCE = 1 << 20
-"""Context points of all patches that are measured at once at most, for memory."""
+"""ContextSet points of all patches that are measured at once at most, for memory."""
 
 FEW = 5
 """Held-out signals below which a table says little."""
@@ -90,7 +84,7 @@ class Laboratory:
         self._folder = report.output_folder(folder)
         self._sampler = PatchSampler(data.training, setting.patches, setting.model.out_features, setting.training.seed)
         held_out = self._held_out_sampler(data.held_out, setting.patches.shape)
-        self.held_out = held_out.batch(0, setting.held_out).context(device)
+        self.held_out = held_out.batch(0, setting.held_out).context_set(device)
         self._signals = len(held_out.signals)
         if self._signals < FEW:
             report.say(f"only {self._signals} signals are held out: give more with --data or --validation")
@@ -109,7 +103,7 @@ class Laboratory:
         """What is measured on."""
         return f"{len(self.held_out.values)} patches of {self._signals} held-out signals"
 
-    def patches_of(self, signals: Sequence[Signal], shape: tuple[int, ...] | None = None) -> Context:
+    def patches_of(self, signals: Sequence[Signal], shape: tuple[int, ...] | None = None) -> ContextSet:
         """Patches to measure on; those that are trained on may have another shape."""
         sampler = self._held_out_sampler(signals, shape or self.setting.patches.shape)
         return sampler.batch(0, self.setting.held_out).context(self.device)
@@ -118,16 +112,16 @@ class Laboratory:
         patches = replace(self.setting.patches, shape=shape)
         return PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
 
-    def stills_of(self, signals: Sequence[Signal]) -> Context:
+    def stills_of(self, signals: Sequence[Signal]) -> ContextSet:
         """Patches of pictures for a field of videos: what it is asked for in the middle of its time."""
         _, *shape = self.setting.patches.shape
         patches = replace(self.setting.patches, shape=tuple(shape), overlap=(0, 0))
         sampler = PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
         found = sampler.batch(0, self.setting.held_out).context(self.device)
         times = torch.zeros_like(found.coordinates[..., :1])
-        return Context(torch.cat((times, found.coordinates), -1), found.values)
+        return ContextSet(torch.cat((times, found.coordinates), -1), found.values)
 
-    def batch(self, step: int) -> Context:
+    def batch(self, step: int) -> ContextSet:
         """What is learned from in an outer step."""
         return self._sampler.batch(step, self.setting.training.batch).context(self.device)
 
@@ -153,7 +147,7 @@ class Laboratory:
         return _history(training, safetensors.torch.load_file(path, str(self.device)))
 
     def _train(self, name: str, training: TrainingConfig) -> list[Learned]:
-        trainer = MetaTrainer(self.setting.model, training, self.device)
+        trainer = WeightTrainer(self.setting.model, training, self.device)
         marks = {max(1, training.outer_steps * (n + 1) // SNAPSHOTS) for n in range(SNAPSHOTS)}
         history: list[Learned] = []
         running = 0.0
@@ -175,14 +169,14 @@ class Laboratory:
         sizes = {SHARED: torch.tensor([step_size], device=self.device).log()}
         return Learned(training, 0, {name: value.to(self.device) for name, value in theta_0.items()}, sizes)
 
-    def random_curve(self, marks: Iterable[int], held_out: Context | None = None) -> Curve:
+    def random_curve(self, marks: Iterable[int], held_out: ContextSet | None = None) -> Curve:
         """`curve` of `random`, every number of steps at the best of `RANDOM_STEP_SIZES`."""
         starts = [self.random(size) for size in RANDOM_STEP_SIZES]
         return best_of([self.curve(start, marks, rescaling="none", held_out=held_out) for start in starts])
 
     def seconds_per_step(self, variants: Mapping[str, TrainingConfig]) -> dict[str, float]:
         """Median time of an outer step of every variant; they take turns, so that what else runs disturbs all alike."""
-        trainers = {name: MetaTrainer(self.setting.model, each, self.device) for name, each in variants.items()}
+        trainers = {name: WeightTrainer(self.setting.model, each, self.device) for name, each in variants.items()}
         times: dict[str, list[float]] = {name: [] for name in variants}
         with without_denormals():
             for turn in range(TIMED + 1):  # the first warms up
@@ -195,7 +189,7 @@ class Laboratory:
 
     def peak_memory(self, training: TrainingConfig) -> float:
         """MiB that an outer step needs beyond what there is before it."""
-        trainer = MetaTrainer(self.setting.model, training, self.device)
+        trainer = WeightTrainer(self.setting.model, training, self.device)
         batch = self.batch(0)
         trainer.train_step(batch)  # the first one makes Adam's moments
         return peak_memory(lambda: trainer.train_step(batch), self.device)
@@ -206,7 +200,7 @@ class Laboratory:
         marks: Iterable[int],
         *,
         rescaling: Rescaling = "exact",
-        held_out: Context | None = None,
+        held_out: ContextSet | None = None,
     ) -> Curve:
         """PSNR of held-out patches after numbers of adaptation steps on the full context."""
         wanted = set(marks)
@@ -253,7 +247,7 @@ class Laboratory:
                 aimed.append(decibels(signal_losses(model, target, context)))
         return float(torch.cat(reached).mean()), float(torch.cat(aimed).mean())
 
-    def pruned_steps(self, learned: Learned, context: Context) -> Iterator[tuple[Parameters, Parameters]]:
+    def pruned_steps(self, learned: Learned, context: ContextSet) -> Iterator[tuple[Parameters, Parameters]]:
         """theta before every step of an adaptation on the pruned context, as in training, and the step's gradient."""
         model, adaptation = self.setting.model, learned.training.adaptation
         theta = batch_parameters(model, learned.theta_0, len(context.values))
@@ -279,14 +273,14 @@ class Laboratory:
         return joined(parts)
 
 
-def slices(context: Context) -> Iterator[Context]:
+def slices(context: ContextSet) -> Iterator[ContextSet]:
     """Patches that are measured at once."""
     batch, points = context.values.shape[:2]
     size = max(1, POINTS_AT_ONCE // points)
     for start in range(0, batch, size):
         part = slice(start, start + size)
         shared = len(context.coordinates) == 1
-        yield Context(context.coordinates if shared else context.coordinates[part], context.values[part])
+        yield ContextSet(context.coordinates if shared else context.coordinates[part], context.values[part])
 
 
 def decibels(losses: Tensor) -> Tensor:

@@ -12,18 +12,21 @@ from experiments.comparisons import attempt, learnit, standard_error, with_adapt
 from experiments.laboratory import Curve, best_of, means
 from experiments.result import Panel, Result, Row
 from experiments.settings import Scale
+from inrcodec.adaptation import gradient_norm
 from inrcodec.cli.console import ProgressLine
 from inrcodec.device import without_denormals
 from inrcodec.errors import Diverged
-from inrcodec.meta.adaptation import gradient_norm, per_signal
+from inrcodec.meta.config import TrainingConfig
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
-from inrcodec.meta.training import MAX_DIVERGED, TrainingConfig, parameter_distance, scheduled
+from inrcodec.meta.trainer import MAX_DIVERGED, scheduled
+from inrcodec.meta.weight_trainer import parameter_distance
 from inrcodec.models import Parameters
+from inrcodec.weights.adaptation import per_signal
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Context points of a batch of tasks; every field is a tensor [B, N, ...]."""
+    """ContextSet points of a batch of tasks; every field is a tensor [B, N, ...]."""
 
     def _tensors(self) -> list[Tensor]:
         return [getattr(self, each.name) for each in fields(self)]

@@ -9,7 +9,7 @@ import plots
 import report
 
 from inrcodec.cli import console
-from inrcodec.meta.training import TrainingConfig
+from inrcodec.meta.config import TrainingConfig
 
 COLORS = 10
 """Of matplotlib, before they begin anew: from there on lines are drawn differently."""

@@ -11,12 +11,14 @@ from torch import Tensor
 from experiments.comparisons import PSNR, standard_error
 from experiments.laboratory import Curve, Laboratory, Learned, decibels, joined, means, slices
 from experiments.result import Panel, Result, Row
+from inrcodec.adaptation import gradient_norm
 from inrcodec.errors import UsageError
-from inrcodec.meta.adaptation import batch_parameters, descend, gradient_norm, gradients, per_signal, signal_losses
-from inrcodec.meta.context import Context, gradient_norm_score
 from inrcodec.meta.search import PointScores
 from inrcodec.meta.search import search as coarse_to_fine
 from inrcodec.models import Parameters
+from inrcodec.weights.adaptation import batch_parameters, descend, gradients, per_signal, signal_losses
+from inrcodec.weights.context_set import ContextSet
+from inrcodec.weights.pruning import gradient_norm_score
 
 SHARES = (0.01, 0.05)
 BREADTHS = (1.0, 2.0, 4.0)
@@ -103,7 +105,7 @@ def drawn_by_score(scores: PointScores, batch: int, shape: tuple[int, ...], keep
 def _adapted(
     laboratory: Laboratory,
     learned: Learned,
-    signals: Context,
+    signals: ContextSet,
     shape: tuple[int, ...],
     keep: int,
     choice: Choice,
@@ -146,7 +148,7 @@ def _adapted(
     return row, joined(parts)
 
 
-def _scores(laboratory: Laboratory, context: Context, theta: Parameters, asked: list[int], points: Tensor) -> Tensor:
+def _scores(laboratory: Laboratory, context: ContextSet, theta: Parameters, asked: list[int], points: Tensor) -> Tensor:
     """Of points [B, n] of every signal; their number goes to `asked`."""
     asked.append(points.shape[1])
     with torch.no_grad():

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from inrcodec.meta.adaptation import AdaptationConfig
+from inrcodec.meta.config import TrainingConfig
 from inrcodec.meta.presets import OUTPUTS, preset
-from inrcodec.meta.training import TrainingConfig
 from inrcodec.models import Field, FourierFeatureNetwork, NeRV, Siren
 from inrcodec.patches import PatchConfig
+from inrcodec.settings import AdaptationConfig
 
 Scale = Literal["small", "paper"]
 

@@ -1,4 +1,4 @@
-"""Context and target sets that differ: unseen views of an object from one of its views (GradNCP table 4).
+"""ContextSet and target sets that differ: unseen views of an object from one of its views (GradNCP table 4).
 
 Scenes are generated: a few shaded ellipsoids, looked at from known directions. The field is a NeRF (Mildenhall et al.
 2020) with one network and no view direction; context points are rays.

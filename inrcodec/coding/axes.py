@@ -16,26 +16,26 @@ MAX_AXIS_POINTS = 1 << 20
 
 
 def listed(choices: tuple[Any, ...], index: Any, what: str) -> Any:
-    """`choices[index]`, or ValueError."""
+    """Return `choices[index]`. Raises: ValueError if there is no such choice."""
     if type(index) is not int or not 0 <= index < len(choices):
         raise ValueError(f"{what} {index!r:.80} (0 to {len(choices) - 1} are known)")
     return choices[index]
 
 
 def compact(value: float) -> int | float:
-    """The same number as an integer where that is exact and shorter in CBOR; -0.0 remains what it is."""
+    """Return a number as an integer where that is exact and shorter in CBOR; -0.0 remains what it is."""
     return int(value) if value.is_integer() and abs(value) < 1 << 32 and str(value) != "-0.0" else value
 
 
 def number(value: Any) -> float:
-    """A stored number, or ValueError."""
+    """Return a stored number as a float. Raises: ValueError if it is none."""
     if type(value) not in (int, float) or not isfinite(value):
         raise ValueError(f"{value!r:.80} where a finite number belongs")
     return float(value)
 
 
 def pack_axis(axis: Axis) -> int | list[Any]:
-    """The size alone for pixels, else [size, kind, rate?, points?]."""
+    """Return the size alone for pixels, else [size, kind, rate?, points?]."""
     if axis.kind == "cell" and axis.points is None:
         return axis.size
     packed: list[Any] = [axis.size, AXIS_KINDS.index(axis.kind)]
@@ -47,7 +47,7 @@ def pack_axis(axis: Axis) -> int | list[Any]:
 
 
 def unpack_axis(packed: Any) -> Axis:
-    """Raises: ValueError where `packed` cannot be understood; `check_axis` does the ranges."""
+    """Return the axis. Raises: ValueError where `packed` cannot be understood; `check_axis` does the ranges."""
     if type(packed) is int:
         return Axis(packed)
     if type(packed) is not list or not 2 <= len(packed) <= 5 or type(packed[0]) is not int:
@@ -81,7 +81,7 @@ _POINT_RULES = (
 
 
 def pack_points(points: np.ndarray) -> list[Any] | bytes:
-    """[n] float64 as [rule, a, b] where a rule gives exactly these numbers, else as bytes of all of them."""
+    """Return [n] float64 as [rule, a, b] where a rule gives exactly these numbers, else as bytes of all of them."""
     first, second, last = float(points[0]), float(points[min(1, len(points) - 1)]), float(points[-1])
     candidates = [(first, last), (first, second - first), (_decimal(first), _decimal(last))]
     for rule, (a, b) in enumerate(candidates):
@@ -94,13 +94,13 @@ def pack_points(points: np.ndarray) -> list[Any] | bytes:
 
 
 def _decimal(value: float) -> float:
-    """The shortest decimal number that float32 rounds to the same, which is likely what was meant."""
+    """Return the shortest decimal number that float32 rounds to the same, which is likely what was meant."""
     with np.errstate(over="ignore"):
         return float(str(np.float32(value)))
 
 
 def unpack_points(packed: Any, size: int) -> np.ndarray:
-    """[size] float64. Raises: ValueError if `packed` is not what `pack_points` gives for `size` points."""
+    """Return [size] float64. Raises: ValueError if `packed` is not what `pack_points` gives for `size` points."""
     if not 1 <= size <= MAX_AXIS_POINTS:
         raise ValueError(f"an axis of {size} points (1 to {MAX_AXIS_POINTS} allowed)")
     if type(packed) is bytes and len(packed) in (4 * size, 8 * size):

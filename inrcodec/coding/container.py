@@ -2,13 +2,11 @@
 
 import zlib
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
-import numpy as np
-
-from inrcodec.coding import plain
 from inrcodec.coding.header import StreamHeader, pack_header, unpack_header
+from inrcodec.coding.missing import pack_missing
+from inrcodec.coding.plain import Budget
 from inrcodec.coding.varint import read_varint, write_varint
 from inrcodec.errors import CorruptFile, NotAnInrFile, TruncatedFile, UnsupportedVersion, UsageError
 from inrcodec.signals.signal import Signal
@@ -36,7 +34,7 @@ class Stream:
     """One signal of a file.
 
     chunks: `header.chunks` payloads. missing: what `pack_missing` returned, if `header.has_missing`.
-    residual: what `residual.pack_section` returned, if `header.max_error` is not None.
+    residual: the coded residual (`inrcodec.residual.section`), if `header.max_error` is not None.
     """
 
     header: StreamHeader
@@ -62,12 +60,15 @@ class SectionSize(NamedTuple):
 
 
 def write_container(container: Container) -> bytes:
-    """The file as bytes.
+    """Return the file as bytes.
 
     Raises: UsageError for a header that the format cannot hold, or one that disagrees with its stream.
     """
     if not container.streams:
         raise UsageError("a file of no signals cannot be written: give at least one")
+    names = [stream.header.name for stream in container.streams]
+    if len(set(names)) < len(names):
+        raise UsageError(f"the signals of a file need different names, not {names!r:.200}")
     sections = [MAGIC, bytes([VERSION])]
     sections += [_section(_INITIALIZATION, content) for content in container.initializations]
     for stream in container.streams:
@@ -90,7 +91,7 @@ def write_container(container: Container) -> bytes:
 
 
 def read_container(data: bytes) -> Container:
-    """The container that `write_container` was given.
+    """Return the container that `write_container` was given.
 
     Raises: NotAnInrFile, UnsupportedVersion, TruncatedFile, CorruptFile.
     """
@@ -109,17 +110,20 @@ def read_container(data: bytes) -> Container:
     while sections[-1].kind == _INITIALIZATION:
         initializations.append(take(_INITIALIZATION))
     streams: list[Stream] = []
+    budget = Budget()
     while sections[-1].kind != _END or not streams:
-        header = unpack_header(take(_HEADER))
+        header = unpack_header(take(_HEADER), budget)
         missing = take(_MISSING) if header.has_missing else None
         chunks = tuple(take(_CHUNK) for _ in range(header.chunks))
         residual = take(_RESIDUAL) if header.max_error is not None else None
+        if header.name in {stream.header.name for stream in streams}:
+            raise CorruptFile(f"two signals are called {header.name!r:.80}: obtain the file again")
         streams.append(Stream(header, chunks, missing, residual))
     return Container(tuple(streams), tuple(initializations))
 
 
 def section_sizes(data: bytes) -> list[SectionSize]:
-    """What each part of a file takes, checksums included, in file order; the sum is the size of the file.
+    """Return what each part of a file takes, checksums included, in file order; the sum is the size of the file.
 
     Raises: NotAnInrFile, UnsupportedVersion, TruncatedFile, CorruptFile.
     """
@@ -131,35 +135,6 @@ def section_sizes(data: bytes) -> list[SectionSize]:
         sizes.append(SectionSize(_LABELS[section.kind], own, section.end - begin))
         begin = section.end
     return sizes
-
-
-def pack_missing(mask: np.ndarray) -> bytes:
-    """A mask of missing values, bool of any shape, as bytes.
-
-    Each slice along the first axis is stored as its difference from the one before: the mask of a coast is
-    the same at all times.
-    """
-    changes = mask.copy()
-    changes[1:] ^= mask[:-1]
-    return zlib.compress(np.packbits(changes).tobytes(), 9)
-
-
-def unpack_missing(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask that `pack_missing` was given: bool of this `shape`.
-
-    Raises: CorruptFile if `data` is no mask of this shape.
-    """
-    samples = prod(shape)
-    size = (samples + 7) // 8
-    try:
-        packed = plain.inflate(data, size)
-    except ValueError as error:
-        raise CorruptFile(f"the mask of missing values is damaged ({error}): obtain the file again") from error
-    if len(packed) != size or (samples % 8 and packed[-1] & 0xFF >> samples % 8):
-        raise CorruptFile(f"the mask of missing values is not one of shape {shape}: obtain the file again")
-    changes = np.unpackbits(np.frombuffer(packed, np.uint8), count=samples).astype(bool).reshape(shape)
-    mask: np.ndarray = np.logical_xor.accumulate(changes, axis=0)
-    return mask
 
 
 def _section(kind: bytes, payload: bytes) -> bytes:
@@ -180,7 +155,7 @@ class _Section(NamedTuple):
 
 
 def _read_sections(data: bytes) -> list[_Section]:
-    """Every section of the file; the last one, and only that, is the end section."""
+    """Return every section of the file; the last one, and only that, is the end section."""
     if data[: len(MAGIC)] != MAGIC:
         raise NotAnInrFile(f"the file begins with {data[: len(MAGIC)]!r}, an .inr file with {MAGIC!r}")
     position = len(MAGIC)
@@ -224,12 +199,14 @@ def _read_section(data: bytes, begin: int) -> _Section:
 def stream_of(
     signal: Signal,
     initialization: bytes,
-    steps: tuple[int, ...],
-    shifts: tuple[int, ...],
+    coding: bytes,
     patches_per_chunk: int,
     chunks: tuple[bytes, ...],
 ) -> Stream:
-    """A coded signal with the header that describes it. initialization: its identifier."""
+    """Return a coded signal with the header that describes it.
+
+    initialization: its identifier. coding: the coding parameters of the field codec.
+    """
     header = StreamHeader(
         modality=signal.modality,
         name=signal.name,
@@ -239,8 +216,7 @@ def stream_of(
         channels=signal.channels,
         value_range=signal.value_range,
         sphere=signal.sphere,
-        steps=steps,
-        shifts=shifts,
+        coding=coding,
         patches_per_chunk=patches_per_chunk,
         chunks=len(chunks),
         has_missing=signal.missing is not None,

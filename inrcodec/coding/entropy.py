@@ -70,7 +70,7 @@ def encode_parts(parts: Sequence[Part]) -> bytes:
 
 
 def decode(data: bytes, rows: np.ndarray) -> np.ndarray:
-    """The symbols that `encode` was given: [n] int64.
+    """Return the symbols that `encode` was given: [n] int64.
 
     rows: [n] int64 in 0..ALL_ROWS-1, the same as for `encode`.
     Raises: CorruptFile if `data` is not what `encode` returns for any symbols with these rows; ValueError for
@@ -95,18 +95,18 @@ class Decoder:
         self._coder = constriction.stream.stack.AnsCoder(words)
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
-        """The symbols of the next part, [n] int64, whose rows are [n] int64 in 0..ALL_ROWS-1."""
+        """Return the symbols of the next part, [n] int64, whose rows are [n] int64 in 0..ALL_ROWS-1."""
         _, rows = _checked(np.zeros(np.shape(rows), np.int64), rows)
         return _pop(self._coder, rows)
 
     def finish(self) -> None:
-        """Makes sure that nothing is left: to be called after the last part."""
+        """Make sure that nothing is left: to be called after the last part."""
         if not self._coder.is_empty():
             raise CorruptFile("entropy-coded data goes on after its last symbol: obtain the file again")
 
 
 def code_length(symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """What each symbol costs: [n] float64 bits. Their sum is within some 3 bytes of the size of `encode`.
+    """Return what each symbol costs: [n] float64 bits. Their sum is within some 3 bytes of the size of `encode`.
 
     symbols: [n] int64, |symbol| < 2^31. rows: [n] int64 in 0..ALL_ROWS-1.
     Raises: ValueError for symbols or rows of another shape or range.
@@ -157,7 +157,7 @@ def _pop(coder: constriction.stream.stack.AnsCoder, rows: np.ndarray) -> np.ndar
 
 
 def _escape_bits(symbols: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
-    """The bits that follow the table-coded symbols, in decoding order: an array per round over escapes."""
+    """Return the bits that follow the table-coded symbols, in decoding order: an array per round over escapes."""
     magnitudes, orders = np.abs(symbols), _GOLOMB_ORDERS[rows]
     values = magnitudes - _supports()[rows] - 1 + (1 << orders)
     digits = _digits(values)
@@ -169,7 +169,7 @@ def _escape_bits(symbols: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _decode_escapes(coder: constriction.stream.stack.AnsCoder, rows: np.ndarray) -> np.ndarray:
-    """The symbols behind the escapes, the inverse of `_escape_bits`: [n] int64."""
+    """Decode the symbols behind the escapes, the inverse of `_escape_bits`: [n] int64."""
     supports, orders = _supports()[rows], _GOLOMB_ORDERS[rows]
     negative = np.zeros(len(rows), bool)
     negative[rows < ROWS] = coder.decode(_bit_model(), int(np.sum(rows < ROWS))) == 1
@@ -192,13 +192,13 @@ def _decode_escapes(coder: constriction.stream.stack.AnsCoder, rows: np.ndarray)
 
 
 def _by_row(rows: np.ndarray) -> np.ndarray:
-    """The coding order: row after row, within a row as they come. The narrow type makes it a radix sort."""
+    """Return the coding order: row after row, within a row as they come. The narrow type makes it a radix sort."""
     order: np.ndarray = np.argsort(rows.astype(np.uint8), kind="stable")
     return order
 
 
 def _runs(rows: np.ndarray) -> list[tuple[int, int, int]]:
-    """Sorted rows as (row, begin, end) of those that occur, in coding order."""
+    """Return sorted rows as (row, begin, end) of those that occur, in coding order."""
     if not len(rows):
         return []
     begins = [0, *(np.flatnonzero(np.diff(rows)) + 1).tolist()]
@@ -206,7 +206,7 @@ def _runs(rows: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def _digits(values: np.ndarray) -> np.ndarray:
-    """Number of binary digits after the leading one, for values in 1..2^52."""
+    """Count the binary digits after the leading one, for values in 1..2^52."""
     return np.frexp(values.astype(np.float64))[1].astype(np.int64) - 1
 
 
@@ -232,7 +232,7 @@ def _checked(symbols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 @cache
 def _table() -> np.ndarray:
-    """[ALL_ROWS, 2 + largest support] int64 frequencies: escape, 0, (+-)1, (+-)2, ...; 0 beyond the row's support."""
+    """Return [ALL_ROWS, 2 + largest support] int64 frequencies: escape, 0, (+-)1, (+-)2, ...; 0 beyond the support."""
     tables = []
     for name in ("laplace", "unsigned"):
         content = files("inrcodec.coding").joinpath(f"{name}_frequencies.npy").read_bytes()
@@ -244,14 +244,14 @@ def _table() -> np.ndarray:
 
 @cache
 def _supports() -> np.ndarray:
-    """[ALL_ROWS] int64: the largest magnitude that has a frequency of its own."""
+    """Return [ALL_ROWS] int64: the largest magnitude that has a frequency of its own."""
     supports: np.ndarray = np.count_nonzero(_table()[:, 1:], axis=1) - 1
     return supports
 
 
 @cache
 def _symbol_bits() -> np.ndarray:
-    """[ALL_ROWS, 2 + largest support] float64: the table's frequencies as bits."""
+    """Return [ALL_ROWS, 2 + largest support] float64: the table's frequencies as bits."""
     bits: np.ndarray = _TOTAL_BITS - np.log2(np.maximum(_table(), 1))
     return bits
 
@@ -269,6 +269,6 @@ def _bit_model() -> constriction.stream.model.Categorical:
 
 
 def _exact_model(frequencies: np.ndarray) -> constriction.stream.model.Categorical:
-    """A model with these frequencies out of 2^16; the module's docstring says why it is exact."""
+    """Return a model with these frequencies out of 2^16; the module's docstring says why it is exact."""
     weights = (frequencies << 8) - 1
     return constriction.stream.model.Categorical(weights.astype(np.float64), lazy=False, perfect=False)

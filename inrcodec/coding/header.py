@@ -9,19 +9,21 @@ import numpy as np
 
 from inrcodec.coding import plain
 from inrcodec.coding.axes import check_axis, compact, listed, number, pack_axis, unpack_axis
-from inrcodec.coding.residual import LARGEST_BOUND, SMALLEST_BOUND, VALUE_LIMIT
 from inrcodec.errors import CorruptFile, UsageError
+from inrcodec.signals import MODALITIES
 from inrcodec.signals.signal import Axis
 
-MODALITIES = ("image", "video", "audio", "climate")
+assert MODALITIES == ("image", "video", "audio", "climate"), "the order is part of the format"
 DTYPES = ("|u1", "<u2", "<u4", "|i1", "<i2", "<i4", "<f2", "<f4", "<f8")
 
 MAX_AXES = 8
 MAX_SAMPLES = 1 << 40
 MAX_CHANNELS = 1 << 12
-MAX_TENSORS = 1 << 12
+MAX_CODING_BYTES = 1 << 13
 MAX_COUNT = 1 << 31
-MAX_HEADER_BYTES = 1 << 26
+SMALLEST_BOUND, LARGEST_BOUND = 2.0**-1000, 2.0**1000
+MAX_BOUNDED_VALUES = (1 << 31) - 1
+"""Values of a signal with a bound on its error."""
 
 _STORED, _DEFLATED = 0, 1
 _SPHERE, _MISSING = 1, 2
@@ -38,9 +40,8 @@ class StreamHeader:
     dtype: NumPy's name of the native values' type, one of `DTYPES`.
     axes: grid of the signal, slowest axis first, 1 to 8 axes; at most 2^40 samples.
     channels: values per grid point, 1..4096.
-    value_range: the native values that become 0 and 1 for the field, finite, low < high.
-    steps: [tensors] index of the quantization step of each parameter tensor, -128..127.
-    shifts: [tensors] shift of the prior scale of each parameter tensor, -128..127.
+    value_range: the native values that become 0 and 1 for the field, low < high, their difference finite.
+    coding: the coding parameters, whose meaning is the field codec's: at most 8192 bytes.
     patches_per_chunk: 1..2^31.
     chunks: how many chunks follow, 0..2^31.
     sphere: the last two axes are latitude and longitude, both with `points`.
@@ -56,8 +57,7 @@ class StreamHeader:
     axes: tuple[Axis, ...]
     channels: int
     value_range: tuple[float, float]
-    steps: tuple[int, ...]
-    shifts: tuple[int, ...]
+    coding: bytes
     patches_per_chunk: int
     chunks: int
     name: str = ""
@@ -68,7 +68,7 @@ class StreamHeader:
 
 
 def pack_header(header: StreamHeader) -> bytes:
-    """The payload of a header section.
+    """Return the payload of a header section.
 
     Raises: UsageError if a field is out of the range that the format allows.
     """
@@ -77,43 +77,44 @@ def pack_header(header: StreamHeader) -> bytes:
         content = plain.dumps(_to_fields(header))
     except ValueError as error:
         raise UsageError(f"cannot store the header of signal {header.name!r}: {error}") from error
-    if len(content) > MAX_HEADER_BYTES:
-        size = len(content)
-        raise UsageError(f"the header of signal {header.name!r} has {size} bytes: shorten its attributes")
     deflated = zlib.compress(content, 9)
     if len(deflated) < len(content):
         return bytes([_DEFLATED]) + deflated
     return bytes([_STORED]) + content
 
 
-def unpack_header(payload: bytes) -> StreamHeader:
-    """The header that `pack_header` was given.
+def unpack_header(payload: bytes, budget: plain.Budget) -> StreamHeader:
+    """Return the header that `pack_header` was given, and take what it needs from the budget.
 
-    Raises: CorruptFile if `payload` is not what `pack_header` returns for any header.
+    Raises: CorruptFile if `payload` is no header, or the budget is exceeded.
     """
     try:
-        header = _from_fields(plain.loads(_inflated(payload)))
+        header = _from_fields(plain.loads(_inflated(payload, budget), budget))
         _check(header)
     except ValueError as error:
         raise CorruptFile(f"a stream header has {error}: obtain the file again") from error
     return header
 
 
-def _inflated(payload: bytes) -> bytes:
+def _inflated(payload: bytes, budget: plain.Budget) -> bytes:
     if payload[:1] == bytes([_STORED]):
-        return payload[1:]
-    if payload[:1] != bytes([_DEFLATED]):
+        content = payload[1:]
+    elif payload[:1] == bytes([_DEFLATED]):
+        try:
+            content = plain.inflate(payload[1:], budget.bytes)
+        except ValueError as error:
+            raise ValueError(f"malformed content ({error})") from error
+    else:
         raise ValueError(f"the compression {payload[:1]!r}")
-    try:
-        return plain.inflate(payload[1:], MAX_HEADER_BYTES)
-    except ValueError as error:
-        raise ValueError(f"malformed content ({error})") from error
+    budget.bytes -= len(content)
+    if budget.bytes < 0:
+        raise ValueError(f"more content than the {plain.MAX_BYTES} bytes that all headers of a file may have")
+    return content
 
 
 def _to_fields(header: StreamHeader) -> list[Any]:
-    """The header as CBOR fields by position; the optional ones at the end are left out where default."""
+    """Return the header as CBOR fields by position; the optional ones at the end are left out where default."""
     optional: list[tuple[Any, Any]] = [
-        (_signed_bytes(header.shifts) if any(header.shifts) else None, None),
         (_packed_range(header), None),
         (header.name, ""),
         (_SPHERE * header.sphere + _MISSING * header.has_missing, 0),
@@ -130,23 +131,22 @@ def _to_fields(header: StreamHeader) -> list[Any]:
         header.channels,
         header.patches_per_chunk,
         header.chunks,
-        _signed_bytes(header.steps),
+        header.coding,
         *(value for value, _ in optional),
     ]
 
 
 def _from_fields(fields: Any) -> StreamHeader:
     """Raises ValueError where a field cannot be understood; `_check` does the ranges."""
-    defaults: list[Any] = [None, None, "", 0, {}, None]
+    defaults: list[Any] = [None, "", 0, {}, None]
     if type(fields) is not list or not 0 <= len(fields) - _REQUIRED_FIELDS <= len(defaults):
         raise ValueError(f"no list of {_REQUIRED_FIELDS} to {_REQUIRED_FIELDS + len(defaults)} fields")
     required, optional = fields[:_REQUIRED_FIELDS], fields[_REQUIRED_FIELDS:]
-    modality, initialization, dtype, axes, channels, patches_per_chunk, chunks, steps = required
-    shifts, value_range, name, flags, attributes, max_error = optional + defaults[len(optional) :]
+    modality, initialization, dtype, axes, channels, patches_per_chunk, chunks, coding = required
+    value_range, name, flags, attributes, max_error = optional + defaults[len(optional) :]
     dtype = listed(DTYPES, dtype, "dtype")
     if type(flags) is not int or not 0 <= flags <= (_SPHERE | _MISSING):
         raise ValueError(f"{flags = !r:.80}")
-    steps = _signed_integers(steps)
     return StreamHeader(
         modality=listed(MODALITIES, modality, "modality"),
         initialization=initialization,
@@ -154,8 +154,7 @@ def _from_fields(fields: Any) -> StreamHeader:
         axes=tuple(unpack_axis(axis) for axis in axes) if type(axes) is list else (),
         channels=channels,
         value_range=_default_range(dtype) if value_range is None else _unpacked_range(value_range),
-        steps=steps,
-        shifts=(0,) * len(steps) if shifts is None else _signed_integers(shifts),
+        coding=coding,
         patches_per_chunk=patches_per_chunk,
         chunks=chunks,
         name=name,
@@ -164,16 +163,6 @@ def _from_fields(fields: Any) -> StreamHeader:
         attributes=attributes,
         max_error=None if max_error is None else number(max_error),
     )
-
-
-def _signed_bytes(values: tuple[int, ...]) -> bytes:
-    return bytes(value & 0xFF for value in values)
-
-
-def _signed_integers(content: Any) -> tuple[int, ...]:
-    if type(content) is not bytes:
-        raise ValueError(f"{content!r:.80} where small integers belong")
-    return tuple((byte ^ 0x80) - 0x80 for byte in content)
 
 
 def _default_range(dtype: str) -> tuple[float, float]:
@@ -217,11 +206,9 @@ def _check(header: StreamHeader) -> None:
     require(prod(shape) <= MAX_SAMPLES, f"shape (at most {MAX_SAMPLES} samples allowed)", shape)
     integer(header.channels, 1, MAX_CHANNELS, "number of channels")
     low, high = header.value_range
-    require(isfinite(low) and isfinite(high) and low < high, "value range", header.value_range)
-    require(len(header.steps) <= MAX_TENSORS, "number of quantization steps", len(header.steps))
-    require(len(header.shifts) == len(header.steps), "number of prior shifts", len(header.shifts))
-    for value in (*header.steps, *header.shifts):
-        integer(value, -128, 127, "quantization step or prior shift")
+    require(isfinite(high - low) and low < high, "value range", header.value_range)
+    coding = header.coding
+    require(type(coding) is bytes and len(coding) <= MAX_CODING_BYTES, "coding parameters", coding)
     integer(header.patches_per_chunk, 1, MAX_COUNT, "number of patches per chunk")
     integer(header.chunks, 0, MAX_COUNT, "number of chunks")
     grid = len(shape) >= 2 and all(axis.points is not None and axis.kind != "slice" for axis in header.axes[-2:])
@@ -230,4 +217,4 @@ def _check(header: StreamHeader) -> None:
     if header.max_error is not None:
         require(SMALLEST_BOUND <= header.max_error <= LARGEST_BOUND, "largest error", header.max_error)
         values = prod(shape) * header.channels
-        require(values < VALUE_LIMIT, "number of values (fewer than 2^31 may have a largest error)", values)
+        require(values <= MAX_BOUNDED_VALUES, "number of values (fewer than 2^31 may have a largest error)", values)

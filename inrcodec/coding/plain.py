@@ -1,48 +1,63 @@
 """Plain values (None, bool, int, float, str, bytes, lists and str-keyed dicts of those) to CBOR and back.
 
-Deliberately a small part of CBOR (RFC 8949): no tags, no items of indefinite length, only strings as map
-keys. Bytes from outside are walked item by item before cbor2 builds anything, so that no length, nesting or
-tag of a hostile file reaches it.
+Deliberately a small part of CBOR (RFC 8949): no tags, no items of indefinite length, only distinct strings as map keys,
+and one spelling of every value. Bytes from outside are walked item by item before cbor2 builds anything, so that their
+number is bounded by a `Budget`, however small the file.
 """
 
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import cbor2
 
 MAX_DEPTH = 16
-MAX_ITEMS = 1 << 20
+MAX_ITEMS = 1 << 16
+MAX_BYTES = 1 << 24
 
 _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = 2, 3, 4, 5, 6, 7  # CBOR's major types; 0 and 1 are integers
-_SIMPLE_INFOS = (20, 21, 22, 25, 26, 27)  # false, true, null, and floats of 16, 32 and 64 bits
+_SIMPLE_INFOS = (20, 21, 22, 25, 27)  # false, true, null, and floats of 16 (not finite) and 64 bits
+
+
+@dataclass
+class Budget:
+    """What all plain values of a file may take together: bytes when inflated, and items, keys of maps among them."""
+
+    bytes: int = MAX_BYTES
+    items: int = MAX_ITEMS
 
 
 def dumps(value: Any) -> bytes:
-    """CBOR of a plain value.
+    """Return the CBOR of a plain value.
 
     Raises: ValueError if it is none: another type, an integer beyond 64 bits, text that is no Unicode, nested
-        deeper than `MAX_DEPTH`, or more than `MAX_ITEMS` items.
+        deeper than `MAX_DEPTH`, or more than `MAX_ITEMS` items or `MAX_BYTES` bytes.
     """
     _check_value(value, 0)
     content: bytes = cbor2.dumps(value)
-    _check_items(content)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{len(content)} bytes of values, more than {MAX_BYTES}")
+    _check_items(content, Budget())
     return content
 
 
-def loads(content: bytes) -> Any:
-    """The plain value that `dumps` was given.
+def loads(content: bytes, budget: Budget) -> Any:
+    """Return the plain value that `dumps` was given, and take its items from the budget.
 
-    Raises: ValueError if `content` is not exactly one item of the part of CBOR used here.
+    Raises: ValueError if `content` is not exactly what `dumps` returns for some value, or the budget is exceeded.
     """
-    _check_items(content)
+    _check_items(content, budget)
     try:
-        return cbor2.loads(content)
+        value = cbor2.loads(content)
     except cbor2.CBORDecodeError as error:  # text that is not UTF-8
         raise ValueError(f"malformed CBOR ({error})") from error
+    if cbor2.dumps(value) != content:
+        raise ValueError("CBOR that spells a value otherwise than in its one way, or a map with a key twice")
+    return value
 
 
 def inflate(data: bytes, limit: int) -> bytes:
-    """What a zlib stream unpacks to, never building more than `limit` bytes.
+    """Return what a zlib stream unpacks to, never building more than `limit` bytes.
 
     Raises: ValueError if it is damaged, cut or longer than that, or if something follows it.
     """
@@ -67,9 +82,9 @@ def _check_value(value: Any, depth: int) -> None:
             _check_value(item, depth + 1)
     elif type(value) is dict:
         for key, item in value.items():
-            _check_value(key, depth + 1)
             if type(key) is not str:
                 raise ValueError(f"a key that is not a string: {key!r:.80}")
+            _check_value(key, depth + 1)
             _check_value(item, depth + 1)
     elif type(value) is int:
         if not -(1 << 64) <= value < 1 << 64:
@@ -83,9 +98,10 @@ def _check_value(value: Any, depth: int) -> None:
         raise ValueError(f"a value of type {type(value).__name__}: {value!r:.80}")
 
 
-def _check_items(content: bytes) -> None:
-    """Raises ValueError unless `content` is exactly one well-formed item of the allowed part of CBOR."""
-    position, items = 0, 1
+def _check_items(content: bytes, budget: Budget) -> None:
+    """Raises: ValueError unless `content` is one well-formed item of the allowed part of CBOR, within the budget."""
+    position = 0
+    budget.items -= 1
     missing = [1]  # items still to come: of the whole, and of each array and map around the position
     in_map = [False]
     while missing:
@@ -116,13 +132,13 @@ def _check_items(content: bytes) -> None:
             missing.append(argument * (2 if major == _MAP else 1))
             in_map.append(major == _MAP)
             argument = missing[-1]
-            items += argument
-            if items > MAX_ITEMS:
-                raise ValueError(f"more than {MAX_ITEMS} values")
+            budget.items -= argument
             if len(missing) > MAX_DEPTH + 1:
                 raise ValueError(f"CBOR nested deeper than {MAX_DEPTH} levels")
         elif major == _TAG or (major == _SIMPLE and info not in _SIMPLE_INFOS):
             raise ValueError(f"CBOR of major type {major} with additional information {info}")
+        if budget.items < 0:
+            raise ValueError(f"more than {MAX_ITEMS} values")
         if major in (_BYTES, _TEXT, _ARRAY, _MAP) and argument > left:
             raise ValueError(f"a CBOR length of {argument} where {left} bytes are left")
     if position != len(content):

@@ -6,7 +6,7 @@ MAX_BYTES = 6
 
 
 def write_varint(value: int) -> bytes:
-    """The bytes of an integer in 0..2^42 - 1."""
+    """Return the bytes of an integer in 0..2^42 - 1."""
     if not 0 <= value < 1 << (7 * MAX_BYTES):
         raise ValueError(f"a varint holds 0..2^{7 * MAX_BYTES} - 1: {value = }")
     content = bytearray()
@@ -18,7 +18,7 @@ def write_varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """The integer at `start` and where the data goes on. Raises: TruncatedFile if it does not end in time."""
+    """Return the integer at `start` and where the data goes on. Raises: TruncatedFile if it does not end in time."""
     value = 0
     for count, byte in enumerate(data[start : start + MAX_BYTES]):
         value |= (byte & 0x7F) << (7 * count)

@@ -1,97 +1,58 @@
-"""Signals as context sets: what the field is shown, in meta-training and when encoding."""
+"""Signals to learn from: files below a folder, and random patches of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
 
-from inrcodec.errors import UsageError
-from inrcodec.meta.context import Context
-from inrcodec.normalization import Normalization
+from inrcodec.errors import InrcodecError, UsageError
 from inrcodec.patches import PatchConfig, Patches
+from inrcodec.signals import find_files, read
 from inrcodec.signals.signal import Signal
-
-FLOAT_BITS = 16
-"""Precision that is kept of flat patches of floating-point signals."""
-
-
-def unit_values(signal: Signal, values: np.ndarray) -> np.ndarray:
-    """Native values to the [0, 1] the field is shown, float64."""
-    low, high = signal.value_range
-    return (values.astype(np.float64) - low) / (high - low)
-
-
-def field_channels(values: np.ndarray, channels: int) -> np.ndarray:
-    """Values [..., C] for a field with `channels` outputs: a single channel is shown to all of them."""
-    return np.repeat(values, channels, axis=-1) if values.shape[-1] == 1 else values
-
-
-def signal_channels(values: np.ndarray, channels: int) -> np.ndarray:
-    """Inverse of `field_channels`: the mean of the outputs that showed a single channel."""
-    return values.mean(axis=-1, keepdims=True) if channels == 1 else values
-
-
-def check_channels(signal: Signal, channels: int) -> None:
-    """Raises: UsageError if a field with `channels` outputs cannot show a signal."""
-    if signal.channels not in (1, channels):
-        raise UsageError(
-            f"the signal has {signal.channels} channels, the initialization's field {channels}: "
-            "choose another initialization"
-        )
+from inrcodec.weights.context_set import PatchContextSets, patch_context_sets
 
 
 @dataclass(frozen=True, eq=False)
-class PatchContexts:
-    """The context sets of all patches of a signal.
+class TrainingData:
+    """Signals to learn from, signals to evaluate on, and the files that could not be read, with the reason."""
 
-    normalization: what turned the values in [0, 1] into the context's.
-    values: [P, N, C] float32; coordinates: [P or 1, N, d] float32.
+    training: list[Signal]
+    held_out: list[Signal]
+    files: int
+    unreadable: dict[str, str]
+
+
+def load_data(folder: Path, modality: str, validation: Path | None = None) -> TrainingData:
+    """Read all signals of a modality below a folder; without a validation folder, every tenth file is held out.
+
+    Raises: UsageError if there are too few files.
     """
+    files = find_files(folder, modality)
+    held_out = find_files(validation, modality) if validation else files[::10]
+    apart = {path.resolve() for path in held_out}
+    training = [path for path in files if path.resolve() not in apart]
+    if not held_out and validation:
+        raise UsageError(f"{validation} has no files of {modality} to evaluate on")
+    if not training and len(files) > 1:
+        raise UsageError(f"all files of {modality} in {folder} are in {validation} too: none is left to learn from")
+    if not training or not held_out:
+        raise UsageError(f"{folder} has {len(files)} files of {modality}: give two or more, one to hold out")
+    unreadable: dict[str, str] = {}
 
-    normalization: Normalization
-    values: np.ndarray
-    coordinates: np.ndarray
+    def load(paths: Sequence[Path]) -> list[Signal]:
+        signals = []
+        for path in paths:
+            try:
+                signals += [signal for signal in read(path, modality) if signal.modality == modality]
+            except InrcodecError as error:
+                unreadable[str(path)] = str(error)
+        return signals
 
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, patches: slice | list[int]) -> "PatchContexts":
-        shared = len(self.coordinates) == 1
-        coordinates = self.coordinates if shared else self.coordinates[patches]
-        return PatchContexts(self.normalization[patches], self.values[patches], coordinates)
-
-    def context(self, device: torch.device) -> Context:
-        return Context(torch.from_numpy(self.coordinates).to(device), torch.from_numpy(self.values).to(device))
-
-    def batches(self, points: int) -> list[slice]:
-        """Slices of patches with at most `points` context points together (at least one patch each)."""
-        size = max(1, points // self.values.shape[1])
-        return [slice(start, start + size) for start in range(0, len(self), size)]
-
-
-def patch_contexts(signal: Signal, patches: Patches, channels: int) -> PatchContexts:
-    """Cut a signal into the context sets of a field with `channels` outputs.
-
-    Raises: UsageError if the signal has several channels, but not as many as the field.
-    """
-    check_channels(signal, channels)
-    values = np.empty((len(patches), patches.points, channels), np.float32)
-    exponents = np.zeros(len(patches), np.int64)
-    means = np.zeros((len(patches), channels), np.int64)
-    bits = 8 * signal.values.dtype.itemsize if signal.values.dtype.kind in "iu" else FLOAT_BITS
-    finest = -min(bits, FLOAT_BITS)
-    # Patch by patch: a video as 64-bit floats would not fit into memory.
-    for patch in range(len(patches)):
-        shown = field_channels(unit_values(signal, patches.values(signal, patch)), channels)[None]
-        normalization = Normalization.measure(shown, finest)
-        if not patches.config.normalize:
-            normalization = Normalization.none(1, channels)
-        values[patch] = normalization.apply(shown)[0]
-        exponents[patch], means[patch] = normalization.exponents[0], normalization.means[0]
-    asked = range(1 if patches.shares_coordinates() else len(patches))
-    coordinates = np.stack([patches.coordinates(patch) for patch in asked])
-    return PatchContexts(Normalization(exponents, means), values, coordinates)
+    data = TrainingData(load(training), load(held_out), len(training), unreadable)
+    if not data.training or not data.held_out:
+        raise UsageError(f"none of the files in {folder} can be read: {next(iter(unreadable.values()), '')}")
+    return data
 
 
 class PatchSampler:
@@ -114,30 +75,22 @@ class PatchSampler:
         self.channels = channels
         self.seed = seed
 
-    def batch(self, step: int, size: int) -> PatchContexts:
-        """The patches of an outer step: the same for the same (seed, step)."""
+    def batch(self, step: int, size: int) -> PatchContextSets:
+        """Return the patches of an outer step: the same for the same (seed, step)."""
         random = np.random.default_rng([self.seed, step])
         parts = [self._patch(random) for _ in range(size)]
-        shared = not self.config.sphere
-        return PatchContexts(
-            Normalization(
-                np.concatenate([part.normalization.exponents for part in parts]),
-                np.concatenate([part.normalization.means for part in parts]),
-            ),
-            np.concatenate([part.values for part in parts]),
-            parts[0].coordinates if shared else np.concatenate([part.coordinates for part in parts]),
-        )
+        return PatchContextSets.concatenated(parts, shared=not self.config.sphere)
 
-    def _patch(self, random: np.random.Generator) -> PatchContexts:
+    def _patch(self, random: np.random.Generator) -> PatchContextSets:
         signal = self.signals[random.integers(len(self.signals))]
         patches = Patches.random(signal.axes, self.config, random)
-        contexts = patch_contexts(signal, patches, self.channels)
+        sets = patch_context_sets(signal, patches, self.channels)
         if self.config.sphere:
-            return contexts
-        values = contexts.values.reshape(*(axis.size for axis in patches.axes), self.channels)
+            return sets
+        values = sets.values.reshape(*(axis.size for axis in patches.axes), self.channels)
         flipped = [i for i, axis in enumerate(patches.axes) if axis.axis.kind == "cell" and random.random() < 0.5]
-        values = np.ascontiguousarray(np.flip(values, tuple(flipped))).reshape(contexts.values.shape)
-        return PatchContexts(contexts.normalization, values, contexts.coordinates)
+        values = np.ascontiguousarray(np.flip(values, tuple(flipped))).reshape(sets.values.shape)
+        return PatchContextSets(sets.normalization, values, sets.coordinates)
 
 
 def _fits(signal: Signal, config: PatchConfig) -> bool:

@@ -1,130 +1,146 @@
 """What an initialization brings on held-out patches; its model card shows it."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inrcodec.clip_coder import ClipCoder
-from inrcodec.coding.quantization import unflatten
-from inrcodec.latent_coders import Adaptation, pyramid_on
-from inrcodec.meta.adaptation import SHARED, signal_losses
-from inrcodec.meta.data import PatchContexts, PatchSampler
-from inrcodec.meta.initialization import Initialization
-from inrcodec.meta.latent_objective import step_of_trade_off
-from inrcodec.meta.pyramid_adaptation import adapt_latents, best_variant
-from inrcodec.models import LatentClip, LatentField
-from inrcodec.models.latent import Grid
-from inrcodec.options import EncodeOptions, trade_off_of_quality
-from inrcodec.weight_fields import adapt_patches
+from inrcodec.adaptation import SHARED
+from inrcodec.initialization import Initialization
+from inrcodec.latents.adaptation import best_variant
+from inrcodec.latents.codec import coder_class
+from inrcodec.latents.coder import Effort, LatentCoder
+from inrcodec.latents.model import LatentModel, field_of
+from inrcodec.latents.objective import step_index_of_trade_off
+from inrcodec.meta.data import PatchSampler
+from inrcodec.models import Grid
+from inrcodec.options import trade_off_of_quality
+from inrcodec.weights.adaptation import signal_losses
+from inrcodec.weights.codec import adapt_patches
+from inrcodec.weights.context_set import PatchContextSets
+from inrcodec.weights.model import WeightModel
 
 WEIGHT_PATCHES = 128
 LATENT_PATCHES = 24
-CLIP_PATCHES = 6
-"""Held-out patches that fields of each kind are measured on."""
+LATENT_SAMPLES = 1 << 19
+"""Held-out patches that fields of each family are measured on; of latents fewer where patches have more samples."""
 
 QUALITIES = (20, 40, 60)
+LATENT_STEPS = (0, 2)
 
 RANDOM_STEP_SIZES = (1e-3, 1e-2, 1e-1, 1.0)
 """Inner step sizes tried for the random initialization, so that it is compared at its best."""
 
 
-def evaluate(initialization: Initialization, held_out: PatchSampler, device: torch.device) -> dict[str, Any]:
-    """Means over held-out patches, values in [0, 1], as plain JSON values.
+@dataclass(frozen=True)
+class Evaluation:
+    """A table of measurements, and what it says in a few words."""
 
-    Of latent fields: {quality: {adaptation steps: {"bits" per sample, "psnr" in dB}}}. Of others: {"initialization" or
-    "random": {adaptation steps: PSNR in dB}}, where "initialization" has K and 4 K steps with gradient rescaling, and
-    "random" is the same field from a random initialization, plain gradient descent at the best of `RANDOM_STEP_SIZES`.
+    title: str
+    summary: str
+    columns: list[str]
+    rows: list[list[float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, provenance: dict[str, Any]) -> "Evaluation":
+        """Return the evaluation in an initialization's provenance; an empty one if it has none."""
+        nothing: dict[str, Any] = {"title": "", "summary": "", "columns": [], "rows": []}
+        return cls(**provenance.get("evaluation", nothing))
+
+    def shown_rows(self) -> list[tuple[str, ...]]:
+        """Return the rows as texts."""
+        return [tuple(f"{number:g}" for number in row) for row in self.rows]
+
+
+def evaluate(initialization: Initialization, held_out: PatchSampler, device: torch.device) -> Evaluation:
+    """Measure an initialization on held-out patches; values are in [0, 1].
+
+    Latents are coded and decoded at several qualities and numbers of adaptation steps. Weight fields are adapted for K
+    and 4 K steps with gradient rescaling, beside the same field from a random initialization, by plain gradient descent
+    at the best of `RANDOM_STEP_SIZES`.
     """
-    match initialization.model:
-        case LatentClip():
-            return _of_clips(initialization, held_out, device)
-        case LatentField():
-            return _of_latents(initialization, held_out, device)
-    return _of_weights(initialization, held_out, device)
+    measure = _of_weights if initialization.field.family == "weights" else _of_latents
+    return measure(initialization, held_out, device)
 
 
-def _of_latents(
-    initialization: Initialization, held_out: PatchSampler, device: torch.device
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Bits are the entropy model's."""
-    values, grid = _patches(held_out, LATENT_PATCHES, device)
-    networks = pyramid_on(initialization, device)
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for quality in QUALITIES:
-        trade_off = trade_off_of_quality(quality)
-        step = torch.full((len(values),), float(step_of_trade_off(trade_off, values.shape[1])), device=device)
-        results[str(quality)] = {}
-        variant = best_variant(networks, values, grid, step, torch.full_like(step, trade_off))
-        pyramid = replace(networks, field=networks.field.variant(variant))
-        for steps in (0, 1, 4):
-            symbols = adapt_latents(pyramid, values, grid, step, steps=steps)
-            with torch.no_grad():
-                error = (pyramid.values(symbols, grid, step) - values).square().flatten(1).mean(1)
-                bits = pyramid.bits(symbols, grid, step, [level.abs() for level in symbols]) / values[0, 0].numel()
-            psnr = float((-10 * torch.log10(error.clamp_min(1e-12))).mean())
-            results[str(quality)][str(steps)] = {"bits": round(float(bits.mean()), 4), "psnr": round(psnr, 2)}
-    return results
-
-
-def _of_clips(
-    initialization: Initialization, held_out: PatchSampler, device: torch.device
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Every clip is coded and decoded; bits are those of the chunk, with its motion."""
-    values, grid = _patches(held_out, CLIP_PATCHES, device)
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for quality in QUALITIES:
-        trade_off = trade_off_of_quality(quality)
-        coder = ClipCoder(initialization, grid, step_of_trade_off(trade_off, values.shape[1]), 0, device)
-        results[str(quality)] = {}
-        for steps in (0, 2):
-            bits, psnr = 0.0, 0.0
-            for clip in values.split(1):
-                chunk = coder.encode(clip, Adaptation(trade_off, steps))
-                symbols = [torch.from_numpy(level).float().to(device) for level in coder.symbols(chunk, 1)]
-                with torch.no_grad():
-                    shown = coder.values_at(symbols, [np.arange(size) for size in grid.shape])
-                bits += 8 * len(chunk) / math.prod(grid.shape) / len(values)
-                psnr -= 10 * math.log10(max(float((shown - clip).square().mean()), 1e-12)) / len(values)
-            results[str(quality)][str(steps)] = {"bits": round(bits, 4), "psnr": round(psnr, 2)}
-    return results
-
-
-def _patches(held_out: PatchSampler, count: int, device: torch.device) -> tuple[Tensor, Grid]:
-    """Patches [B, C, *grid.shape] and their grid."""
+def _of_latents(initialization: Initialization, held_out: PatchSampler, device: torch.device) -> Evaluation:
     shape = held_out.config.shape
-    values = held_out.batch(0, count).context(device).values.transpose(1, 2).unflatten(2, shape)
-    return values, Grid(shape, (False,) * len(shape))
+    count = max(1, min(LATENT_PATCHES, LATENT_SAMPLES // math.prod(shape)))
+    context_set = held_out.batch(0, count).context_set(device)
+    values = context_set.values.transpose(1, 2).unflatten(2, shape)
+    grid = Grid.open(shape)
+    rows = []
+    for quality in QUALITIES:
+        trade_off = trade_off_of_quality(quality)
+        step_index = step_index_of_trade_off(trade_off, values.shape[1])
+        variant = 0
+        if field_of(initialization).variants > 1:
+            step_indices = torch.full((count,), float(step_index), device=device)
+            model = LatentModel.of(initialization, device)
+            variant = best_variant(model, values, grid, step_indices, torch.full_like(step_indices, trade_off))
+        coder = coder_class(initialization)(initialization, grid, step_index, variant, device)
+        for steps in LATENT_STEPS:
+            bits, psnr = _coded(coder, values, Effort(trade_off, steps))
+            rows.append([quality, steps, round(bits, 4), round(psnr, 2)])
+    at_40 = next(row for row in rows if row[:2] == [40, LATENT_STEPS[-1]])
+    return Evaluation(
+        title=f"{count} held-out patches: means of the coded bits per sample and of PSNR in dB",
+        summary=f"{at_40[3]:.2f} dB at {at_40[2]:.3f} bits",
+        columns=["quality", "steps", "bits", "PSNR"],
+        rows=rows,
+    )
 
 
-def _of_weights(
-    initialization: Initialization, held_out: PatchSampler, device: torch.device
-) -> dict[str, dict[str, float]]:
-    contexts = held_out.batch(0, WEIGHT_PATCHES)
-    theta_0 = initialization.model.initialize(torch.Generator().manual_seed(1))
-    results: dict[str, dict[str, float]] = {"initialization": {}, "random": {}}
-    for steps in (initialization.adaptation.steps, 4 * initialization.adaptation.steps):
-        results["initialization"][str(steps)] = _psnr(initialization, contexts, steps, device)
-        trials = [
-            replace(
-                initialization,
-                theta_0=theta_0,
-                log_step_sizes={SHARED: torch.tensor([step_size]).log()},
-                adaptation=replace(initialization.adaptation, score="full"),
-            )
-            for step_size in RANDOM_STEP_SIZES
-        ]
-        results["random"][str(steps)] = max(_psnr(trial, contexts, steps, device) for trial in trials)
-    return results
+def _coded(coder: LatentCoder, values: Tensor, effort: Effort) -> tuple[float, float]:
+    """Return bits per sample and mean PSNR of patches that are coded and decoded, each by itself."""
+    bits = psnr = 0.0
+    for patch in values.split(1):
+        chunk = coder.encode(patch, effort)
+        symbols = [torch.from_numpy(level).float().to(coder.device) for level in coder.symbols(chunk, 1)]
+        with torch.no_grad():
+            shown = coder.values_at(symbols, [np.arange(size) for size in coder.grid.shape])
+        bits += 8 * len(chunk) / math.prod(coder.grid.shape) / len(values)
+        psnr -= 10 * math.log10(max(float((shown - patch).square().mean()), 1e-12)) / len(values)
+    return bits, psnr
 
 
-def _psnr(initialization: Initialization, contexts: PatchContexts, steps: int, device: torch.device) -> float:
-    deltas = adapt_patches(contexts, initialization, EncodeOptions(steps=steps, device=str(device)), device)
+def _of_weights(initialization: Initialization, held_out: PatchSampler, device: torch.device) -> Evaluation:
+    context_sets = held_out.batch(0, WEIGHT_PATCHES)
+    model = WeightModel.of(initialization)
+    theta_0 = model.field.initialize(torch.Generator().manual_seed(1))
+    trials = [
+        replace(
+            model,
+            theta_0=theta_0,
+            log_step_sizes={SHARED: torch.tensor([step_size]).log()},
+            adaptation=replace(model.adaptation, score="full"),
+        )
+        for step_size in RANDOM_STEP_SIZES
+    ]
+    rows = []
+    for steps in (model.adaptation.steps, 4 * model.adaptation.steps):
+        random = max(_psnr(trial, context_sets, steps, device) for trial in trials)
+        rows.append([steps, _psnr(model, context_sets, steps, device), random])
+    return Evaluation(
+        title=f"{WEIGHT_PATCHES} held-out patches: mean PSNR in dB, beside the same field from a random initialization "
+        "at its best step size",
+        summary=" / ".join(f"{psnr:.2f} dB after {steps}" for steps, psnr, _ in rows),
+        columns=["steps", "this initialization", "random initialization"],
+        rows=rows,
+    )
+
+
+def _psnr(model: WeightModel, context_sets: PatchContextSets, steps: int, device: torch.device) -> float:
+    deltas = adapt_patches(context_sets, model, device, steps=steps)
     with torch.no_grad():
-        parameters = unflatten(deltas, initialization, device)
-        losses = signal_losses(initialization.model, parameters, contexts.context(device)).cpu().numpy()
-    errors = losses * contexts.normalization.scales**2
+        parameters = model.parameters(deltas, device)
+        losses = signal_losses(model.field, parameters, context_sets.context_set(device)).cpu().numpy()
+    errors = losses * context_sets.normalization.scales**2
     return round(float(np.mean(-10 * np.log10(np.nan_to_num(errors, nan=1.0).clip(1e-12, 1.0)))), 2)

@@ -1,11 +1,12 @@
 """Configurations of meta-training: the codec's own, small enough that a delta is worth sending, and the papers'."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 from inrcodec.errors import UsageError
-from inrcodec.meta.adaptation import AdaptationConfig
-from inrcodec.meta.training import TrainingConfig
+from inrcodec.meta.config import TrainingConfig, changed, flag
 from inrcodec.models import (
     FIELDS,
     Field,
@@ -18,6 +19,7 @@ from inrcodec.models import (
     Siren,
 )
 from inrcodec.patches import PatchConfig
+from inrcodec.settings import AdaptationConfig
 
 Scale = Literal["codec", "paper"]
 
@@ -27,18 +29,19 @@ class Preset:
     """What a meta-training run is made of, before its data.
 
     crop: shape of the patches that are learned from, where those of the codec are larger.
-    hidden, squeeze: of the entropy model of a latent field; see `ContextModel`.
+    hidden: width of the entropy model of a latent field.
     """
 
-    model: Field
+    modality: str
+    field: Field
     patches: PatchConfig
     training: TrainingConfig
     crop: tuple[int, ...] | None = None
-    hidden: int | None = None
-    squeeze: int = 0
+    hidden: int = 32
 
     @property
     def training_patches(self) -> PatchConfig:
+        """The patches that are learned from."""
         if self.crop is None:
             return self.patches
         return replace(self.patches, shape=self.crop, overlap=(0,) * len(self.crop))
@@ -60,21 +63,21 @@ PAPER_PATCHES = {
 
 LATENT_PATCHES = {
     "image": PatchConfig((768, 768), (16, 16), normalize=False),
-    "video": PatchConfig((16, 320, 320), (0, 8, 8), normalize=False),
+    "video": PatchConfig((32, 384, 384), (0, 16, 16), normalize=False),
     "audio": PatchConfig((1 << 16,), (256,), normalize=False),
     "climate": PatchConfig((1024, 1536), (16, 16), normalize=False),
 }
 
-LATENT_CROPS = {"image": (128, 128), "video": (8, 64, 64), "audio": (1 << 14,), "climate": (88, 120)}
+LATENT_CROPS = {"image": (128, 128), "video": (9, 160, 160), "audio": (1 << 14,), "climate": (88, 120)}
 
 LATENT_FIELDS: dict[str, LatentField] = {
     "image": LatentPyramid(2, 3, (6, 6), prediction=32, divided=2),
-    "video": LatentPyramid(3, 3, (3, 5, 5)),
+    "video": LatentClip(3, 3, (6, 6)),
     "audio": LatentSpectrum(1, 1, (4, 6)),
     "climate": LatentPyramid(2, 1, (6, 6), prediction=32, divided=2),
 }
 
-LATENT_QUANTIZATION = {"image": (-56, -4), "video": (-48, -4), "audio": (-96, -32), "climate": (-88, -20)}
+LATENT_QUANTIZATION = {"image": (-56, -4), "video": (-56, -4), "audio": (-96, -32), "climate": (-88, -20)}
 
 OUTPUTS = {"image": 3, "video": 3, "audio": 1, "climate": 1}
 
@@ -82,33 +85,30 @@ CODEC_WIDTH = {"image": 16, "video": 20, "audio": 16, "climate": 16}
 
 
 def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Preset:
-    """The configuration for a modality and field.
+    """Return the configuration for a modality and field.
 
     scale: "codec" for networks whose delta is a sensible file; "paper" for GradNCP's (appendix A.2).
     Raises: UsageError if the field does not exist for the modality.
     """
     if modality not in OUTPUTS:
         raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(OUTPUTS)}")
-    if issubclass(FIELDS.get(field, Field), LatentField):
+    if field in FIELDS and FIELDS[field].family == "latents":
         return _latent(modality, field)
     patches = (CODEC_PATCHES if scale == "codec" else PAPER_PATCHES)[modality]
     inputs, outputs = patches.dimensions, OUTPUTS[modality]
     if field == "nerv" and modality != "video":
         raise UsageError(f"the field 'nerv' is for video, not for {modality}: choose siren or ffn")
     if scale == "codec":
-        return Preset(_codec_field(modality, field, inputs, outputs), patches, _codec_training(field))
-    return Preset(_paper_field(modality, field, inputs, outputs), patches, _paper_training(modality, field))
+        return Preset(modality, _codec_field(modality, field, inputs, outputs), patches, _codec_training(field))
+    return Preset(modality, _paper_field(modality, field, inputs, outputs), patches, _paper_training(modality, field))
 
 
 def _latent(modality: str, field: str) -> Preset:
-    if (modality, field) == ("video", "clip"):
-        return _clip()
-    crop = LATENT_CROPS[modality]
     if field != LATENT_FIELDS[modality].name:
-        names = LATENT_FIELDS[modality].name + (" or clip" if modality == "video" else "")
-        raise UsageError(f"the latent field for {modality} is not {field!r}: choose {names}")
+        raise UsageError(f"the latent field for {modality} is not {field!r}: choose {LATENT_FIELDS[modality].name}")
     return Preset(
-        model=LATENT_FIELDS[modality],
+        modality=modality,
+        field=LATENT_FIELDS[modality],
         patches=LATENT_PATCHES[modality],
         training=TrainingConfig(
             adaptation=AdaptationConfig(steps=1, gamma=1.0, score="full"),
@@ -117,25 +117,11 @@ def _latent(modality: str, field: str) -> Preset:
             outer_step_size=3e-3,
             schedule="cosine",
             clip=0.5,
-            batch={"climate": 12, "video": 3}.get(modality, 6),
+            batch={"climate": 12, "video": 4}.get(modality, 6),
             outer_steps=12_000,
             quantization=LATENT_QUANTIZATION[modality],
         ),
-        crop=crop,
-        hidden=32,
-        squeeze=12 if modality == "video" else 0,
-    )
-
-
-def _clip() -> Preset:
-    """As for images, but for what concerns time."""
-    pictures = _latent("image", "pyramid")
-    return replace(
-        pictures,
-        model=LatentClip(3, 3, (6, 6)),
-        patches=PatchConfig((32, 384, 384), (0, 16, 16), normalize=False),
-        training=replace(pictures.training, batch=4),
-        crop=(9, 160, 160),
+        crop=LATENT_CROPS[modality],
     )
 
 
@@ -155,7 +141,7 @@ def _codec_training(field: str) -> TrainingConfig:
     return TrainingConfig(
         adaptation=AdaptationConfig(steps=8, gamma=0.25),
         inner_step_size=1e-1 if field == "nerv" else 1e-2,
-        learned_step_sizes="tensor-step",
+        step_sizes="tensor-step",
         bootstrap_weight=0.05,
         bootstrap_step_ratio=1.0,
         outer_step_size=3e-4,
@@ -189,3 +175,84 @@ def _paper_training(modality: str, field: str) -> TrainingConfig:
         adaptation=AdaptationConfig(steps=round(4 / gamma), gamma=gamma),
         outer_step_size=3e-6 if modality == "audio" else 1e-5,
     )
+
+
+_NOT_OF_LATENTS = {"inner_step_size", "bootstrap_step_ratio", "bootstrap_context", "method", "backward_share"}
+_NOT_OF_REPTILE = {
+    "bootstrap_steps",
+    "bootstrap_weight",
+    "bootstrap_step_ratio",
+    "bootstrap_context",
+    "step_sizes",
+    "step_size_rate",
+}
+_OF_SECOND_ORDER = {"gamma", "score", "bootstrap_steps", "bootstrap_weight", "step_size_rate"}
+
+
+def configured(
+    modality: str,
+    field: str,
+    scale: str,
+    changes: Mapping[str, Any],
+    sizes: Mapping[str, int] | None = None,
+    patch: str | None = None,
+) -> Preset:
+    """Return a preset with some settings changed.
+
+    changes: by the names of the options in `inrcodec.meta.config`. sizes: of the field's configuration. patch: as
+    "32x32". Raises: UsageError if one is out of its range, or would change nothing.
+    """
+    if scale not in get_args(Scale):
+        raise UsageError(f"--preset is {scale!r}, give one of {', '.join(get_args(Scale))}")
+    chosen = preset(modality, field, "paper" if scale == "paper" else "codec")
+    sizes = dict(sizes or {})
+    missing = sorted(sizes.keys() - {each.name for each in fields(chosen.field)})
+    if missing:
+        raise UsageError(f"the field {field!r} has no {flag(missing[0])}: leave it out")
+    training = changed(chosen.training, changes)
+    _check_used(chosen, changes)
+    return replace(
+        chosen,
+        field=replace(chosen.field, **sizes),
+        patches=_resized(chosen.patches, patch) if chosen.crop is None else chosen.patches,
+        crop=None if chosen.crop is None else _resized(chosen.training_patches, patch).shape,
+        training=training,
+    )
+
+
+def _check_used(chosen: Preset, changes: Mapping[str, Any]) -> None:
+    """Raises: UsageError for an option that would change nothing."""
+    field = chosen.field
+    if changes.get("score", "full") not in field.scores:
+        known = ", ".join(sorted(field.scores))
+        raise UsageError(f"--score is {changes['score']!r}, which the field {field.name!r} has not: give {known}")
+    if field.family == "weights":
+        if "second_order" in changes:
+            raise UsageError("--second-order is for latent fields: others are always learned through their adaptation")
+        method = changes.get("method", chosen.training.method)
+        unused = (_NOT_OF_REPTILE if method == "reptile" else set()) & changes.keys()
+        if unused:
+            raise UsageError(f"reptile has no bootstrap and learns no step sizes: leave out {flag(min(unused))}")
+        if method != "second-order" and "backward_share" in changes:
+            raise UsageError(f"--backward-share is of the second-order gradient, which {method} has not: leave it out")
+        return
+    for name in sorted(_NOT_OF_LATENTS & changes.keys()):
+        raise UsageError(f"the field {field.name!r} has no {flag(name)}: leave it out")
+    if not changes.get("second_order", chosen.training.second_order):
+        for name in sorted(_OF_SECOND_ORDER & changes.keys()):
+            raise UsageError(f"latents learn nothing from {flag(name)} without --second-order: give a share")
+
+
+def _resized(patches: PatchConfig, text: str | None) -> PatchConfig:
+    """Return patches of a size as "32x32". Raises: UsageError if it is none."""
+    if text is None:
+        return patches
+    parts = text.lower().split("x")
+    axes, smallest = len(patches.shape), max(patches.overlap) + 1
+    if len(parts) != axes or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        example = "x".join(map(str, patches.shape))
+        raise UsageError(f"--patch is {text!r}, give {axes} numbers of samples as {example}")
+    shape = tuple(map(int, parts))
+    if min(shape) < smallest:
+        raise UsageError(f"--patch is {text!r}, give at least {smallest} samples along each axis")
+    return replace(patches, shape=shape)

@@ -1,4 +1,4 @@
-"""Make the golden files that are not there yet; those that are, are never written again.
+"""Make the golden files that are not there yet; existing ones are never written again.
 
     python tests/golden/make.py
 
@@ -20,30 +20,32 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from symbols import symbols_digest
 
 import inrcodec
-from inrcodec.meta.adaptation import AdaptationConfig, initial_step_sizes
-from inrcodec.meta.initialization import CodingPrior, Initialization
+from inrcodec.initialization import DeltaPrior, Initialization
 from inrcodec.meta.presets import preset
+from inrcodec.models import PointField
 from inrcodec.options import EncodeOptions
+from inrcodec.settings import AdaptationConfig
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.weights.adaptation import initial_step_sizes
 
 HERE = Path(__file__).parent
 FIELDS = {
-    "image": ("siren", "ffn", "pyramid", "pyramid-2"),
-    "video": ("siren", "ffn", "nerv", "pyramid", "clip", "clip-2", "clip-3"),
-    "audio": ("siren", "ffn", "spectrum", "spectrum-2"),
-    "climate": ("siren", "ffn", "pyramid", "bound", "pyramid-2"),
+    "image": ("siren", "ffn", "pyramid"),
+    "video": ("siren", "ffn", "nerv", "clip"),
+    "audio": ("siren", "ffn", "spectrum"),
+    "climate": ("siren", "ffn", "pyramid", "bound"),
 }
 SAMPLES = HERE.parent.parent / "assets" / "samples"
 
 
 def later(sound: Signal, samples: int) -> Signal:
-    """Without the first samples."""
+    """Return a sound without its first samples."""
     kept = sound.values[:, samples:]
     return replace(sound, values=kept, axes=(sound.axes[0], replace(sound.axes[1], size=kept.shape[1])))
 
 
 def cropped(signal: Signal, *sizes: int) -> Signal:
-    """The first samples along every axis."""
+    """Return the first samples of a signal along every axis."""
     values = signal.values[tuple(slice(size) for size in sizes)]
     axes = tuple(_shorter(axis, size) for axis, size in zip(signal.axes, values.shape[:-1], strict=True))
     return replace(signal, values=values, axes=axes, attributes={})
@@ -55,21 +57,22 @@ def _shorter(axis: Axis, size: int) -> Axis:
 
 
 def random_initialization(modality: str, field: str) -> Initialization:
-    """A field as it is before meta-training, made small."""
+    """Return a field as it is before meta-training, made small."""
     usual = preset(modality, field)
     small = {"width": 8, "depth": 3, "frequencies": 8} if field == "ffn" else {"stem": 8, "channels": (4, 4, 4, 4)}
-    model = replace(usual.model, **small)
+    model = replace(usual.field, **small)
+    assert isinstance(model, PointField)
     theta_0 = model.initialize(torch.Generator().manual_seed(0))
-    adapted = {name: value for name, value in theta_0.items() if name not in model.constants}
+    adapted = {name: theta_0[name] for name in model.adapted_shapes()}
     scales = {name: torch.full(value.shape, -24, dtype=torch.int16) for name, value in adapted.items()}
     return Initialization(
         modality=modality,
-        model=model,
+        field=model,
         patches=usual.patches,
         adaptation=AdaptationConfig(steps=2),
         theta_0=theta_0,
         log_step_sizes=initial_step_sizes(adapted, kind="none", alpha=0.1, steps=2),
-        prior=CodingPrior(scales, (-28,) * len(adapted)),
+        prior=DeltaPrior(scales, (-28,) * len(adapted)),
     )
 
 

@@ -1,0 +1,73 @@
+"""The codec of a field's family: what the encoder and the decoder ask of it, and the one place that chooses it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from inrcodec.coding.container import Stream
+from inrcodec.coding.header import StreamHeader
+from inrcodec.initialization import Initialization
+from inrcodec.latents.codec import LatentCodec
+from inrcodec.models import Family
+from inrcodec.options import EncodeOptions, ProgressCallback
+from inrcodec.patches import Patches, PatchSamples, RenderedPatch
+from inrcodec.signals.signal import Signal
+from inrcodec.weights.codec import WeightCodec
+
+
+class AdaptedSignal(Protocol):
+    """A signal and its adapted fields: what is left is to choose the quantization and to code."""
+
+    @property
+    def signal(self) -> Signal: ...
+    @property
+    def initialization(self) -> Initialization: ...
+    @property
+    def device(self) -> torch.device: ...
+    def choose(self, trade_off: float, start: Any) -> Any:
+        """Return the quantization for a trade-off of rate against distortion."""
+
+    def code(self, quantization: Any, /) -> Stream:
+        """Code the signal."""
+
+
+class StreamReader(Protocol):
+    """A stream whose header was checked, ready to be decoded."""
+
+    @property
+    def patches(self) -> Patches: ...
+    def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
+        """Decode the integers of one chunk after the other, the same on every machine. Raises: CorruptFile."""
+
+    def render(self, chunks: Sequence[bytes], samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
+        """Yield the fields' values in [0, 1], [points, C], where each patch asks for `samples`. Raises: CorruptFile."""
+
+
+class FieldCodec(Protocol):
+    """A family of fields as the encoder and the decoder see it."""
+
+    def steps(self, options: EncodeOptions, initialization: Initialization) -> int:
+        """Return K_test, how many adaptation steps a signal gets."""
+
+    def adapt(
+        self,
+        signal: Signal,
+        initialization: Initialization,
+        options: EncodeOptions,
+        device: torch.device,
+        on_progress: ProgressCallback | None = None,
+    ) -> AdaptedSignal:
+        """Cut a signal into patches, adapt a field to each. Raises: UsageError if the initialization does not fit."""
+
+    def open(self, header: StreamHeader, initialization: Initialization, device: torch.device) -> StreamReader:
+        """Prepare to decode a stream. Raises: CorruptFile if the header is not one of such fields."""
+
+
+_CODECS: dict[Family, FieldCodec] = {"weights": WeightCodec(), "latents": LatentCodec()}
+
+
+def codec_of(initialization: Initialization) -> FieldCodec:
+    """Return the codec of an initialization's fields."""
+    return _CODECS[initialization.field.family]

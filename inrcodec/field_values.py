@@ -1,0 +1,44 @@
+"""Native values of a signal to what a field is shown, and back."""
+
+import numpy as np
+
+from inrcodec.errors import UsageError
+from inrcodec.signals.signal import Signal
+
+
+def unit_values(signal: Signal, values: np.ndarray) -> np.ndarray:
+    """Turn native values into those in [0, 1] that the field is shown, float64."""
+    low, high = signal.value_range
+    return (values.astype(np.float64) - low) / (high - low)
+
+
+def native_values(values: np.ndarray, value_range: tuple[float, float], dtype: np.dtype) -> np.ndarray:
+    """Turn field values in [0, 1] into native ones; integers are rounded and clipped to what their type holds."""
+    low, high = value_range
+    native = np.empty(values.shape, dtype)
+    for part, shown in zip(native, values, strict=True):  # part by part, for the memory that 64 bits need
+        exact = shown.astype(np.float64) * (high - low) + low
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            exact = np.rint(exact).clip(limits.min, limits.max)
+        part[...] = exact
+    return native
+
+
+def field_channels(values: np.ndarray, channels: int) -> np.ndarray:
+    """Return values [..., C] for a field with `channels` outputs: a single channel is shown to all of them."""
+    return np.repeat(values, channels, axis=-1) if values.shape[-1] == 1 else values
+
+
+def signal_channels(values: np.ndarray, channels: int) -> np.ndarray:
+    """Undo `field_channels`: take the mean of the outputs that showed a single channel."""
+    return values.mean(axis=-1, keepdims=True) if channels == 1 else values
+
+
+def check_channels(signal: Signal, channels: int) -> None:
+    """Raises: UsageError if a field with `channels` outputs cannot show a signal."""
+    if signal.channels not in (1, channels):
+        raise UsageError(
+            f"the signal has {signal.channels} channels, the initialization's field {channels}: "
+            "choose another initialization"
+        )

@@ -1,0 +1,230 @@
+"""The codec of weight-coded fields: adapt a network to each patch, code its delta; and back."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inrcodec.coding.container import Stream, stream_of
+from inrcodec.coding.header import StreamHeader
+from inrcodec.errors import CorruptFile
+from inrcodec.field_values import signal_channels
+from inrcodec.initialization import Initialization
+from inrcodec.models import Parameters
+from inrcodec.options import EncodeOptions, Progress, ProgressCallback
+from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout
+from inrcodec.settings import Rescaling
+from inrcodec.signals.signal import Signal
+from inrcodec.weights.adaptation import adapt
+from inrcodec.weights.chunk import PatchDeltas, pack_chunk, read_symbols, unpack_chunk
+from inrcodec.weights.context_set import PatchContextSets, patch_context_sets
+from inrcodec.weights.model import WeightModel
+from inrcodec.weights.quantization import Quantizer
+from inrcodec.weights.quantizer_search import BATCH_POINTS, choose_quantizer
+
+STEPS = {"fast": 16, "default": 64, "high": 256}
+"""Adaptation steps of every effort."""
+
+CHUNK_POINTS = 1 << 20
+"""Samples and parameters of a chunk, about: what must be decoded to see any of its points."""
+
+MAX_CHUNK_SIZE = 1 << 26
+"""Samples and parameters of a chunk that a decoder accepts: a small file must not make it allocate without bound."""
+
+
+class WeightCodec:
+    """The `FieldCodec` of weight-coded fields."""
+
+    def steps(self, options: EncodeOptions, initialization: Initialization) -> int:
+        """Return K_test."""
+        return STEPS[options.effort] if options.steps is None else options.steps
+
+    def adapt(
+        self,
+        signal: Signal,
+        initialization: Initialization,
+        options: EncodeOptions,
+        device: torch.device,
+        on_progress: ProgressCallback | None = None,
+    ) -> "AdaptedWeights":
+        """Cut a signal into context sets and adapt a field to each of them."""
+        model = WeightModel.of(initialization)
+        patches = Patches.cover(signal.axes, initialization.patches)
+        context_sets = patch_context_sets(signal, patches, model.field.out_features)
+        steps = self.steps(options, initialization)
+        deltas = adapt_patches(
+            context_sets, model, device, steps=steps, rescaling=options.rescaling, on_progress=on_progress
+        )
+        return AdaptedWeights(signal, initialization, model, patches, context_sets, deltas, device)
+
+    def open(self, header: StreamHeader, initialization: Initialization, device: torch.device) -> "WeightReader":
+        """Prepare to decode a stream.
+
+        Raises: CorruptFile if the header's coding parameters or chunks cannot be those of the initialization's fields.
+        """
+        model = WeightModel.of(initialization)
+        quantizer = Quantizer.from_bytes(header.coding, len(model.adapted))
+        patches, shape = patch_layout(header.axes, initialization.patches)
+        size = math.prod(shape) + model.delta_size
+        if min(patches, header.patches_per_chunk) * size > MAX_CHUNK_SIZE:
+            raise CorruptFile(
+                f"a chunk of the signal {header.name!r} has {header.patches_per_chunk} patches of {size} samples and "
+                f"parameters, more than {MAX_CHUNK_SIZE} in all"
+            )
+        return WeightReader(header, model, quantizer, Patches.cover(header.axes, initialization.patches), device)
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedWeights:
+    """A signal and the fields of its patches: what is left is to choose the quantization and to code.
+
+    deltas: change of the parameters of every patch, float32 [P, n].
+    """
+
+    signal: Signal
+    initialization: Initialization
+    model: WeightModel
+    patches: Patches
+    context_sets: PatchContextSets
+    deltas: np.ndarray
+    device: torch.device
+
+    def choose(self, trade_off: float, start: Quantizer | None) -> Quantizer:
+        """Return the quantizer for a trade-off of rate against distortion."""
+        return choose_quantizer(
+            self.deltas, self.context_sets, self.model, trade_off=trade_off, device=self.device, start=start
+        )
+
+    def code(self, quantizer: Quantizer) -> Stream:
+        """Quantize and code the deltas, chunk by chunk, and describe the signal in the header."""
+        per_chunk = max(1, CHUNK_POINTS // (self.patches.points + self.model.delta_size))
+        parts = [slice(start, start + per_chunk) for start in range(0, len(self.patches), per_chunk)]
+        normalization = self.context_sets.normalization
+        chunks = tuple(
+            pack_chunk(PatchDeltas(normalization[part], self.deltas[part]), quantizer, self.model) for part in parts
+        )
+        return stream_of(self.signal, self.initialization.identifier, quantizer.to_bytes(), per_chunk, chunks)
+
+
+def adapt_patches(
+    context_sets: PatchContextSets,
+    model: WeightModel,
+    device: torch.device,
+    *,
+    steps: int,
+    rescaling: Rescaling = "exact",
+    on_progress: ProgressCallback | None = None,
+) -> np.ndarray:
+    """Adapt the fields of all patches; return their deltas theta_K - theta_0, float32 [P, n].
+
+    Patches are adapted as many at once as memory allows; a patch's result does not depend on the others.
+    """
+    theta_0, step_sizes = (
+        {name: value.to(device) for name, value in tensors.items()} for tensors in (model.theta_0, model.log_step_sizes)
+    )
+    batches = context_sets.batches(BATCH_POINTS)
+    deltas = []
+    for number, part in enumerate(batches):
+        batch = context_sets[part]
+        watch = _Watch(number, len(batches), steps, batch.normalization.scales, on_progress)
+        theta = adapt(
+            model.field,
+            theta_0,
+            step_sizes,
+            batch.context_set(device),
+            model.adaptation,
+            steps=steps,
+            rescaling=rescaling,
+            on_step=watch,
+        )
+        delta = model.deltas(theta)
+        # Beyond the horizon a few steps of a rare patch diverge; theta_0 is then the better field.
+        delta[~(watch.losses[steps] <= watch.losses[0])] = 0
+        deltas.append(delta)
+    return np.concatenate(deltas)
+
+
+class _Watch:
+    """Keeps the first and the last losses of a batch's adaptation, and reports its progress."""
+
+    def __init__(
+        self, batch: int, batches: int, steps: int, scales: np.ndarray, on_progress: ProgressCallback | None
+    ) -> None:
+        self.losses: dict[int, np.ndarray] = {}
+        self._batch, self._batches, self._steps = batch, batches, steps
+        self._scales, self._on_progress = scales, on_progress
+
+    def __call__(self, step: int, theta: Parameters, losses: torch.Tensor) -> None:
+        seen = losses.detach().cpu().numpy()
+        if step in (0, self._steps):
+            self.losses[step] = seen
+        if self._on_progress is not None:
+            error = float((seen * self._scales**2).mean())
+            done = self._batch * self._steps + step
+            self._on_progress(Progress("adapt", done, self._batches * self._steps, _decibels(error)))
+
+
+def _decibels(error: float) -> float:
+    return math.inf if error <= 0 else -10 * math.log10(error)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightReader:
+    """The `StreamReader` of weight-coded fields."""
+
+    header: StreamHeader
+    model: WeightModel
+    quantizer: Quantizer
+    patches: Patches
+    device: torch.device
+
+    def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
+        """Decode the integers of one chunk after the other: exponents, means and symbols of its patches."""
+        for chunk, count in self._counted(chunks):
+            normalization, symbols = read_symbols(chunk, count, self.quantizer, self.model)
+            yield [normalization.exponents, normalization.means, symbols]
+
+    def render(self, chunks: Sequence[bytes], samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
+        """Yield the fields' values in [0, 1] where every patch asks for `samples`."""
+        for chunk, count in self._counted(chunks):
+            patches = unpack_chunk(chunk, count, self.quantizer, self.model)
+            for asked, values in self._rendered(patches, samples):
+                yield asked, signal_channels(values, self.header.channels)
+
+    def _counted(self, chunks: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Yield the chunks, each with the number of its patches."""
+        per_chunk = self.header.patches_per_chunk
+        for number, chunk in enumerate(chunks):
+            yield chunk, min(per_chunk, len(self.patches) - number * per_chunk)
+
+    def _rendered(self, patches: PatchDeltas, samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
+        """Ask the fields of a chunk where the grid asks for them; small ones are evaluated together."""
+        count = len(patches.deltas)
+        start = 0
+        while start < count:
+            asked = [next(samples)]
+            while start + len(asked) < count and len(asked) * len(asked[0].coordinates) < BATCH_POINTS:
+                asked.append(next(samples))
+            part = slice(start, start + len(asked))
+            fields = PatchDeltas(patches.normalization[part], patches.deltas[part])
+            yield from zip(asked, self._evaluate(fields, asked), strict=True)
+            start = part.stop
+
+    def _evaluate(self, patches: PatchDeltas, asked: list[PatchSamples]) -> list[np.ndarray]:
+        """Return the values in [0, 1] of one field per patch at the points asked of it, which may differ in number."""
+        field = self.model.field
+        longest = max(len(patch.coordinates) for patch in asked)
+        coordinates = np.zeros((len(asked), longest, field.in_features), np.float32)
+        for row, patch in zip(coordinates, asked, strict=True):
+            row[: len(patch.coordinates)] = patch.coordinates
+        parameters = self.model.parameters(patches.deltas, self.device)
+        shown = np.empty((len(asked), longest, field.out_features), np.float32)
+        block = max(1, BATCH_POINTS // len(asked))
+        with torch.no_grad():
+            for start in range(0, longest, block):
+                part = torch.from_numpy(coordinates[:, start : start + block]).to(self.device)
+                shown[:, start : start + block] = field(parameters, part).cpu().numpy()
+        values = patches.normalization.invert(shown)
+        return [row[: len(patch.coordinates)] for row, patch in zip(values, asked, strict=True)]

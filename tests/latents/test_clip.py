@@ -1,0 +1,288 @@
+"""Latent clips: pictures that see each other, coded and back, and learned."""
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import inrcodec
+from inrcodec.errors import CorruptFile, UsageError
+from inrcodec.initialization import Initialization
+from inrcodec.latents.clip_coder import ClipCoder
+from inrcodec.latents.coder import Adaptation
+from inrcodec.latents.objective import trade_off_of_step_index
+from inrcodec.meta.clip_trainer import ClipTrainer
+from inrcodec.meta.data import TrainingData
+from inrcodec.meta.latent_trainer import LatentTrainer, nearest_symbols
+from inrcodec.meta.presets import Preset, preset
+from inrcodec.meta.run import meta_train, pyramid_initialization
+from inrcodec.models import LatentClip
+from inrcodec.models.clip import STAGE_PICTURES, stages_of
+from inrcodec.models.latent import Grid
+from inrcodec.models.pyramid import resample
+from inrcodec.options import EncodeOptions
+from inrcodec.patches import PatchConfig
+from inrcodec.signals.signal import Axis, Signal
+
+CPU = torch.device("cpu")
+STEP = -30
+
+
+@pytest.fixture(autouse=True)
+def _evaluated_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inrcodec.meta.evaluation.CLIP_PATCHES", 1)
+
+
+def tiny() -> Preset:
+    usual = preset("video", "clip")
+    return replace(
+        usual,
+        model=LatentClip(3, 3, (3, 3), width=4, prediction=4),
+        patches=PatchConfig((6, 40, 40), (0, 8, 8), normalize=False),
+        training=replace(usual.training, batch=2, outer_steps=6, outer_step_size=2e-3),
+        crop=(5, 24, 40),
+        hidden=4,
+    )
+
+
+def untrained(settings: Preset | None = None) -> Initialization:
+    """Its networks expect nothing but the mean of what a picture sees, moved along."""
+    settings = settings or tiny()
+    assert settings.crop is not None and settings.hidden is not None
+    trainer = ClipTrainer(settings.model, settings.training, settings.crop, settings.hidden, CPU)
+    return pyramid_initialization("video", settings, trainer, {})
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """[height, width, 3] in [0, 1], without edges: a few waves."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices((height, width))
+    waves = [
+        np.sin(random.uniform(0.1, 0.6) * rows + random.uniform(-0.6, 0.6) * columns + random.uniform(0, 6))
+        for _ in range(12)
+    ]
+    return 0.5 + np.stack([sum(waves[c::3]) for c in range(3)], -1) / 12
+
+
+def clip_of(pictures: list[np.ndarray]) -> torch.Tensor:
+    """[1, 3, T, H, W] float32."""
+    return torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(3, 0, 1, 2)[None].contiguous()
+
+
+def coder_of(clip: torch.Tensor, initialization: Initialization | None = None, step: int = STEP) -> ClipCoder:
+    return ClipCoder(initialization or untrained(), Grid(tuple(clip.shape[2:]), (False,) * 3), step, 0, CPU)
+
+
+def coded(clip: torch.Tensor, initialization: Initialization | None = None, steps: int = 0) -> bytes:
+    return coder_of(clip, initialization).encode(clip, Adaptation(trade_off_of_step_index(STEP, 3), steps))
+
+
+def shown(
+    clip: torch.Tensor,
+    chunk: bytes,
+    positions: list[np.ndarray] | None = None,
+    initialization: Initialization | None = None,
+) -> torch.Tensor:
+    coder = coder_of(clip, initialization)
+    symbols = [torch.from_numpy(level).float() for level in coder.symbols(chunk, 1)]
+    with torch.no_grad():
+        return coder.values_at(symbols, positions or [np.arange(size) for size in clip.shape[2:]])
+
+
+def objective(clip: torch.Tensor, steps: int, initialization: Initialization | None = None) -> float:
+    """D / lambda + R of a coded clip, in bits per sample."""
+    chunk = coded(clip, initialization, steps)
+    error = float((shown(clip, chunk, initialization=initialization) - clip).square().mean())
+    return error / trade_off_of_step_index(STEP, 3) + 8 * len(chunk) / clip[0, 0].numel()
+
+
+@given(st.integers(1, 80))
+def test_stages_code_every_picture_after_those_it_sees(count: int) -> None:
+    done: dict[int, int] = {}
+    for stage in stages_of(count):
+        assert 1 <= len(stage.pictures) <= STAGE_PICTURES
+        assert len(stage.references) == (len(stage.pictures) if done else 0)
+        for picture, seen in zip(stage.pictures, stage.references or [()] * len(stage.pictures), strict=True):
+            assert picture not in done and len(set(seen)) == len(seen) <= 2
+            assert all(reference in done and done[reference] <= stage.offset for reference in seen)
+        done |= dict.fromkeys(stage.pictures, stage.offset)
+    assert sorted(done) == list(range(count))
+
+
+def test_what_sees_others_starts_near_them() -> None:
+    """Before anything is learned, too, symbols are what differs from the pictures that are seen."""
+    settings = tiny()
+    trainer = ClipTrainer(settings.model, settings.training, (5, 24, 40), 4, CPU)
+    values = clip_of([texture(24, 40)[:, :40]] * 5)
+    steps = torch.tensor([-40.0])
+    trainer.step = 1
+    pyramid, task = trainer._task(values, steps, torch.Generator().manual_seed(0))
+    symbols = nearest_symbols(pyramid, task)
+    with torch.no_grad():
+        error = float((pyramid.values(symbols, task.grid, steps) - task.values).square().mean())
+    assert error < 2 ** (2 * -40 / 8)
+
+
+def test_stages_of_nine_pictures() -> None:
+    stages = stages_of(9)
+    assert [stage.pictures for stage in stages] == [(0,), (8,), (4,), (2, 6), (1, 3, 5, 7)]
+    assert stages[3].references == ((0, 4), (4, 8))
+    assert stages[-1].offset == 0
+
+
+def test_pictures_come_back_near() -> None:
+    pictures = [texture(40, 56)[:, shift : shift + 40] for shift in range(0, 14, 2)]
+    clip = clip_of(pictures)
+    error = (shown(clip, coded(clip)) - clip).square().mean()
+    assert -10 * math.log10(float(error)) > 35
+
+
+def test_more_steps_are_better_for_a_picture() -> None:
+    """What others make of it is not foreseen."""
+    clip = clip_of([texture(32, 40)])
+    assert objective(clip, 4) < objective(clip, 0)
+
+
+def nonzero(pictures: list[np.ndarray]) -> int:
+    """Symbols that say something; an entropy model that learned nothing charges for the others too."""
+    clip = clip_of(pictures)
+    return sum(int(np.count_nonzero(level)) for level in coder_of(clip).symbols(coded(clip), 1))
+
+
+def test_what_stands_still_needs_no_symbols() -> None:
+    still = texture(48, 48)
+    assert nonzero([still] * 9) < 1.25 * nonzero([still] * 2)
+
+
+def test_what_moves_is_found() -> None:
+    """A picture that moves along costs much less than as many different ones."""
+    moving = [texture(48, 100)[:, 3 * shift : 3 * shift + 48] for shift in range(9)]
+    different = [texture(48, 48, seed) for seed in range(9)]
+    assert nonzero(moving) < 0.5 * nonzero(different)
+
+
+def test_several_clips_in_a_chunk_are_those_alone() -> None:
+    clips = [clip_of([texture(24, 40, seed)[:, shift : shift + 24] for shift in range(3)]) for seed in range(2)]
+    both = torch.cat(clips)
+    chunk = coded(both)
+    coder = coder_of(both)
+    together = coder.symbols(chunk, 2)
+    for number, clip in enumerate(clips):
+        alone = coder.symbols(coded(clip), 1)
+        assert len(alone) == len(together)
+        for own, level in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(own[0], level[number])
+
+
+def test_positions_between_samples() -> None:
+    """Times are interpolated between pictures; whole positions give the pictures."""
+    clip = clip_of([texture(32, 40)[:, shift : shift + 32] for shift in range(4)])
+    chunk = coded(clip)
+    whole = shown(clip, chunk)
+    some = shown(clip, chunk, [np.array([2.0, 1.0]), np.array([3.0]), np.arange(10, 20.0)])
+    torch.testing.assert_close(some, whole[:, :, [2, 1], 3:4, 10:20], atol=1e-5, rtol=0)
+    between = shown(clip, chunk, [np.array([1.5]), *[np.arange(32.0)] * 2])
+    low, high = whole[:, :, 1], whole[:, :, 2]
+    assert float((between[:, :, 0] - (low + high) / 2).abs().max()) < 0.2
+
+
+def test_some_times_are_as_when_all_are_asked() -> None:
+    """Only what these times need is decoded, and at the places that are asked."""
+    clip = clip_of([texture(32, 60)[:, 2 * shift : 2 * shift + 32] for shift in range(9)])
+    chunk = coded(clip)
+    places = [np.arange(0, 32, 0.5), np.arange(10.0)]
+    everything = shown(clip, chunk, [np.arange(9.0), *places])
+    for times in ([0.0], [5.0], [8.0, 3.0], [6.5, 1.25], []):
+        expected = resample(everything, [np.array(times), *(np.arange(len(along)) for along in places)], (False,) * 3)
+        torch.testing.assert_close(shown(clip, chunk, [np.array(times), *places]), expected, atol=1e-5, rtol=0)
+
+
+def test_damaged_chunks_are_refused_or_decode() -> None:
+    clip = clip_of([texture(24, 40)[:, shift : shift + 24] for shift in range(3)])
+    chunk = coded(clip)
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(40):
+        damaged = bytearray(chunk[: random.integers(1, len(chunk) + 1)])
+        damaged[random.integers(len(damaged))] ^= int(random.integers(1, 256))
+        try:
+            shown(clip, bytes(damaged))
+        except CorruptFile:
+            refused += 1
+    assert refused > 20
+
+
+def video(pictures: list[np.ndarray]) -> Signal:
+    values = np.rint(np.stack(pictures) * 255).clip(0, 255).astype(np.uint8)
+    axes = (Axis(len(pictures), "start", Fraction(25)), *(Axis(size) for size in values.shape[1:3]))
+    return Signal("video", values, axes, (0.0, 255.0))
+
+
+def test_a_video_of_several_patches_round_trips() -> None:
+    signal = video([texture(70, 90)[:, shift : shift + 60] for shift in range(14)])
+    initialization = untrained()
+    data, (decoded,) = inrcodec.encode([signal], [initialization], EncodeOptions(device="cpu"), embed=True)
+    (again,) = inrcodec.decode(data, device="cpu")
+    np.testing.assert_array_equal(again.values, decoded.values)
+    assert again.values.shape == signal.values.shape
+    assert np.abs(again.values.astype(int) - signal.values).mean() < 6
+    (smaller,) = inrcodec.decode(data, resolution=inrcodec.Resolution(size=(35, 30)), device="cpu")
+    assert smaller.values.shape == (14, 35, 30, 3)
+    halves = signal.values.reshape(14, 35, 2, 30, 2, 3).mean((2, 4))
+    assert np.abs(smaller.values - halves).mean() < 6
+
+
+def test_an_initialization_is_read_back() -> None:
+    written = untrained()
+    read = Initialization.from_bytes(written.to_bytes())
+    assert read.model == written.model and read.identifier == written.identifier
+    assert {name.split(".")[0] for name in read.theta_0} == {"intra", "inter"}
+
+
+def test_training_lowers_the_objective(tmp_path: Path) -> None:
+    settings = tiny()
+    settings = replace(settings, training=replace(settings.training, outer_steps=50, outer_step_size=3e-2))
+    signals = [video([texture(60, 90, seed)[:, shift : shift + 60] for shift in range(8)]) for seed in range(4)]
+    data = TrainingData(signals[:3], signals[3:], 3, {})
+    losses = []
+    result = meta_train(
+        "video",
+        settings,
+        data,
+        tmp_path / "clip.safetensors",
+        source="waves",
+        on_progress=lambda progress: losses.append(progress.psnr),
+    )
+    assert len(losses) == 50
+    clip = clip_of([texture(40, 60, 9)[:, shift : shift + 40] for shift in range(6)])
+    assert objective(clip, 0, result) < 0.8 * objective(clip, 0, untrained())
+    assert "clip" in (tmp_path / "clip.md").read_text()
+
+
+def test_a_clip_starts_from_the_pictures_of_a_pyramid(tmp_path: Path) -> None:
+    usual = tiny()
+    pictures = replace(
+        preset("image", "pyramid"), model=usual.field.picture("intra"), training=usual.training, crop=(24, 40), hidden=4
+    )
+    trainer = LatentTrainer(pictures.model, pictures.training, (24, 40), 4, CPU)
+    with torch.no_grad():
+        for value in trainer.theta_0.values():
+            value += 0.01
+    images = pyramid_initialization("image", pictures, trainer, {})
+    short = replace(usual, training=replace(usual.training, outer_steps=1, outer_step_size=1e-9))
+    signals = [video([texture(60, 90, seed)[:, shift : shift + 60] for shift in range(6)]) for seed in range(2)]
+    data = TrainingData(signals[:1], signals[1:], 1, {})
+    target = tmp_path / "clip.safetensors"
+    result = meta_train("video", short, data, target, source="waves", start=images)
+    for kind in ("intra", "inter"):
+        for name, value in images.theta_0.items():
+            torch.testing.assert_close(result.theta_0[f"{kind}.{name}"], value, atol=1e-5, rtol=0)
+    other = replace(short, model=preset("video", "pyramid").model)
+    with pytest.raises(UsageError, match="is for image"):
+        meta_train("video", other, data, target, source="waves", start=images)
