@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import typer.main
+from typer.exceptions import TyperException
 
 from inrcodec import __version__
 from inrcodec.cli import console
@@ -18,10 +19,6 @@ from inrcodec.cli.meta_train import meta_train
 from inrcodec.errors import UsageError
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
-
-# Typer comes with click or carries a copy of its own, depending on the version; its public exception is
-# derived from the base class of all usage errors in both.
-_CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 app.command("encode")(encode)
@@ -74,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except typer.Abort:
         return INTERRUPTED
-    except _CLICK_ERROR as error:
-        hint = f" (see '{error.ctx.command_path} --help')" if getattr(error, "ctx", None) else ""
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see '{context.command_path} --help')" if context else ""
         console.error(error.format_message() + hint)
         return int(error.exit_code)
     except Exception as error:

@@ -40,7 +40,7 @@ def error(message: str) -> None:
 
 
 def message_of(failure: Exception) -> str:
-    """What to tell a user of a failure."""
+    """Return what to tell a user of a failure."""
     if isinstance(failure, InrcodecError):
         return str(failure)
     if isinstance(failure, MemoryError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """What decoding a file gave. shape: of the main signal's grid, slowest axis first."""
+    """The outcome of decoding a file. shape: of the main signal's grid, slowest axis first."""
 
     input: str
     output: str
@@ -118,7 +118,7 @@ def decode(
 
 
 def read_headers(path: Path) -> "list[StreamHeader]":
-    """The headers of an `.inr` file, the main signal's first. Raises: SignalError, ContainerError."""
+    """Read the headers of an `.inr` file, the main signal's first. Raises: SignalError, ContainerError."""
     from inrcodec.coding.container import read_container
 
     try:

@@ -142,7 +142,7 @@ def encode(
 
 
 def _open(job: Job, output: str | None, format: str | None, written: set[Path], stack: ExitStack) -> tuple[Path, Path]:
-    """The files to read and to write for a job; temporary ones for standard input and output."""
+    """Return the files to read and to write for a job; temporary ones for standard input and output."""
     source = job.source
     if source == places.STANDARD:
         source = stack.enter_context(places.spooled_input(places.extension(format) or ""))
@@ -156,7 +156,7 @@ def _open(job: Job, output: str | None, format: str | None, written: set[Path], 
 
 
 def _output_folder(output: str | None) -> str:
-    """What -o says, as a folder. Raises: UsageError if it is none."""
+    """Return what -o says, as a folder. Raises: UsageError if it is none."""
     if output is None or output == "-" or (Path(output).exists() and not places.is_folder(output)):
         raise UsageError(f"-o is {output or 'not given'}, several inputs need a folder: give one")
     return f"{output}/"
@@ -190,7 +190,7 @@ def _check_usage(
 
 
 def encode_options(**given: Any) -> "EncodeOptions":
-    """The options that were given, the encoder's own defaults for the others (None). Raises: UsageError."""
+    """Return the options that were given, with the encoder's own defaults for the others (None). Raises: UsageError."""
     from typing import get_args
 
     from inrcodec.options import EncodeOptions
@@ -204,7 +204,7 @@ def encode_options(**given: Any) -> "EncodeOptions":
 
 
 def parse_max_error(given: list[str]) -> float | dict[str, float] | None:
-    """One number for all signals, or numbers by name as in t2m=0.1. Raises: UsageError."""
+    """Parse one number for all signals, or numbers by name as in t2m=0.1. Raises: UsageError."""
     bounds: dict[str, float] = {}
     for text in given:
         name, _, number = text.rpartition("=")
@@ -220,7 +220,7 @@ def parse_max_error(given: list[str]) -> float | dict[str, float] | None:
 
 
 def find_jobs(inputs: list[Path], modality: str | None) -> list[Job]:
-    """The files to encode: the inputs themselves, and for folders all files below.
+    """Return the files to encode: the inputs themselves, and for folders all files below.
 
     A folder of frames is one video, where --modality asks for videos.
     Raises: UsageError if a folder has nothing to encode.
@@ -247,7 +247,7 @@ def _jobs(path: Path, modality: str | None) -> Iterator[Job]:
 
 
 def show_progress(line: console.ProgressLine, label: str) -> "Callable[[Progress], None]":
-    """A callback of the encoder that keeps the line up to date."""
+    """Return a callback of the encoder that keeps the line up to date."""
 
     def show(progress: "Progress") -> None:
         parts = [] if progress.psnr is None else [f"{progress.psnr:.2f} dB"]
@@ -261,7 +261,7 @@ def show_progress(line: console.ProgressLine, label: str) -> "Callable[[Progress
 
 
 def summary(report: "EncodeReport") -> str:
-    """What became of a file, in one line."""
+    """Say in one line what became of a file."""
     main = report.signals[0]
     unit = "bits/pixel" if report.modality in ("image", "video") else "bits/sample"
     rate = f"{report.bits_per_sample:.3f} {unit}"

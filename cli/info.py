@@ -35,7 +35,7 @@ def info(
 
 
 def describe(data: bytes) -> dict[str, Any]:
-    """The content of an `.inr` file as plain values: "bytes", "version", "embedded", "signals", "parts".
+    """Return the content of an `.inr` file as plain values: "bytes", "version", "embedded", "signals", "parts".
 
     "embedded" is the number of initializations in the file. A part's "signal" is the index into "signals",
     None for what belongs to the file; the parts add up to the file.

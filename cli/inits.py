@@ -48,7 +48,7 @@ def inits(
 
 
 def find(name: str) -> "tuple[Path | None, Initialization]":
-    """An initialization by name, identifier or file, and the file it is in.
+    """Find an initialization by name, identifier or file, and the file it is in.
 
     Raises: UnknownInitialization, InitializationError.
     """
@@ -63,7 +63,7 @@ def find(name: str) -> "tuple[Path | None, Initialization]":
 
 
 def read_card(path: Path | None) -> str:
-    """The model card beside an initialization. Raises: InitializationError if there is none."""
+    """Read the model card beside an initialization. Raises: InitializationError if there is none."""
     card = None if path is None else path.with_suffix(".md")
     if card is None or not card.is_file():
         raise InitializationError(f"{path} has no model card ({card}): --json shows what the file itself says")
@@ -71,7 +71,7 @@ def read_card(path: Path | None) -> str:
 
 
 def describe(path: Path | None, initialization: "Initialization") -> dict[str, Any]:
-    """What an initialization is, as plain values."""
+    """Return what an initialization is, as plain values."""
     from inrcodec.registry import DEFAULTS
 
     name = path.stem if path else ""

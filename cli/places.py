@@ -16,7 +16,7 @@ STANDARD = Path("-")
 
 
 def extension(format: str | None) -> str | None:
-    """The extension that --format means, ".png" for "png". Raises: UsageError if it cannot be one."""
+    """Return the extension that --format means, ".png" for "png". Raises: UsageError if it cannot be one."""
     if format is None:
         return None
     name = format.removeprefix(".").lower()
@@ -26,12 +26,12 @@ def extension(format: str | None) -> str | None:
 
 
 def is_folder(output: str) -> bool:
-    """Whether -o means a folder: it is one, or is written as one."""
+    """Say whether -o means a folder: it is one, or is written as one."""
     return output.endswith(("/", "\\")) or Path(output).is_dir()
 
 
 def output_path(output: str | None, source: Path, name: str) -> Path:
-    """The file to write for `source`: what -o says, in the folder it says, or beside the source.
+    """Return the file to write for `source`: what -o says, in the folder it says, or beside the source.
 
     name: of the file where -o does not name it.
     Raises: UsageError if the file would be written over the source, or, its name not being given, over
@@ -56,7 +56,7 @@ def output_path(output: str | None, source: Path, name: str) -> Path:
 
 @contextmanager
 def spooled_input(suffix: str) -> Iterator[Path]:
-    """Standard input as a temporary file, since readers want to seek; errors name it as standard input."""
+    """Keep standard input in a temporary file, since readers want to seek; errors name it as standard input."""
     with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
         path = Path(folder) / f"input{suffix}"
         with path.open("wb") as file:
@@ -69,7 +69,7 @@ def spooled_input(suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def spooled_output(suffix: str) -> Iterator[Path]:
-    """A temporary file whose content goes to standard output at the end, if all went well."""
+    """Give a temporary file whose content goes to standard output at the end, if all went well."""
     check_standard_output()
     with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
         path = Path(folder) / f"output{suffix}"
@@ -89,5 +89,5 @@ def check_standard_output() -> None:
 
 
 def binary(stream: object) -> BinaryIO:
-    """The byte stream below a text stream."""
+    """Return the byte stream below a text stream."""
     return cast(BinaryIO, getattr(stream, "buffer", stream))

@@ -17,7 +17,7 @@ MAX_RATE = 10_000_000
 def resolution_for(
     modalities: Sequence[str], resolution: str | None, fps: str | None, sample_rate: int | None
 ) -> "Resolution":
-    """What the decoder is asked for.
+    """Return what the decoder is asked for.
 
     modalities: of the signals in the file, the main one first; it decides what --resolution means:
         WIDTHxHEIGHT for pictures, rows x columns (latitudes x longitudes) for climate fields.
@@ -43,7 +43,7 @@ def resolution_for(
 
 
 def parse_resolution(text: str | None) -> tuple[tuple[int, int] | None, int | None, float | None]:
-    """(pair as written, longer side, factor) of which at most one is not None.
+    """Return (pair as written, longer side, factor), of which at most one is not None.
 
     Raises: UsageError.
     """
@@ -64,7 +64,7 @@ def parse_resolution(text: str | None) -> tuple[tuple[int, int] | None, int | No
 
 
 def parse_frame_rate(text: str | None) -> Fraction | None:
-    """Frames per second, "25", "29.97" or "30000/1001". Raises: UsageError."""
+    """Parse frames per second, "25", "29.97" or "30000/1001". Raises: UsageError."""
     if text is None:
         return None
     if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/([0-9]{1,9}))?", text):

@@ -1,4 +1,4 @@
-"""What the adaptation of all fields has in common: its step sizes, pruning and rescaling.
+"""The parts that the adaptation of all fields has in common: its step sizes, pruning and rescaling.
 
 The inner loops themselves are in `inrcodec.weights.adaptation` and `inrcodec.latents.adaptation`.
 """

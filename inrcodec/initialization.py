@@ -40,7 +40,7 @@ _DTYPES = {torch.float32: "F32", torch.int32: "I32", torch.int16: "I16"}
 
 
 class Prior(Protocol):
-    """What encoder and decoder expect of what is coded, before they have seen it."""
+    """The knowledge that encoder and decoder share of what is coded, before they have seen it."""
 
     GROUP: ClassVar[str]
     """The first part of its tensors' names."""

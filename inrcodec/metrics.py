@@ -8,7 +8,7 @@ from inrcodec.signals.signal import Signal
 
 
 def mean_squared_error(original: Signal, decoded: Signal) -> float:
-    """Mean squared error in native units over all channels, without missing points.
+    """Return the mean squared error in native units over all channels, without missing points.
 
     Raises: ValueError if the signals' grids differ.
     """
@@ -17,7 +17,7 @@ def mean_squared_error(original: Signal, decoded: Signal) -> float:
 
 
 def psnr(original: Signal, decoded: Signal) -> float:
-    """Peak signal-to-noise ratio in dB; infinite if nothing differs.
+    """Return the peak signal-to-noise ratio in dB; infinite if nothing differs.
 
     The peak is the largest value of the type for integers (255 for 8 bits), the value range for floats.
     """
@@ -29,7 +29,7 @@ def psnr(original: Signal, decoded: Signal) -> float:
 
 
 def snr(original: Signal, decoded: Signal) -> float:
-    """Signal-to-noise ratio in dB: power of the signal over the power of the error."""
+    """Return the signal-to-noise ratio in dB: power of the signal over the power of the error."""
     values = original.values if original.missing is None else original.values[~original.missing]
     power = float(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
     error = mean_squared_error(original, decoded)
@@ -39,7 +39,7 @@ def snr(original: Signal, decoded: Signal) -> float:
 
 
 def max_error(original: Signal, decoded: Signal) -> float:
-    """Largest absolute error in native units, without missing points."""
+    """Return the largest absolute error in native units, without missing points."""
     difference = _errors(original, decoded)
     return float(np.abs(difference).max()) if difference.size else 0.0
 

@@ -1,4 +1,4 @@
-"""What a user can ask of the encoder, and what it says while it works."""
+"""The options of the encoder, and what it says while it works."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ Effort = Literal["fast", "default", "high"]
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What a user can ask of the encoder.
+    """Everything a user can ask of the encoder.
 
     quality: 1..100, sets the trade-off of rate against distortion; ignored where a target or a bound is given.
     effort: how long to adapt: "fast", "default" or "high".
@@ -60,7 +60,7 @@ class EncodeOptions:
 
     @property
     def target(self) -> Target | None:
-        """What to aim for instead of a quality."""
+        """The rate or PSNR to aim for instead of a quality, if any."""
         if self.bits_per_sample is None and self.psnr is None:
             return None
         return Target(self.bits_per_sample, self.psnr)

@@ -93,7 +93,7 @@ class _AxisPatches:
 
 
 class _Coverage:
-    """Which samples of `target` each patch along an axis covers; found when asked for, as there may be many."""
+    """The samples of `target` that each patch along an axis covers; found when asked for, as there may be many."""
 
     def __init__(self, patches: _AxisPatches, target: Axis) -> None:
         self._patches = patches
@@ -241,7 +241,7 @@ class Patches:
 
     @property
     def closed(self) -> tuple[bool, ...]:
-        """Which of these axes a patch goes all around."""
+        """Whether a patch goes all around, for each of these axes."""
         return tuple(
             axis.axis.kind == "periodic" and axis.size == axis.axis.size
             for axis in self.axes
@@ -322,7 +322,7 @@ class Patches:
 
 @dataclass(frozen=True, eq=False)
 class PatchSamples:
-    """What one patch contributes to a resampled grid.
+    """The contribution of one patch to a resampled grid.
 
     patches, patch: which patch of which.
     indices: per axis, the grid indices it covers; weights: per axis, its share there.

@@ -19,13 +19,13 @@ LAMBDAS = (1e-9, 10.0)
 FIRST_LAMBDA = 1e-3
 
 TRIALS = 12
-"""Of either search over lambda."""
+"""Trials of either search over lambda."""
 
 FILLINGS = 2
 """How often every tensor may be moved to fill a gap."""
 
 LEAST_MOVE, LARGEST_MOVE = 0.4, 4.0
-"""Of log lambda from one trial to the next; below the least one, steps change by one or two, and results jump."""
+"""Moves of log lambda from one trial to the next; below the least one, steps change by one or two, and results jump."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Target:
         return result.psnr >= self._psnr
 
     def near(self, result: "Coded") -> bool:
-        """Whether a result that meets the target hardly does."""
+        """Say whether a result that meets the target hardly does."""
         if self.rate is not None:
             return result.rate >= self.rate * (1 - RATE_TOLERANCE)
         return result.psnr <= self._psnr + PSNR_TOLERANCE
 
     def excess(self, result: "Coded") -> float:
-        """How far above the middle of what is near: of the rate its logarithm, of the PSNR in dB."""
+        """Return how far above the middle of what is near a result is: of the rate its logarithm, of the PSNR in dB."""
         if self.rate is not None:
             return math.log(result.rate / (self.rate * (1 - RATE_TOLERANCE / 2)))
         return min(result.psnr, 200.0) - (self._psnr + PSNR_TOLERANCE / 2)
@@ -89,11 +89,11 @@ class Quantization(Protocol):
 
 
 Quantizations = tuple[Quantization, ...]
-"""One for every signal of a file."""
+"""A quantization for every signal of a file."""
 
 
 class _Trials(Generic[Result]):
-    """What has been coded, and how far it is from the target."""
+    """The candidates that have been coded, and how far each is from the target."""
 
     def __init__(
         self, target: Target, code: Callable[[Quantizations], Result], on_trial: Callable[[int, Result], None]
@@ -108,7 +108,7 @@ class _Trials(Generic[Result]):
         return list(self._tried.values())
 
     def excess(self, candidate: Quantizations) -> float:
-        """How far above the target this one is, coding it if need be."""
+        """Return how far above the target a candidate is, coding it if need be."""
         if candidate not in self._tried:
             self._tried[candidate] = self._code(candidate)
             self._on_trial(len(self._tried), self._tried[candidate])
@@ -118,7 +118,7 @@ class _Trials(Generic[Result]):
         return self.target.met(self._tried[candidate])
 
     def nearest(self, met: bool) -> Quantizations | None:
-        """The nearest of those that meet the target, or of those that do not."""
+        """Return the nearest of those that meet the target, or of those that do not."""
         found = [candidate for candidate in self._tried if self.met(candidate) == met]
         return min(found, key=lambda candidate: abs(self.excess(candidate)), default=None)
 
@@ -139,7 +139,7 @@ def search(
     code: Callable[[Quantizations], Result],
     on_trial: Callable[[int, Result], None],
 ) -> Result:
-    """The result nearest to the target among those that meet it.
+    """Find the result nearest to the target among those that meet it.
 
     First over lambda; but steps are whole numbers, so the results of neighbouring lambdas may lie apart. Then with the
     steps of the nearest trial over the lambda of the decisions alone; and last by single steps of single tensors, from
@@ -180,7 +180,7 @@ def search(
 def _follow(
     trials: _Trials[Result], propose: Callable[[float], Quantizations], place: float, least_move: float = 0.0
 ) -> float:
-    """Proposals for one lambda after another, by secants of the excess over log lambda; returns the nearest log lambda.
+    """Propose for one lambda after another, by secants of the excess over log lambda; returns the nearest log lambda.
 
     Ends near the target, after `TRIALS`, or where moves are less than `least_move` or proposals stay the same.
     """
@@ -206,7 +206,7 @@ def _follow(
 
 
 def _fill(trials: _Trials[Result], begin: Quantizations) -> None:
-    """Single steps of single tensors, one after the other, towards the target and as little as possible beyond."""
+    """Take single steps of single tensors, one after the other, towards the target and as little as possible beyond."""
     meets = trials.met(begin)
     # To a higher rate where that is met, to a lower PSNR likewise.
     direction = -1 if meets == (trials.target.rate is not None) else 1

@@ -18,7 +18,7 @@ from torch import Tensor
 Parameters = dict[str, Tensor]
 
 Family = Literal["weights", "latents"]
-"""What differs from signal to signal, and is coded."""
+"""The part of a field that differs from signal to signal, and is coded."""
 
 MAX_SIZE = 1 << 12
 """Largest width, depth, frequency or other number in a field's configuration."""

@@ -221,7 +221,7 @@ class _ReferencingPyramid(LatentPyramid):
     seen: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
-        """The configuration was checked before."""
+        """Leave out the checks: the configuration was checked before."""
 
     @property
     def _references(self) -> tuple[Reference, ...]:

@@ -67,7 +67,7 @@ def unpack_axis(packed: Any) -> Axis:
 
 
 def _linear(size: int, first: float, last: float) -> np.ndarray:
-    """Spelled out, not NumPy's linspace: the format fixes each rounding."""
+    """Return equally spaced points; not NumPy's linspace, as the format fixes each rounding."""
     points = np.arange(size) * ((last - first) / max(size - 1, 1)) + first
     points[-1] = last
     return points

@@ -31,7 +31,7 @@ _CRC_BYTES = 4
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """One signal of a file.
+    """A coded signal of a file.
 
     chunks: `header.chunks` payloads. missing: what `pack_missing` returned, if `header.has_missing`.
     residual: the coded residual (`inrcodec.residual.section`), if `header.max_error` is not None.

@@ -32,7 +32,7 @@ _REQUIRED_FIELDS = 8
 
 @dataclass(frozen=True, eq=False)
 class StreamHeader:
-    """What a decoder needs to know about one signal, besides its chunks.
+    """Everything a decoder needs to know about one signal, besides its chunks.
 
     modality: one of `MODALITIES`.
     name: tells the signals of one file apart, "" for the main one.

@@ -21,7 +21,7 @@ _SIMPLE_INFOS = (20, 21, 22, 25, 27)  # false, true, null, and floats of 16 (not
 
 @dataclass
 class Budget:
-    """What all plain values of a file may take together: bytes when inflated, and items, keys of maps among them."""
+    """The limits of all plain values of a file together: bytes when inflated, and items, keys of maps among them."""
 
     bytes: int = MAX_BYTES
     items: int = MAX_ITEMS

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What symbols cost in bits, linear in the magnitude beyond 1; shaped like the symbols.
+    """The cost of symbols in bits, linear in the magnitude beyond 1; shaped like the symbols.
 
     zero: of a 0; one: of a 1 or -1, sign included; more: of every further unit.
     """

@@ -52,7 +52,7 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What makes steps differentiable, and see the pruned context set.
+    """Settings that make steps differentiable, and see the pruned context set.
 
     temperature: in bits, of the soft decisions whose gradients stand for those of the hard ones.
     generator: of the score "random".
@@ -64,7 +64,7 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """What the gradients at the integer details say.
+    """The outcome of the gradients at the integer details.
 
     moves: the way of the targets to where the distortion's gradient sends them. prices: as of `State`, for the details
     as they are. distortion, rate: in bits, [B].

@@ -59,7 +59,7 @@ _PLANS = (
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
-    """One plan's comparison of [h, w] places and [gh, gw] blocks.
+    """The comparison that a plan makes, of [h, w] places and [gh, gw] blocks.
 
     picture: [B, h, w]. reference: [B, 1, H, W], at quarters of samples.
     down [h, gh], across [2 gw, 2 w]: weights of the blocks' vectors (dx, dy) in the places' positions (x, y) in the

@@ -1,4 +1,4 @@
-"""What latents are adapted for: D + lambda R of a field's values and symbols, both in bits."""
+"""The objective that latents are adapted for: D + lambda R of a field's values and symbols, both in bits."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def step_index_of_trade_off(trade_off: float, channels: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What latents are adapted to.
+    """The values that latents are adapted to, and the trade-off of rate against distortion.
 
     values: [B, C, *grid.shape] in [0, 1]. step_index: [B] float, whole.
     curvature: [B], second derivative of the distortion in bits with respect to a symbol.

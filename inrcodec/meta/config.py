@@ -15,7 +15,7 @@ Schedule = Literal["constant", "cosine"]
 
 @dataclass(frozen=True)
 class Option:
-    """What a setting may be, and what it means.
+    """A setting: what it means, and what it may be.
 
     Numbers are from `low`, or above it if `above`, to `high`, and integers if `whole`; choices are one of `choices`.
     """

@@ -1,4 +1,4 @@
-"""What an initialization brings on held-out patches; its model card shows it."""
+"""The evaluation of an initialization on held-out patches; its model card shows it."""
 
 import math
 from dataclasses import asdict, dataclass, replace

@@ -60,7 +60,10 @@ class LatentTrainer(Trainer):
     def __init__(
         self, field: LatentField, config: TrainingConfig, shape: tuple[int, ...], hidden: int, device: torch.device
     ) -> None:
-        """shape: samples of a training patch along each axis. hidden: width of the entropy model's network."""
+        """Begin a run.
+
+        shape: samples of a training patch along each axis. hidden: width of the entropy model's network.
+        """
         generator = torch.Generator().manual_seed(config.seed)
         self.grid = Grid.open(shape)
         self.started = False

@@ -26,7 +26,7 @@ Scale = Literal["codec", "paper"]
 
 @dataclass(frozen=True)
 class Preset:
-    """What a meta-training run is made of, before its data.
+    """The settings of a meta-training run, all but its data.
 
     crop: shape of the patches that are learned from, where those of the codec are larger.
     hidden: width of the entropy model of a latent field.

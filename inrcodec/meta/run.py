@@ -28,7 +28,10 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """One outer step: how many are done, and the running PSNR at theta_K of normalized patches, in dB."""
+    """The progress of a run.
+
+    step: outer steps done of `steps`. psnr: running mean at theta_K of normalized patches, in dB.
+    """
 
     step: int
     steps: int

@@ -21,7 +21,7 @@ def search(
     breadth: float = 2.0,
     at_once: int = 1 << 16,
 ) -> Tensor:
-    """About the `keep` points with the highest scores of every signal, without scoring the others.
+    """Find about the `keep` points with the highest scores of every signal, without scoring the others.
 
     One point in the middle of each cell of `stride` samples along every axis stands for it. The cells with the highest
     scores are halved along every axis, and so on down to single points; so many go on that the last ones are `breadth`
@@ -59,7 +59,7 @@ def _best(cells: Tensor, scores: Tensor, keep: int) -> Tensor:
 
 
 def _flat(points: Tensor, shape: Sequence[int]) -> Tensor:
-    """[B, n, d] positions to [B, n] indices."""
+    """Turn [B, n, d] positions into [B, n] indices."""
     index = points[..., 0]
     for axis, size in enumerate(shape[1:], 1):
         index = index * size + points[..., axis]

@@ -53,12 +53,15 @@ class Trainer(ABC):
     WARM_UP: ClassVar[int] = 0
     """Outer steps in which the rates rise."""
     REMEDY: ClassVar[str]
-    """What helps where the run diverges."""
+    """What a user can do where the run diverges."""
 
     def __init__(
         self, field: Field, config: TrainingConfig, named: dict[str, Parameters], groups: Sequence[LearnedGroup]
     ) -> None:
-        """named: all tensors of the state, by group and name. groups: those of them that are learned."""
+        """Begin a run.
+
+        named: all tensors of the state, by group and name. groups: those of them that are learned.
+        """
         self.field = field
         self.config = config
         self.step = 0

@@ -39,7 +39,7 @@ _EXACT_MAGNITUDES = 32
 
 @dataclass(frozen=True)
 class _Phase:
-    """Which points of a lattice are coded together: every second one along both axes.
+    """Points of a lattice that are coded together: every second one along both axes.
 
     offset: of the first of them. groups: (dy, dx) of known neighbours, mirrored in both axes; those of a group share a
     weight. activity: how much a group's deviations count. row: where the rows of classes begin at first.
@@ -87,8 +87,10 @@ def _levels(height: int, width: int) -> Iterator[tuple[int, tuple[_Phase, ...]]]
 
 
 def _planes(lattice: np.ndarray) -> np.ndarray:
-    """A lattice [slices, height, width] cut into its even and odd rows and columns, with zeros around each of the four:
-    int32 [2, 2, slices, ...]."""
+    """Cut a lattice [slices, height, width] into its even and odd rows and columns: int32 [2, 2, slices, ...].
+
+    There are zeros around each of the four.
+    """
     count, height, width = lattice.shape
     planes = np.zeros((2, 2, count, (height + 1) // 2 + 2 * _MARGIN, (width + 1) // 2 + 2 * _MARGIN), np.int32)
     for phase in (_CORNER, *_REFINEMENT):

@@ -1,4 +1,4 @@
-"""One chunk: the patches of a part of the signal, coded so that they decode without any other chunk.
+"""A chunk: the patches of a part of the signal, coded so that they decode without any other chunk.
 
 A chunk is one run of the entropy coder: of every patch first its normalization (exponent, channel means; left out
 where the initialization does not normalize) and the shift of its prior, each predicted from the patch before, then
