@@ -15,7 +15,9 @@ from inrcodec.cli.decode import decode
 from inrcodec.cli.encode import encode
 from inrcodec.cli.info import info
 from inrcodec.cli.inits import inits
+from inrcodec.cli.interruption import Terminated, terminations
 from inrcodec.cli.meta_train import meta_train
+from inrcodec.cli.verify import verify
 from inrcodec.errors import UsageError
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
@@ -24,6 +26,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 app.command("encode")(encode)
 app.command("decode")(decode)
 app.command("info")(info)
+app.command("verify")(verify)
 app.command("inits")(inits)
 app.command("meta-train")(meta_train)
 
@@ -58,7 +61,7 @@ def program(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; `argv` without its name, None for the process's own arguments.
 
-    Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+    Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C, 128 + n after signal n.
     """
     # Before torch is imported: where other programs use the cores too, threads that wait by spinning take them from
     # those they wait for, and a picture takes minutes instead of seconds.
@@ -66,11 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     session = _Session()
     command = typer.main.get_command(app)
     try:
-        code = command.main(
-            None if argv is None else list(argv), prog_name="inrcodec", standalone_mode=False, obj=session
-        )
-    except typer.Abort:
+        with terminations(), console.shown_warnings(debug=lambda: session.debug):
+            code = command.main(
+                None if argv is None else list(argv), prog_name="inrcodec", standalone_mode=False, obj=session
+            )
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except Terminated as stop:
+        console.error(str(stop))
+        return 128 + stop.number
     except TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""

@@ -3,13 +3,15 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from inrcodec.errors import InrcodecError
+from inrcodec.errors import InrcodecError, InrcodecWarning
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,8 +22,14 @@ REPORT_SECONDS = 60.0
 
 def data(text: str) -> None:
     """Print to standard output what the command was asked for."""
-    # Names of files need not be valid text.
-    typer.echo(text.encode(errors="backslashreplace").decode())
+    typer.echo("\n".join(map(escaped, text.split("\n"))))
+
+
+def escaped(text: str) -> str:
+    """Return a text with all that is not printable escaped, so that no name in a file can steer the terminal."""
+    # Names of files need not be valid text either.
+    valid = text.encode(errors="backslashreplace").decode()
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in valid)
 
 
 def json_data(content: dict[str, Any] | list[Any]) -> None:
@@ -31,12 +39,26 @@ def json_data(content: dict[str, Any] | list[Any]) -> None:
 
 def say(text: str) -> None:
     """Print a line for the user to standard error."""
-    typer.echo(text.encode(errors="backslashreplace").decode(), err=True)
+    typer.echo(escaped(text), err=True)
 
 
 def error(message: str) -> None:
     """Print a failure, in one line whatever the message is."""
     say(f"inrcodec: error: {' '.join(message.split())}")
+
+
+@contextmanager
+def shown_warnings(debug: Callable[[], bool]) -> Iterator[None]:
+    """Show our own warnings in a line each, and those of libraries only when debugging."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        if issubclass(category, InrcodecWarning) or debug():
+            say(f"inrcodec: warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield
 
 
 def message_of(failure: Exception) -> str:
@@ -60,7 +82,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: b
         console.width = 1 << 12
     shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        shown.add_row(*(cell.encode(errors="backslashreplace").decode() for cell in row))
+        shown.add_row(*map(escaped, row))
     console.print(shown)
 
 

@@ -60,6 +60,12 @@ def decode(
         list[str] | None,
         typer.Option("--init", metavar="FILE", help="Further initialization that may be needed; repeatable."),
     ] = None,
+    max_samples: Annotated[
+        int, typer.Option("--max-samples", min=1, help="Refuse a file of more samples; a small file can claim many.")
+    ] = 1 << 30,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Decode what is whole of a damaged or cut file.")
+    ] = False,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
@@ -73,7 +79,7 @@ def decode(
         raise UsageError(f"-o names the format already ({output}): leave out --format")
     with ExitStack() as stack:
         path = stack.enter_context(places.spooled_input(".inr")) if source == places.STANDARD else source
-        headers = read_headers(path)
+        headers = read_headers(path, skip_damaged)
         wanted = resolution_for([header.modality for header in headers], resolution, fps, sample_rate)
         shape = [axis.size for axis in wanted.apply(headers[0].axes)]
 
@@ -97,6 +103,8 @@ def decode(
             target,
             resolution=wanted,
             initializations=known,
+            max_samples=max_samples,
+            skip_damaged=skip_damaged,
             device=device,
             on_progress=lambda share: line.update(f"{source.name}: decode", round(100 * share), 100, "%"),
         )
@@ -117,12 +125,13 @@ def decode(
         )
 
 
-def read_headers(path: Path) -> "list[StreamHeader]":
+def read_headers(path: Path, skip_damaged: bool = False) -> "list[StreamHeader]":
     """Read the headers of an `.inr` file, the main signal's first. Raises: SignalError, ContainerError."""
     from inrcodec.coding.container import read_container
 
     try:
-        return [stream.header for stream in read_container(path.read_bytes()).streams]
+        container = read_container(path.read_bytes(), skip_damaged=skip_damaged)
+        return [stream.header for stream in container.streams]
     except OSError as error:
         raise SignalError(f"cannot read {path}: {error.strerror}") from error
     except ContainerError as error:

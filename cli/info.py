@@ -2,9 +2,10 @@
 
 import sys
 from collections import Counter
+from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -21,8 +22,8 @@ def info(
 ) -> None:
     """Show what is in an .inr file, and how many bytes each part takes."""
     try:
-        data = places.binary(sys.stdin).read() if source == places.STANDARD else source.read_bytes()
-        content = describe(data)
+        with source.open("rb") if source != places.STANDARD else BytesIO(places.binary(sys.stdin).read()) as file:
+            content = describe(file)
     except OSError as error:
         raise SignalError(f"cannot read {source}: {error.strerror}") from error
     except ContainerError as error:
@@ -34,29 +35,29 @@ def info(
         _show(content)
 
 
-def describe(data: bytes) -> dict[str, Any]:
+def describe(file: BinaryIO) -> dict[str, Any]:
     """Return the content of an `.inr` file as plain values: "bytes", "version", "embedded", "signals", "parts".
 
-    "embedded" is the number of initializations in the file. A part's "signal" is the index into "signals",
-    None for what belongs to the file; the parts add up to the file.
+    Only the headers are read, however large the file. "embedded" is the number of initializations in it. A part's
+    "signal" is the index into "signals", None for what belongs to the file; the parts add up to the file.
     Raises: ContainerError.
     """
-    from inrcodec.coding.container import VERSION, read_container, section_sizes
+    from inrcodec.coding.container import VERSION, read_outline
 
-    container = read_container(data)
+    outline = read_outline(file)
     sizes: Counter[tuple[str, int | None]] = Counter()
     counts: Counter[tuple[str, int | None]] = Counter()
-    for section in section_sizes(data):
+    for section in outline.sizes:
         sizes[section.label, section.stream] += section.size
         counts[section.label, section.stream] += 1
     signals = []
-    for number, stream in enumerate(container.streams):
+    for number, header in enumerate(outline.headers):
         own = sum(size for (_, owner), size in sizes.items() if owner == number)
-        signals.append(_describe_signal(stream.header, own))
+        signals.append(_describe_signal(header, own))
     return {
-        "bytes": len(data),
+        "bytes": sum(sizes.values()),
         "version": VERSION,
-        "embedded": len(container.initializations),
+        "embedded": outline.embedded,
         "signals": signals,
         "parts": [
             {"part": label, "signal": owner, "count": counts[label, owner], "bytes": size}

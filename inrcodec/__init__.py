@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from inrcodec.registry import default_initialization, named_initialization
     from inrcodec.signals import read, write
     from inrcodec.signals.signal import Axis, Signal
+    from inrcodec.verification import Verification, verify_file
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Initialization": "inrcodec.initialization",
     "Resolution": "inrcodec.decoder",
     "Signal": "inrcodec.signals.signal",
+    "Verification": "inrcodec.verification",
     "decode": "inrcodec.decoder",
     "decode_file": "inrcodec.files",
     "default_initialization": "inrcodec.registry",
@@ -43,6 +45,7 @@ _HOMES = {
     "encode_file": "inrcodec.files",
     "named_initialization": "inrcodec.registry",
     "read": "inrcodec.signals",
+    "verify_file": "inrcodec.verification",
     "write": "inrcodec.signals",
 }
 
@@ -54,6 +57,7 @@ __all__ = [
     "InrcodecError",
     "Resolution",
     "Signal",
+    "Verification",
     "decode",
     "decode_file",
     "default_initialization",
@@ -61,6 +65,7 @@ __all__ = [
     "encode_file",
     "named_initialization",
     "read",
+    "verify_file",
     "write",
 ]
 

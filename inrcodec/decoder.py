@@ -1,6 +1,7 @@
 """From the bytes of an `.inr` file back to signals, at any resolution."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,18 +9,21 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from inrcodec.coding.container import Stream, read_container
-from inrcodec.coding.header import MAX_SAMPLES
+from inrcodec.coding.container import Container, Stream, read_container
+from inrcodec.coding.header import MAX_SAMPLES, StreamHeader
 from inrcodec.coding.missing import unpack_missing
 from inrcodec.device import pick_device
-from inrcodec.errors import CorruptFile, UsageError
+from inrcodec.errors import CorruptFile, InrcodecWarning, UsageError
 from inrcodec.field_codec import codec_of
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
-from inrcodec.patches import RenderedPatch, patch_layout
+from inrcodec.patches import Patches, RenderedPatch, patch_layout
 from inrcodec.registry import find_initialization
 from inrcodec.residual.section import apply_section
 from inrcodec.signals.signal import Axis, Signal
+
+SAMPLES = 1 << 30
+"""Samples of a file that are decoded unless more are asked for: a small file may claim to be very large."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,46 @@ def decode(
     *,
     resolution: Resolution | None = None,
     initializations: Sequence[Initialization] = (),
+    max_samples: int = SAMPLES,
+    skip_damaged: bool = False,
     device: str | torch.device = "auto",
     on_progress: Callable[[float], None] | None = None,
 ) -> list[Signal]:
     """Decode the signals of an `.inr` file, the main one first.
 
     initializations: looked through before the embedded and the installed ones.
+    max_samples: of all signals together, as stored and as asked for; a file of more is refused before any work.
+    skip_damaged: decode what is whole of a damaged or cut file; a warning names what is not, which becomes missing
+        values of climate fields, gray of pictures and silence of sound.
     on_progress: called with the share of the work done, 0 to 1.
-    Raises: ContainerError, UnknownInitialization, UsageError.
+    Raises: ContainerError, InitializationError (UnknownInitialization among them), UsageError.
     """
-    container = read_container(data)
+    return decode_container(
+        read_container(data, skip_damaged=skip_damaged),
+        resolution=resolution,
+        initializations=initializations,
+        max_samples=max_samples,
+        device=device,
+        on_progress=on_progress,
+    )
+
+
+def decode_container(
+    container: Container,
+    *,
+    resolution: Resolution | None = None,
+    initializations: Sequence[Initialization] = (),
+    max_samples: int = SAMPLES,
+    device: str | torch.device = "auto",
+    on_progress: Callable[[float], None] | None = None,
+) -> list[Signal]:
+    """Decode the signals of a container that was read; arguments and errors as for `decode`."""
+    resolution = resolution or Resolution()
+    if container.cut:
+        warnings.warn("the file is cut off: further signals may be missing", InrcodecWarning, stacklevel=2)
+    for stream in container.streams:
+        _warn_of_damage(stream)
+    check_samples([stream.header for stream in container.streams], max_samples, resolution)
     known = [*initializations, *(Initialization.from_bytes(content) for content in container.initializations)]
     signals = []
     for number, stream in enumerate(container.streams):
@@ -97,12 +131,42 @@ def decode(
             decode_stream(
                 stream,
                 initialization,
-                resolution=resolution or Resolution(),
+                resolution=resolution,
                 device=device,
                 on_progress=report,
             )
         )
     return signals
+
+
+def _warn_of_damage(stream: Stream) -> None:
+    """Warn of what is damaged and was skipped."""
+    label = f"the signal {stream.header.name!r}" if stream.header.name else f"the {stream.header.modality}"
+    if stream.damaged:
+        numbers = ", ".join(map(str, sorted(stream.damaged)))
+        warnings.warn(
+            f"{label} has damaged chunks, which are left out: {numbers} (from 0) of {stream.header.chunks}",
+            InrcodecWarning,
+            stacklevel=3,
+        )
+    if stream.header.max_error is not None and stream.residual is None:
+        warnings.warn(
+            f"{label} has a damaged residual: its values may be further off than {stream.header.max_error:g}",
+            InrcodecWarning,
+            stacklevel=3,
+        )
+
+
+def check_samples(headers: Sequence[StreamHeader], max_samples: int, resolution: Resolution | None = None) -> None:
+    """Raises: UsageError if a file has more samples, as stored or as asked for, than are to be decoded."""
+    resolution = resolution or Resolution()
+    for axes in ([header.axes for header in headers], [resolution.apply(header.axes) for header in headers]):
+        samples = sum(math.prod(axis.size for axis in each) for each in axes)
+        if samples > max_samples:
+            raise UsageError(
+                f"the file would decode to {samples} samples, more than {max_samples}: if you trust it, ask for them "
+                "with --max-samples (max_samples)"
+            )
 
 
 def decode_stream(
@@ -125,7 +189,7 @@ def decode_stream(
     patches = reader.patches
     native = np.empty([*(axis.size for axis in axes), header.channels], header.dtype)
     begin = 0
-    rendered = reader.render(stream.chunks, patches.resampled(finer))
+    rendered = reader.render(stream.chunks, patches.resampled(finer), stream.damaged)
     rendered = _reporting(rendered, len(patches), on_progress)
     for rows in patches.joined(rendered, finer, header.channels, _rows_together(finer[0], axes[0])):
         for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
@@ -141,7 +205,7 @@ def decode_stream(
         value_range=header.value_range,
         name=header.name,
         sphere=header.sphere,
-        missing=_missing(stream, axes),
+        missing=_missing(stream, axes, patches),
         attributes=header.attributes,
     )
 
@@ -211,13 +275,22 @@ def check_stream(stream: Stream, initialization: Initialization) -> None:
         raise CorruptFile(f"the signal {header.name!r} has {len(stream.chunks)} chunks, its size needs {needed}")
 
 
-def _missing(stream: Stream, axes: tuple[Axis, ...]) -> np.ndarray | None:
-    """Return the mask at the wanted resolution: that of the nearest original sample."""
-    if stream.missing is None:
-        return None
+def _missing(stream: Stream, axes: tuple[Axis, ...], patches: Patches) -> np.ndarray | None:
+    """Return the mask at the wanted resolution: that of the nearest original sample.
+
+    Of climate fields, what only damaged chunks have is missing too.
+    """
     header = stream.header
-    mask = unpack_missing(stream.missing, tuple(axis.size for axis in header.axes))
-    return mask[np.ix_(*map(_nearest_samples, header.axes, axes))]
+    mask = None
+    if stream.missing is not None:
+        stored = unpack_missing(stream.missing, tuple(axis.size for axis in header.axes))
+        mask = stored[np.ix_(*map(_nearest_samples, header.axes, axes))]
+    if stream.damaged and header.modality == "climate":
+        mask = np.zeros([axis.size for axis in axes], bool) if mask is None else mask
+        for number, samples in enumerate(patches.resampled(axes)):
+            if number // header.patches_per_chunk in stream.damaged:
+                mask[np.ix_(*samples.indices)] = True
+    return mask
 
 
 def _nearest_samples(axis: Axis, target: Axis) -> np.ndarray:

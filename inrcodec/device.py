@@ -10,7 +10,10 @@ from inrcodec.errors import UsageError
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Return the device to compute on; "auto" is the first GPU where there is one. Raises: UsageError if the device cannot be used."""
+    """Return the device to compute on; "auto" is the first GPU where there is one.
+
+    Raises: UsageError if the device cannot be used.
+    """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)):
         raise UsageError(f"device {str(device)!r} cannot be used: use auto, cpu or cuda[:n]")
     if device == "auto":

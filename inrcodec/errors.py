@@ -9,6 +9,10 @@ class InrcodecError(Exception):
     """Base class of all errors raised by inrcodec."""
 
 
+class InrcodecWarning(UserWarning):
+    """Something a user should know although the work went on; shown in one line."""
+
+
 class UsageError(InrcodecError):
     """An argument or option is out of its range or does not fit the input."""
 

@@ -41,8 +41,14 @@ class StreamReader(Protocol):
     def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
         """Decode the integers of one chunk after the other, the same on every machine. Raises: CorruptFile."""
 
-    def render(self, chunks: Sequence[bytes], samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
-        """Yield the fields' values in [0, 1], [points, C], where each patch asks for `samples`. Raises: CorruptFile."""
+    def render(
+        self, chunks: Sequence[bytes], samples: Iterator[PatchSamples], damaged: frozenset[int] = frozenset()
+    ) -> Iterator[RenderedPatch]:
+        """Yield the fields' values in [0, 1], [points, C], where each patch asks for `samples`.
+
+        damaged: numbers of chunks of which nothing is known; there values are the middle of the range.
+        Raises: CorruptFile.
+        """
 
 
 class FieldCodec(Protocol):

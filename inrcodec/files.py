@@ -9,7 +9,7 @@ from typing import Any
 
 from inrcodec import metrics
 from inrcodec.coding.container import read_container
-from inrcodec.decoder import Resolution, decode
+from inrcodec.decoder import SAMPLES, Resolution, decode_container
 from inrcodec.device import pick_device
 from inrcodec.encoder import counted_samples, encode
 from inrcodec.errors import ContainerError, InitializationError, SignalError, UsageError
@@ -128,13 +128,15 @@ def decode_file(
     *,
     resolution: Resolution | None = None,
     initializations: Sequence[Initialization] = (),
+    max_samples: int = SAMPLES,
+    skip_damaged: bool = False,
     device: str = "auto",
     on_progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Decode an `.inr` file; returns where the result is.
 
     output: its extension chooses the format; None is beside the input, in the modality's own format, where nothing
-        may stand in the way.
+        may stand in the way. Other arguments as for `decode`.
     Raises: ContainerError, UnknownInitialization, UsageError, SignalError.
     """
     try:
@@ -142,12 +144,14 @@ def decode_file(
     except OSError as error:
         raise SignalError(f"cannot read {path}: {error.strerror}") from error
     try:
+        container = read_container(data, skip_damaged=skip_damaged)
         if output is not None:
-            check_writable(read_container(data).streams[0].header.modality, output)
-        signals = decode(
-            data,
+            check_writable(container.streams[0].header.modality, output)
+        signals = decode_container(
+            container,
             resolution=resolution,
             initializations=initializations,
+            max_samples=max_samples,
             device=device,
             on_progress=on_progress,
         )

@@ -205,20 +205,21 @@ class Initialization:
         try:
             tensors = safetensors.torch.load(data)
             document = _document(data)
-            if document["format"] != FORMAT:
+            if type(document["format"]) is not int or document["format"] != FORMAT:
                 raise InitializationError(
                     f"initialization format {document['format']!r:.80} is not {FORMAT}: update inrcodec"
                 )
             initialization = _parsed(document, tensors)
+            identifier = document["identifier"]
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InitializationError(f"not an inrcodec initialization: {error!r:.300}") from error
         unknown = sorted(document.keys() - initialization._settings().keys() - {"identifier", "provenance"})
         unknown += sorted(tensors.keys() - initialization._tensors().keys())
         if unknown:
             raise InitializationError(f"an initialization has no {unknown[0]!r:.80}: update inrcodec")
-        if document["identifier"] != initialization.identifier.hex():
+        if identifier != initialization.identifier.hex():
             raise InitializationError(
-                f"the identifier {document['identifier']!r:.80} is not that of the content, "
+                f"the identifier {identifier!r:.80} is not that of the content, "
                 f"{initialization.identifier.hex()}: obtain the file again"
             )
         return initialization
@@ -242,6 +243,9 @@ def _parsed(document: dict[str, Any], tensors: Parameters) -> Initialization:
     model = _configured(field_class, sizes)
     patches = _configured(PatchConfig, document["patches"])
     adaptation = _configured(AdaptationConfig, document["adaptation"])
+    model.check_alone()
+    if model.family == "latents" and (patches.normalize or patches.sphere):
+        raise ValueError("patches of latents are neither normalized nor on the sphere")
     modality = document["modality"]
     if modality not in MODALITIES or model.in_features != patches.dimensions:
         raise ValueError(
@@ -274,13 +278,24 @@ def _configured(kind: type[Any], settings: Any) -> Any:
     given = _mapping(settings)
     if given.keys() != names:
         raise ValueError(f"{kind.__name__} has the settings {sorted(names)}, not {sorted(given)!r:.200}")
-    return kind(**given)
+    built = kind(**given)
+    if _plain(built) != given:
+        raise ValueError(f"{kind.__name__} is spelled {given!r:.200}, which means {_plain(built)!r:.200}")
+    return built
 
 
 def _document(data: bytes) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     content = json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY]
-    return _mapping(json.loads(content, parse_constant=_not_a_number))
+    return _mapping(json.loads(content, parse_constant=_not_a_number, object_pairs_hook=_distinct))
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises: ValueError if it has a key twice."""
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"an object has a key twice: {keys!r:.200}")
+    return dict(pairs)
 
 
 def _not_a_number(constant: str) -> float:

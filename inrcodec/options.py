@@ -13,12 +13,14 @@ from inrcodec.targets import Target
 
 Effort = Literal["fast", "default", "high"]
 
+DEFAULT_QUALITY = 40.0
+
 
 @dataclass(frozen=True)
 class EncodeOptions:
     """Everything a user can ask of the encoder.
 
-    quality: 1..100, sets the trade-off of rate against distortion; ignored where a target or a bound is given.
+    quality: 1..100, sets the trade-off of rate against distortion; None: 40, unless a target or a bound is given.
     effort: how long to adapt: "fast", "default" or "high".
     steps: K_test, adaptation steps on the full context set, instead of those of an effort.
     bits_per_sample: size of the file to aim for, in bits per sample of the signal.
@@ -29,7 +31,7 @@ class EncodeOptions:
     device: "auto", "cpu" or "cuda[:n]".
     """
 
-    quality: float = 40.0
+    quality: float | None = None
     effort: Effort = "default"
     steps: int | None = None
     bits_per_sample: float | None = None
@@ -39,7 +41,7 @@ class EncodeOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
+        if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality is {self.quality}, give 1 (smallest) to 100 (best)")
         if self.effort not in get_args(Effort):
             raise UsageError(f"no effort is called {self.effort!r}: choose from {', '.join(get_args(Effort))}")
@@ -47,6 +49,8 @@ class EncodeOptions:
             raise UsageError(f"{self.steps} adaptation steps: give 0 or more")
         if self.bits_per_sample is not None and self.psnr is not None:
             raise UsageError("a rate and a PSNR cannot both be targets: give one of them")
+        if self.quality is not None and (self.target is not None or self.max_error is not None):
+            raise UsageError("a quality leaves no choice of a rate, a PSNR or a largest error: give one of them")
         for name, target in (("bits per sample", self.bits_per_sample), ("PSNR", self.psnr)):
             if target is not None and not 0 < target < math.inf:
                 raise UsageError(f"the target of {target} {name} is not a positive number")
@@ -87,7 +91,7 @@ class EncodeOptions:
     @property
     def trade_off(self) -> float:
         """lambda of D + lambda R, in squared error of values in [0, 1] per bit per sample."""
-        return trade_off_of_quality(self.quality)
+        return trade_off_of_quality(DEFAULT_QUALITY if self.quality is None else self.quality)
 
 
 def trade_off_of_quality(quality: float) -> float:

@@ -20,6 +20,11 @@ BLOCK_VALUES = 1 << 20
 """Points of a patch that are weighted at once, about: they take float64."""
 
 
+MAX_PATCH = 1 << 31
+MAX_EXTENT = 1 << 16
+"""Limits of a configuration: samples along an axis, and coordinates."""
+
+
 @dataclass(frozen=True)
 class PatchConfig:
     """How an initialization wants signals cut.
@@ -47,10 +52,12 @@ class PatchConfig:
             raise ValueError(f"neither true nor false: {self.normalize = }, {self.sphere = }")
         if len(self.shape) != len(self.overlap):
             raise ValueError(f"shape and overlap need one number per axis: {self.shape = }, {self.overlap = }")
-        if not (isinstance(self.extent, int | float) and 0 < self.extent < math.inf):
-            raise ValueError(f"coordinates cannot run to {self.extent = }")
-        if not all(type(number) is int for number in (*self.shape, *self.overlap)):
-            raise ValueError(f"patch sizes must be integers: {self.shape = }, {self.overlap = }")
+        if type(self.extent) not in (int, float) or not 0 < self.extent <= MAX_EXTENT:
+            raise ValueError(f"coordinates cannot run to {self.extent!r:.80}")
+        if not all(type(number) is int and number <= MAX_PATCH for number in (*self.shape, *self.overlap)):
+            raise ValueError(f"patch sizes are integers up to {MAX_PATCH}: {self.shape!r:.80}, {self.overlap!r:.80}")
+        if self.sphere and len(self.shape) != 2:
+            raise ValueError(f"patches of the sphere have two axes: {self.shape!r:.80}")
         if any(not 0 <= overlap < size for size, overlap in zip(self.shape, self.overlap, strict=True)):
             raise ValueError(f"overlap must be smaller than the patch: {self.shape = }, {self.overlap = }")
 
@@ -368,3 +375,9 @@ class PatchSamples:
 
 RenderedPatch = tuple[PatchSamples, np.ndarray]
 """A patch and its field's values there, [points, C]."""
+
+
+def unknown_patch(samples: PatchSamples, channels: int) -> RenderedPatch:
+    """Return a patch of which nothing is known, in the middle of the value range."""
+    points = math.prod(len(index) for index in samples.indices)
+    return samples, np.full((points, channels), 0.5, np.float32)

@@ -1,7 +1,7 @@
 """The search for a file of a certain size, or a reconstruction of a certain PSNR."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -51,6 +51,20 @@ class Target:
         if self.rate is not None:
             return math.log(result.rate / (self.rate * (1 - RATE_TOLERANCE / 2)))
         return min(result.psnr, 200.0) - (self._psnr + PSNR_TOLERANCE / 2)
+
+    def missed(self, results: Sequence["Coded"]) -> str:
+        """Say how near the results come to a target that none of them meets."""
+        if self.rate is not None:
+            smallest = min(result.rate for result in results)
+            return (
+                f"the target of {self.rate:g} bits per sample is out of reach: the smallest file found has "
+                f"{smallest:.4g}; give a higher one, or a smaller picture"
+            )
+        best = max(result.psnr for result in results)
+        return (
+            f"the target of {self._psnr:g} dB is out of reach: the best reconstruction found has {best:.2f} dB; give a "
+            "lower one, more --steps or another --init"
+        )
 
     @property
     def slope(self) -> float:
@@ -169,11 +183,7 @@ def search(
         if begin is not None and not trials.done:
             _fill(trials, begin)
     if trials.best is None:
-        raise UsageError(
-            f"the target is out of reach of this initialization: its smallest file has "
-            f"{min(result.rate for result in trials.results):.3f} bits per sample, its best reconstruction "
-            f"{max(result.psnr for result in trials.results):.2f} dB; use more --steps or another --init or target"
-        )
+        raise UsageError(target.missed(trials.results))
     return trials.best
 
 

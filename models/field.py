@@ -64,6 +64,9 @@ class Field(ABC):
     def initialize(self, generator: torch.Generator) -> Parameters:
         """Draw a random theta_0 of these `shapes`, float32 on the CPU."""
 
+    def check_alone(self) -> None:  # noqa: B027
+        """Check that signals can have fields like this one by themselves. Raises: ValueError if not."""
+
     @abstractmethod
     def step_size_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of what each learned step size of the adaptation applies to, by its name."""

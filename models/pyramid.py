@@ -64,6 +64,10 @@ class LatentPyramid(LatentTransform):
         if self.references and not self.prediction:
             raise ValueError("a pyramid without prediction networks cannot see references")
 
+    def check_alone(self) -> None:
+        if self.references:
+            raise ValueError("a pyramid with references is a picture of a clip, and no field by itself")
+
     @property
     def groups(self) -> tuple[int, ...]:
         """Luma first, then chroma."""

@@ -27,7 +27,7 @@ from inrcodec.latents.model import LatentModel, field_of, rescales
 from inrcodec.latents.objective import step_index_of_trade_off
 from inrcodec.models import Grid, LatentClip
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout
+from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout, unknown_patch
 from inrcodec.settings import Rescaling
 from inrcodec.signals.signal import Signal
 
@@ -216,15 +216,26 @@ class LatentReader:
 
     def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
         """Decode the symbols of one chunk after the other, as `LatentCoder.symbols` returns them."""
-        per_chunk = self.header.patches_per_chunk
         for number, chunk in enumerate(chunks):
-            yield self.coder.symbols(chunk, min(per_chunk, len(self.patches) - number * per_chunk))
+            yield self.coder.symbols(chunk, self._count(number))
 
-    def render(self, chunks: Sequence[bytes], samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
+    def _count(self, chunk: int) -> int:
+        """Return how many patches a chunk has."""
+        per_chunk = self.header.patches_per_chunk
+        return min(per_chunk, len(self.patches) - chunk * per_chunk)
+
+    def render(
+        self, chunks: Sequence[bytes], samples: Iterator[PatchSamples], damaged: frozenset[int] = frozenset()
+    ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1] where every patch asks for `samples`."""
-        for integers in self.symbols(chunks):
+        for number, chunk in enumerate(chunks):
+            count = self._count(number)
+            if number in damaged:
+                yield from (unknown_patch(next(samples), self.header.channels) for _ in range(count))
+                continue
+            integers = self.coder.symbols(chunk, count)
             symbols = [torch.from_numpy(level).float().to(self.coder.device) for level in integers]
-            for patch in range(len(symbols[0])):
+            for patch in range(count):
                 asked = next(samples)
                 with torch.no_grad():
                     values = self.coder.values_at([level[patch : patch + 1] for level in symbols], asked.local)

@@ -14,7 +14,7 @@ from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.presets import Preset
 from inrcodec.meta.trainer import LearnedGroup, OuterLoss, Trainer, take_over
 from inrcodec.models import Parameters, PointField
-from inrcodec.options import EncodeOptions, trade_off_of_quality
+from inrcodec.options import EncodeOptions
 from inrcodec.settings import ScoreName
 from inrcodec.weights.adaptation import (
     adapt_for_training,
@@ -168,7 +168,7 @@ class WeightTrainer(Trainer):
             deltas,
             context_sets,
             replace(model, prior=DeltaPrior(named, start)),
-            trade_off=trade_off_of_quality(EncodeOptions().quality),
+            trade_off=EncodeOptions().trade_off,
             device=device,
             sample=64,
             moves=(8, 4, 2, 1),

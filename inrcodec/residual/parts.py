@@ -57,7 +57,7 @@ class ResidualReader:
             length, begin = read_varint(payload, 0)
         except TruncatedFile as error:
             raise CorruptFile(f"a residual of {len(payload)} bytes has no length: obtain the file again") from error
-        if length > len(payload) - begin:
+        if length > len(payload) - begin or payload[:begin] != write_varint(length):
             raise CorruptFile(f"a residual of {len(payload)} bytes claims {length}: obtain the file again")
         self._decoder = entropy.Decoder(payload[begin : begin + length])
         self._uncoded = np.frombuffer(payload, np.uint8)[begin + length :]

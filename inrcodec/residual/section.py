@@ -1,7 +1,7 @@
 """The coded residual: what brings a lossy reconstruction within an absolute error bound.
 
 Errors beyond the bound are corrected by multiples of a step of about twice the bound; these integers, most of them 0
-where the reconstruction is good, are the symbols, which `residual_model` codes. docs/FORMAT.md has all of it.
+where the reconstruction is good, are the symbols, which `inrcodec.residual.lattice` codes. docs/FORMAT.md has it all.
 
 In a file, the bound that the steps follow stands before the payload: an encoder may correct to a smaller error than the
 one it promises.

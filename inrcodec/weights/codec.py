@@ -14,7 +14,7 @@ from inrcodec.field_values import signal_channels
 from inrcodec.initialization import Initialization
 from inrcodec.models import Parameters
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout
+from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout, unknown_patch
 from inrcodec.settings import Rescaling
 from inrcodec.signals.signal import Signal
 from inrcodec.weights.adaptation import adapt
@@ -186,9 +186,14 @@ class WeightReader:
             normalization, symbols = read_symbols(chunk, count, self.quantizer, self.model)
             yield [normalization.exponents, normalization.means, symbols]
 
-    def render(self, chunks: Sequence[bytes], samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
+    def render(
+        self, chunks: Sequence[bytes], samples: Iterator[PatchSamples], damaged: frozenset[int] = frozenset()
+    ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1] where every patch asks for `samples`."""
-        for chunk, count in self._counted(chunks):
+        for number, (chunk, count) in enumerate(self._counted(chunks)):
+            if number in damaged:
+                yield from (unknown_patch(next(samples), self.header.channels) for _ in range(count))
+                continue
             patches = unpack_chunk(chunk, count, self.quantizer, self.model)
             for asked, values in self._rendered(patches, samples):
                 yield asked, signal_channels(values, self.header.channels)
