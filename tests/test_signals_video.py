@@ -405,7 +405,7 @@ def test_write_refuses_what_is_no_clip(tmp_path):
     clip, path = picture_of(waves(2, 16, 16)), tmp_path / "clip.mp4"
     sound = sound_of(tones(1, 100, 8000), 8000)
     for signals, path_, message in [
-        ([clip], tmp_path / "missing" / "clip.mp4", "cannot be written"),
+        ([clip], tmp_path / "missing" / "clip.mp4", "cannot write"),
         ([], path, "nothing"),
         ([sound], path, "audio"),
         ([clip, clip], path, "floats"),

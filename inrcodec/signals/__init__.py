@@ -2,16 +2,16 @@
 
 import importlib
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from inrcodec.errors import InrcodecError, SignalError, UsageError
+from inrcodec.errors import SignalError, UsageError
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_frames import FRAME_EXTENSIONS
+from inrcodec.signals.whole_files import write_whole
 
 MODALITIES = ("image", "video", "audio", "climate")
 AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
@@ -97,38 +97,6 @@ def read_back(signal: Signal) -> np.ndarray:
     """The values that reading a file of the decoded signal gives: those of the signal, unless they are packed there."""
     values: np.ndarray = getattr(_module(signal.modality), "read_back", lambda same: same.values)(signal)
     return values
-
-
-def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Let `write_to` make a file under a temporary name beside `path`, then move it there in one step.
-
-    If it fails or is interrupted from the keyboard, no temporary file stays; what was at `path` before is unharmed.
-    Raises: SignalError if the folder cannot be written to.
-    """
-    path = path.resolve()  # a link is followed, not replaced
-    if path.exists() and not path.is_file():
-        raise SignalError(f"cannot write {path}: it is there and no file; give another name, or - for standard output")
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".inrcodec-", suffix=path.suffix)
-    except OSError as error:
-        raise SignalError(f"cannot write {path}: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        try:
-            write_to(temporary)
-        except InrcodecError as error:
-            raise type(error)(
-                str(error).replace(str(temporary), str(path)).replace(temporary.name, path.name)
-            ) from error
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        raise SignalError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def default_extension(modality: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.whole_files import checked_file
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -123,16 +124,23 @@ def write(signals: list[Signal], path: Path) -> None:
     if format_name in _CLASSIC and size > _CLASSIC_LIMIT:
         raise SignalError(f"{path}: {suffix} holds 4 GiB, not {size} bytes; use .flac, .w64, .rf64 or .caf")
     try:
-        with soundfile.SoundFile(
-            path, "w", samplerate=int(rate), channels=channels, format=format_name, subtype=subtype
-        ) as file:
+        # libsndfile loses the errors of its last writes, those of closing: the checked file does not.
+        with (
+            checked_file(path, raises=False) as checked,
+            soundfile.SoundFile(
+                checked, "w", samplerate=int(rate), channels=channels, format=format_name, subtype=subtype
+            ) as file,
+        ):
             for block in _blocks(signal.values):
                 file.write(_quantized(block, subtype))
+        written = _frames(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise SignalError(
             f"{path}: cannot write {channels} channels at {rate} samples per second as {suffix} "
             f"({_reason(error)}); try .wav"
         ) from error
+    if written < length:
+        raise SignalError(f"{path}: only {written} of {length} samples can be read again; try .wav")
 
 
 def stored_step(signal: Signal) -> float:
@@ -166,6 +174,17 @@ def _samples(file: "SoundFile") -> np.ndarray:
         values[:, start : start + len(block), 0] = block.T
         start += len(block)
     return values
+
+
+def _frames(path: Path) -> int:
+    """How many samples of each channel a file holds, counted by reading it to its end."""
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        count = 0
+        while block := len(file.read(_BLOCK, dtype="int16")):
+            count += block
+    return count
 
 
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:

@@ -10,6 +10,7 @@ CMYK, YCbCr and LAB become RGB (CMYK by the plain formula, without its profile).
 converted), dots per inch, 1-bit depth. Not kept: XMP, comments, thumbnails of TIFF files.
 """
 
+import io
 import struct
 import threading
 import zlib
@@ -25,6 +26,7 @@ from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, holder_of, mod
 from inrcodec.signals.image_formats import WRITABLE as WRITABLE
 from inrcodec.signals.image_metadata import colour_metadata, exif_of, save_options
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.whole_files import write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -89,7 +91,7 @@ def write(signals: list[Signal], path: Path) -> None:
     Formats that have no place for EXIF, ICC profile or dots per inch are written without them.
 
     Raises: SignalError if the format cannot hold the transparency, the 16 bits,
-    the colours or the size of the image.
+    the colours or the size of the image, or the file cannot be written.
     """
     from PIL import Image
 
@@ -110,11 +112,14 @@ def write(signals: list[Signal], path: Path) -> None:
 
     try:
         metadata = save_options(main.attributes, format_name, holder)
-        image.save(path, format=format_name, **SAVE_OPTIONS.get(format_name, {}), **metadata)
+        # Into memory: given a file, Pillow ignores that a full disk writes less than it is asked to, or never returns.
+        encoded = io.BytesIO()
+        image.save(encoded, format=format_name, **SAVE_OPTIONS.get(format_name, {}), **metadata)
     except _PILLOW_ERRORS as error:
         raise SignalError(
             f"{path}: cannot write {image.size} pixels as {suffix} ({_reason(error)}); try .png"
         ) from error
+    write_bytes(path, encoded.getbuffer())
 
 
 @contextmanager

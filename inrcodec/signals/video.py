@@ -9,6 +9,7 @@ from pathlib import Path
 from inrcodec.errors import SignalError
 from inrcodec.signals.signal import Signal
 from inrcodec.signals.video_formats import CODINGS, reason
+from inrcodec.signals.whole_files import checked_file
 
 MODALITY = "video"
 DEFAULT_EXTENSION = ".mp4"
@@ -73,12 +74,14 @@ def write(signals: list[Signal], path: Path) -> None:
     """
     import av
 
+    from inrcodec.signals.video_completeness import check_complete
     from inrcodec.signals.video_writing import checked, write_container
 
     coding = CODINGS[path.suffix.lower()]
     picture, sound = checked(signals, path)
     try:
-        with av.open(str(path), "w", format=coding.container) as container:
+        with checked_file(path) as file, av.open(file, "w", format=coding.container) as container:
             write_container(container, coding, picture, sound)
+        check_complete(path)
     except (av.error.FFmpegError, av.codec.codec.UnknownCodecError, MemoryError) as error:
         raise SignalError(f"{path}: cannot be written ({reason(error)})") from error
