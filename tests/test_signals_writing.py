@@ -7,7 +7,8 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -256,3 +257,38 @@ def test_a_sound_that_cannot_be_read_to_its_end_is_refused(tmp_path: Path, monke
     with pytest.raises(SignalError, match="only 23999 of 24000 samples"):
         signals.write(content(".flac"), tmp_path / "x.flac")
     assert list(tmp_path.iterdir()) == []
+
+
+# Values that are no numbers
+
+
+@pytest.mark.parametrize("suffix", [*SOUNDS, *CLIPS, ".nc"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, suffix: str, value: float) -> None:
+    sound = noise(5000)
+    sound.values[0, 3] = sound.values[0, 100] = value
+    made = [sound]
+    if suffix in CLIPS:
+        made = [*content(suffix), replace(sound, name="sound")]
+    if suffix == ".nc":
+        axes = (Axis(1, "slice"), Axis(50), Axis(100))
+        made = [Signal("climate", sound.values.reshape(1, 50, 100, 1), axes, (0.0, 1.0), name="tas")]
+    with pytest.raises(SignalError, match=rf"cannot write .*x{suffix}: 2 of 5000 values of the .* are NaN or infinite"):
+        signals.write(made, tmp_path / f"x{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_values_may_be_anything() -> None:
+    values = np.array([[1.0], [np.nan]], np.float32)
+    Signal("climate", values, (Axis(2),), (0.0, 1.0), missing=np.array([False, True])).check_finite(Path("x"))
+    with pytest.raises(SignalError, match="1 of 2 values"):
+        Signal("climate", values, (Axis(2),), (0.0, 1.0), missing=np.array([True, False])).check_finite(Path("x"))
+
+
+@pytest.mark.parametrize("suffix", [*SOUNDS, *CLIPS])
+def test_absurdly_loud_sounds_do_no_harm(tmp_path: Path, suffix: str) -> None:
+    sound = replace(noise(5000), name="sound" if suffix in CLIPS else "")
+    sound.values[0, 3] = 3e38
+    with suppress(SignalError):
+        signals.write([*(content(suffix) if suffix in CLIPS else []), sound], tmp_path / f"x{suffix}")
+        assert signals.read(tmp_path / f"x{suffix}")

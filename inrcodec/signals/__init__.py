@@ -68,13 +68,14 @@ def read(path: Path, modality: str | None = None) -> list[Signal]:
 def write(signals: Sequence[Signal], path: Path) -> None:
     """Write signals of one file in the format its extension names; the file appears whole or not at all.
 
-    Raises: SignalError if the format is not written or cannot hold them.
+    Raises: SignalError if the format is not written or cannot hold them, or values are NaN or infinite.
     """
     module = _module(signals[0].modality)
     check_writable(signals[0].modality, path)
     for signal in signals:
         if len(signal.axes) != AXES[signal.modality]:
             raise SignalError(f"{path}: a signal of {len(signal.axes)} axes is no {signal.modality}")
+        signal.check_finite(path)
     write_whole(path, lambda temporary: module.write(list(signals), temporary))
 
 

@@ -108,12 +108,14 @@ def write(signals: list[Signal], path: Path) -> None:
     (float to FLAC: 24-bit); OGG, Opus and MP3 have their own. Samples outside [-1, 1] are clipped unless the
     sample format is a float.
 
-    Raises: SignalError if the rate is no integer, or the format cannot hold this rate, number of channels or length.
+    Raises: SignalError if the rate is no integer, the format cannot hold this rate, number of channels or length, or
+        samples are NaN or infinite.
     """
     import soundfile
 
     suffix = path.suffix.lower()
     signal = signals[0]
+    signal.check_finite(path)  # or the MP3 encoder aborts the process
     channels, length = signal.shape
     rate = signal.axes[1].rate
     if rate is None or rate.denominator != 1 or rate < 1:

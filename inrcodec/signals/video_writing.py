@@ -46,6 +46,7 @@ def checked(signals: list[Signal], path: Path) -> tuple[Signal, Signal | None]:
     sample_rate = sound.axes[1].rate
     if sample_rate is None or not 1 <= round(sample_rate) <= MAX_SAMPLE_RATE:
         raise SignalError(f"{path}: the sample rate is {sample_rate}; use one from 1 to {MAX_SAMPLE_RATE}")
+    sound.check_finite(path)
     return picture, sound
 
 
