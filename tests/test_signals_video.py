@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import inrcodec.signals
 from inrcodec.errors import SignalError
-from inrcodec.signals import video
+from inrcodec.signals import image_opening, video
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples"
@@ -321,10 +321,32 @@ def test_folders_that_are_no_clip(tmp_path):
     with pytest.raises(SignalError, match="frame 1 is 6x4, the first is 4x4"):
         video.read(tmp_path)
     (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:50])
-    with pytest.raises(SignalError, match=r"1\.png: cannot be read as a frame"):
+    with pytest.raises(SignalError, match=r"1\.png: cannot be read as an image"):
         video.read(tmp_path)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "1.png")
     with pytest.raises(SignalError, match="8 bits"):
+        video.read(tmp_path)
+
+
+def test_frames_come_through_the_gate_of_all_pictures(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def run(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ghostscript must not run")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "0.png").write_bytes(page)
+    with pytest.raises(SignalError, match=r"0\.png: not an image"):
+        video.read(tmp_path)
+    with pytest.raises(SignalError, match=r"0\.png: not an image"):
+        inrcodec.signals.read(tmp_path / "0.png")
+
+
+def test_frames_have_the_limit_of_all_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_opening, "MAX_PIXELS", 99)
+    Image.new("RGB", (10, 10)).save(tmp_path / "0.png")
+    with pytest.raises(SignalError, match="more than 99 pixels"):
         video.read(tmp_path)
 
 

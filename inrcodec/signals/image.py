@@ -11,11 +11,6 @@ converted), dots per inch, 1-bit depth. Not kept: XMP, comments, thumbnails of T
 """
 
 import io
-import struct
-import threading
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +20,7 @@ from inrcodec.errors import SignalError
 from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, holder_of, mode_of
 from inrcodec.signals.image_formats import WRITABLE as WRITABLE
 from inrcodec.signals.image_metadata import colour_metadata, exif_of, save_options
+from inrcodec.signals.image_opening import PILLOW_ERRORS, decoded, reason
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.whole_files import write_bytes
 
@@ -33,27 +29,7 @@ if TYPE_CHECKING:
 
 MODALITY = "image"
 DEFAULT_EXTENSION = ".png"
-MAX_PIXELS = 1 << 29
-"""Larger images are refused before anything is allocated (Pillow's own limit is a third of it, and a
-200-megapixel phone photo is above that)."""
 EXTENSIONS = frozenset(FORMATS)
-
-# What Pillow's parsers were seen to raise on damaged files.
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
-_limit_lock = threading.Lock()
-_limit_users: list[int | None] = []
 
 
 def read(path: Path) -> list[Signal]:
@@ -67,19 +43,8 @@ def read(path: Path) -> list[Signal]:
     Raises: SignalError if the file is missing, damaged, no image, an animation, has several pages, more
     than `MAX_PIXELS` pixels or a depth Pillow cannot hold.
     """
-    from PIL import Image
-
-    try:
-        with _raised_limit(), _open(path) as image:
-            _check_depth(path, image)
-            image.load()
-            return _signals(path, image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SignalError(f"{path}: more than {MAX_PIXELS} pixels; cut it into tiles") from error
-    except _PILLOW_ERRORS as error:
-        raise SignalError(
-            f"{path}: cannot be read as an image ({_reason(error)}); the file may be damaged or incomplete"
-        ) from error
+    with decoded(path) as image:
+        return _signals(path, image)
 
 
 def write(signals: list[Signal], path: Path) -> None:
@@ -115,72 +80,11 @@ def write(signals: list[Signal], path: Path) -> None:
         # Into memory: given a file, Pillow ignores that a full disk writes less than it is asked to, or never returns.
         encoded = io.BytesIO()
         image.save(encoded, format=format_name, **SAVE_OPTIONS.get(format_name, {}), **metadata)
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise SignalError(
-            f"{path}: cannot write {image.size} pixels as {suffix} ({_reason(error)}); try .png"
+            f"{path}: cannot write {image.size} pixels as {suffix} ({reason(error)}); try .png"
         ) from error
     write_bytes(path, encoded.getbuffer())
-
-
-@contextmanager
-def _raised_limit() -> Iterator[None]:
-    """Pillow's limit of pixels, a variable of its module, raised to ours while any thread is reading."""
-    from PIL import Image
-
-    with _limit_lock:
-        _limit_users.append(Image.MAX_IMAGE_PIXELS if not _limit_users else _limit_users[0])
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    try:
-        yield
-    finally:
-        with _limit_lock:
-            saved = _limit_users.pop()
-            if not _limit_users:
-                Image.MAX_IMAGE_PIXELS = saved
-
-
-@contextmanager
-def _open(path: Path) -> Iterator["PillowImage"]:
-    """The image, not yet decoded, in any of the readable formats whatever its suffix."""
-    from PIL import Image, UnidentifiedImageError
-
-    Image.init()
-    formats = [name for name in {name for name, _ in FORMATS.values()} if name in Image.OPEN]
-    # Given a name instead of a file, Pillow maps uncompressed TIFFs into memory, and confuses width and
-    # height of those that lie on their side.
-    with path.open("rb") as file:
-        try:
-            image: PillowImage = Image.open(file, formats=formats)
-        except UnidentifiedImageError as error:
-            raise SignalError(
-                f"{path}: not an image, or damaged at its beginning; readable are {' '.join(FORMATS)}"
-            ) from error
-        if image.width * image.height > MAX_PIXELS:
-            raise SignalError(
-                f"{path}: {image.width}x{image.height} are more than {MAX_PIXELS} pixels; cut it into tiles"
-            )
-        # An MPO file is a photo followed by its previews or its other eye: the first is the photo.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        if frames > 1 and image.format == "TIFF":
-            raise SignalError(f"{path}: {frames} pages in one file; split it into one file per page")
-        if frames > 1:
-            raise SignalError(f"{path}: an animation of {frames} frames; convert it to a video, such as .mp4")
-        yield image
-
-
-def _check_depth(path: Path, image: "PillowImage") -> None:
-    """Refuse what Pillow would silently reduce to 8 bits: its raw modes still tell, before decoding."""
-    if image.mode.startswith(("I", "F")):
-        return
-    for tile in getattr(image, "tile", ()):
-        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        deep = any(isinstance(argument, str) and ";16" in argument for argument in arguments)
-        if tile[0] in ("ppm", "ppm_plain"):
-            deep = isinstance(arguments[-1], int) and arguments[-1] > 255
-        if deep:
-            raise SignalError(
-                f"{path}: 16 bits per channel are read only in grey without alpha; convert it to 8 bits first"
-            )
 
 
 def _signals(path: Path, image: "PillowImage") -> list[Signal]:
@@ -243,9 +147,3 @@ def _converted(image: "PillowImage") -> "PillowImage":
     if image.mode == "PA":
         image = image.convert("RGBA")
     return image.convert(target)
-
-
-def _reason(error: BaseException) -> str:
-    """A third-party error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

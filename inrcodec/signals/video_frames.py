@@ -9,7 +9,6 @@ import numpy as np
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.signal import Axis, Signal
-from inrcodec.signals.video_formats import reason
 
 FOLDER_RATE = Fraction(25)
 """Frames per second of a folder of frames, and of the rare file whose frame rate cannot be told."""
@@ -22,23 +21,17 @@ def folder_frames(folder: Path) -> list[np.ndarray]:
 
     Raises: SignalError if there are none, one cannot be read, or they differ in size.
     """
-    from PIL import Image, ImageOps
+    from inrcodec.signals import image
 
     names = [p for p in folder.iterdir() if p.suffix.lower() in FRAME_EXTENSIONS and not p.name.startswith(".")]
     if not names:
         raise SignalError(f"{folder}: no frames here; expected {', '.join(sorted(FRAME_EXTENSIONS))}")
     frames: list[np.ndarray] = []
     for path in sorted(names, key=_natural_order):
-        try:
-            with Image.open(path) as image:
-                if image.mode.startswith(("I", "F")):
-                    raise SignalError(f"{path}: frames have 8 bits per channel, this one is {image.mode!r}")
-                upright = ImageOps.exif_transpose(image)
-                # Pillow warns about palettes with alpha unless they go through RGBA.
-                opaque = upright.convert("RGBA") if "transparency" in upright.info else upright
-                frames.append(np.asarray(opaque.convert("RGB")))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise SignalError(f"{path}: cannot be read as a frame ({reason(error)})") from error
+        values = image.read(path)[0].values
+        if values.dtype != np.uint8:
+            raise SignalError(f"{path}: frames have 8 bits per channel, this one has {8 * values.itemsize}")
+        frames.append(np.broadcast_to(values, (*values.shape[:2], 3)))
         check_same_size(frames, path)
     return frames
 
