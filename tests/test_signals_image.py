@@ -3,7 +3,11 @@
 import functools
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -454,6 +458,40 @@ def test_large_photos_are_no_decompression_bombs(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert image_signals.read(tmp_path / "x.png")[0].samples == 1600
     assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_readers_in_threads_leave_pillow_as_it_was(tmp_path: Path) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "x.png")
+    filters, limit = list(warnings.filters), Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(8) as pool:
+        for read in pool.map(lambda _: image_signals.read(tmp_path / "x.png"), range(100)):
+            assert read[0].samples == 1600
+    assert (warnings.filters, limit) == (filters, Image.MAX_IMAGE_PIXELS)
+
+
+def test_what_pillow_says_does_not_reach_standard_error(tmp_path: Path) -> None:
+    """In a program of its own, as pytest has filters and handlers of its own."""
+    exif = Image.Exif()
+    exif[0x010F] = "a maker with a long name"
+    stream = io.BytesIO()
+    Image.fromarray(pixels((8, 9, 3))).save(stream, "TIFF", exif=exif)
+    data = bytearray(stream.getvalue())
+    place = data.index(struct.pack("<HHI", 0x010F, 2, 25))
+    data[place + 4 : place + 8] = b"\xff\xff\xff\x7f"
+    (tmp_path / "tag.tif").write_bytes(data)
+    (tmp_path / "bomb.png").write_bytes(png(25_000, 25_000, 8, 0, b""))
+    place = data.index(struct.pack("<HHI", 0x0115, 3, 1))
+    data[place + 8] = 99
+    (tmp_path / "samples.tif").write_bytes(data)
+    program = (
+        "import pathlib, sys; from inrcodec.signals import read; from inrcodec.errors import SignalError\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: print(read(pathlib.Path(name))[0].shape)\n"
+        "    except SignalError: print('refused')\n"
+    )
+    names = [str(tmp_path / name) for name in ("tag.tif", "bomb.png", "samples.tif")]
+    done = subprocess.run([sys.executable, "-W", "always", "-c", program, *names], capture_output=True, text=True)
+    assert (done.stdout.split("\n"), done.stderr) == (["(8, 9)", "refused", "refused", ""], "")
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])

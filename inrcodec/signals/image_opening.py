@@ -1,12 +1,13 @@
 """The one gate through which every picture comes: our formats only, our limit of pixels, one picture in a file."""
 
 import io
+import logging
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -37,8 +38,13 @@ PILLOW_ERRORS = (
     struct.error,
     zlib.error,
 )
-_limit_lock = threading.Lock()
-_limit_users: list[int | None] = []
+_readers_lock = threading.Lock()
+_readers = 0
+_settings = ExitStack()
+"""What to put back when the last reader leaves."""
+
+# Without a handler, the program's standard error would get what Pillow logs about damaged files.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _SUBFILE, _OLD_SUBFILE = 254, 255
 """TIFF's tags that say of a page what it is: bits of NewSubfileType, a number of SubfileType."""
@@ -60,7 +66,7 @@ def decoded(path: Path) -> Iterator["PillowImage"]:
     try:
         # Given a name instead of a file, Pillow maps uncompressed TIFFs into memory, and confuses width and
         # height of those that lie on their side.
-        with _raised_limit(), path.open("rb") as file:
+        with _our_pillow(), path.open("rb") as file:
             image = _opened(path, file)
             try:
                 image.load()
@@ -70,7 +76,7 @@ def decoded(path: Path) -> Iterator["PillowImage"]:
                 file.seek(0)
                 image = _without_end(path, file.read())
             yield image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise SignalError(f"{path}: more than {MAX_PIXELS} pixels; cut it into tiles") from error
     except PILLOW_ERRORS as error:
         raise SignalError(
@@ -85,20 +91,25 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _raised_limit() -> Iterator[None]:
-    """Pillow's limit of pixels, a variable of its module, raised to ours while any thread is reading."""
+def _our_pillow() -> Iterator[None]:
+    """Pillow with our limit of pixels, a variable of its module, and without its warnings, while any thread reads."""
     from PIL import Image
 
-    with _limit_lock:
-        _limit_users.append(Image.MAX_IMAGE_PIXELS if not _limit_users else _limit_users[0])
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    global _readers
+    with _readers_lock:
+        if not _readers:
+            _settings.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            _settings.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+        _readers += 1
     try:
         yield
     finally:
-        with _limit_lock:
-            saved = _limit_users.pop()
-            if not _limit_users:
-                Image.MAX_IMAGE_PIXELS = saved
+        with _readers_lock:
+            _readers -= 1
+            if not _readers:
+                _settings.close()
 
 
 def _opened(path: Path, file: BinaryIO) -> "PillowImage":
