@@ -7,7 +7,8 @@ so those are read as 8 bits.
 
 CMYK, YCbCr and LAB become RGB (CMYK by the plain formula, without its profile). Kept with the file: EXIF
 (with the orientation applied to the pixels and its tag reset), ICC profile (unless the colours were
-converted), dots per inch, 1-bit depth. Not kept: XMP, comments, thumbnails of TIFF files.
+converted), gamma and primaries of PNG files that are not sRGB's, dots per inch, 1-bit depth. Not kept: XMP,
+comments, thumbnails of TIFF files.
 """
 
 import io
@@ -31,20 +32,25 @@ MODALITY = "image"
 DEFAULT_EXTENSION = ".png"
 EXTENSIONS = frozenset(FORMATS)
 
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+
 
 def read(path: Path) -> list[Signal]:
     """Read an image file.
 
-    Returns the main signal: values [height, width, 1 or 3], uint8 in (0, 255) or uint16 in (0, 65535); and,
+    Returns the main signal: values [height, width, 1 or 3], uint8 with the range (0, 255) or uint16 with the range
+    from the smallest to the largest value, as depth maps and 12-bit cameras use a part of the 16 bits only; and,
     if the file has transparency, a signal named "alpha" [height, width, 1]. 1-bit images have the values
     0 and 255. The main signal's attributes: "mode" ("1", for 1-bit images only), "icc" and "exif" (bytes),
-    "dpi" ([x, y]).
+    "dpi" ([x, y]), "gamma" and "chromaticity" (see `image_gamma`).
+
+    Of a TIFF with overviews, the full picture is read. JPEG data without its end marker is read with a warning.
 
     Raises: SignalError if the file is missing, damaged, no image, an animation, has several pages, more
-    than `MAX_PIXELS` pixels or a depth Pillow cannot hold.
+    than `image_opening.MAX_PIXELS` pixels or a depth Pillow cannot hold.
     """
-    with decoded(path) as image:
-        return _signals(path, image)
+    with decoded(path) as (image, turned):
+        return _signals(path, image, turned)
 
 
 def write(signals: list[Signal], path: Path) -> None:
@@ -53,7 +59,8 @@ def write(signals: list[Signal], path: Path) -> None:
 
     Values are those `read` returns, at any resolution. PNG, WebP, TIFF, BMP, PPM, JPEG 2000, TGA and QOI
     are written lossless, JPEG and AVIF at quality 95. Grey becomes RGB where the format has no grey.
-    Formats that have no place for EXIF, ICC profile or dots per inch are written without them.
+    Formats that have no place for EXIF, ICC profile or dots per inch are written without them; a gamma becomes an
+    ICC profile in formats other than PNG, and a warning where there is no place for one.
 
     Raises: SignalError if the format cannot hold the transparency, the 16 bits,
     the colours or the size of the image, or the file cannot be written.
@@ -76,7 +83,7 @@ def write(signals: list[Signal], path: Path) -> None:
         image = image.convert(holder)
 
     try:
-        metadata = save_options(main.attributes, format_name, holder)
+        metadata = save_options(main.attributes, format_name, holder, path)
         # Into memory: given a file, Pillow ignores that a full disk writes less than it is asked to, or never returns.
         encoded = io.BytesIO()
         image.save(encoded, format=format_name, **SAVE_OPTIONS.get(format_name, {}), **metadata)
@@ -87,12 +94,12 @@ def write(signals: list[Signal], path: Path) -> None:
     write_bytes(path, encoded.getbuffer())
 
 
-def _signals(path: Path, image: "PillowImage") -> list[Signal]:
-    """The signals of a decoded image."""
+def _signals(path: Path, image: "PillowImage", turned: bool) -> list[Signal]:
+    """The signals of a decoded image, which lay on its side if `turned`."""
     from PIL import ImageOps
 
     attributes: dict[str, Any] = {}
-    if exif := exif_of(image):
+    if exif := exif_of(image, turned):
         attributes["exif"] = exif
     ImageOps.exif_transpose(image, in_place=True)
 
@@ -106,10 +113,10 @@ def _signals(path: Path, image: "PillowImage") -> list[Signal]:
         image = _converted(image)
         pixels = np.array(image).reshape(image.height, image.width, -1)
 
-    attributes |= colour_metadata(image)
+    attributes |= colour_metadata(image, turned)
 
     axes = (Axis(image.height, "cell"), Axis(image.width, "cell"))
-    value_range = (0.0, float(np.iinfo(pixels.dtype).max))
+    value_range = _value_range(pixels)
     colours = pixels.shape[-1] - (image.mode in ("LA", "RGBA"))
     main = np.ascontiguousarray(pixels[..., :colours])
     signals = [Signal(MODALITY, main, axes, value_range, attributes=attributes)]
@@ -127,7 +134,18 @@ def _deep_grey(path: Path, image: "PillowImage") -> np.ndarray:
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0 or high > 65535:
         raise SignalError(f"{path}: values from {low} to {high} do not fit 16 bits; rescale it to 0..65535")
-    return pixels.astype(np.uint16)[..., None]
+    pixels = pixels.astype(np.uint16)[..., None]
+    # Pillow leaves out this step, which it does not with 8 bits.
+    tags = getattr(image, "tag_v2", {})
+    return ~pixels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else pixels
+
+
+def _value_range(pixels: np.ndarray) -> tuple[float, float]:
+    """(0, 255) for 8 bits; the smallest and the largest value for 16, which hold 10, 12 or 14 bits more often."""
+    if pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(pixels.min()), float(pixels.max())
+    return (low, high) if low < high else (min(low, 65534.0), min(low, 65534.0) + 1)
 
 
 def _converted(image: "PillowImage") -> "PillowImage":

@@ -15,6 +15,7 @@ import numpy as np
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.image_formats import FORMATS
+from inrcodec.signals.image_metadata import is_turned
 from inrcodec.signals.oddities import InrcodecWarning
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ _OLD_OVERVIEW = 2
 
 
 @contextmanager
-def decoded(path: Path) -> Iterator["PillowImage"]:
-    """A picture file as a decoded Pillow image, whatever the file's suffix is.
+def decoded(path: Path) -> Iterator[tuple["PillowImage", bool]]:
+    """A picture file as a decoded Pillow image, whatever the file's suffix is, and whether it was stored on its side.
 
     Raises: SignalError if the file is missing, damaged, none of the readable formats, an animation, has several pages,
         more than `MAX_PIXELS` pixels or a depth Pillow cannot hold; and for Pillow's errors while the image is used.
@@ -68,6 +69,7 @@ def decoded(path: Path) -> Iterator["PillowImage"]:
         # height of those that lie on their side.
         with _our_pillow(), path.open("rb") as file:
             image = _opened(path, file)
+            turned = image.format == "TIFF" and is_turned(image)  # those Pillow turns, and forgets that it did
             try:
                 image.load()
             except OSError:
@@ -75,7 +77,7 @@ def decoded(path: Path) -> Iterator["PillowImage"]:
                     raise
                 file.seek(0)
                 image = _without_end(path, file.read())
-            yield image
+            yield image, turned or is_turned(image)
     except Image.DecompressionBombError as error:
         raise SignalError(f"{path}: more than {MAX_PIXELS} pixels; cut it into tiles") from error
     except PILLOW_ERRORS as error:
