@@ -1,23 +1,18 @@
-"""Sound: whatever libsndfile reads, as 32-bit floats at the file's sample rate.
+"""Sound: whatever libsndfile reads, as floats at the file's sample rate.
 
-16- and 24-bit samples are exact as 32-bit floats; those of 32-bit integers and 64-bit floats are rounded to
-24 significant bits. The sample format (16-bit, 24-bit, float, ...) is kept with the file, tags and loop
-points are not.
+Samples are exact: 32-bit floats, or 64-bit floats where the file has 32-bit integers or 64-bit floats. The sample
+format (16-bit, 24-bit, float, ...) is kept with the file, tags and loop points are not.
 """
 
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.whole_files import checked_file
-
-if TYPE_CHECKING:
-    from soundfile import SoundFile
 
 MODALITY = "audio"
 DEFAULT_EXTENSION = ".wav"
@@ -59,44 +54,44 @@ _SMALLEST = 2.0**-126
 def read(path: Path) -> list[Signal]:
     """Read a sound file.
 
-    Returns one signal: values [channels, time, 1] float32, 1.0 being full scale; value_range
+    Returns one signal: values [channels, time, 1] float32, or float64 if the file has 32-bit integers or 64-bit
+    floats, 1.0 being full scale; value_range
     (-peak, peak), so that quiet recordings are coded as precisely as loud ones ((-1, 1) if silent).
     attributes: "subtype", the sample format in libsndfile's words, unless it is 16-bit or compressed.
 
     A WAV file that is shorter than its header says is read as far as it goes, as players do (recorders
-    that stream leave the length open).
+    that stream leave the length open), and so is an MP3 file without a length of its own. All links of a chained
+    Ogg file are read.
 
-    Raises: SignalError if the file is missing, damaged, empty, no sound, or has samples that are no numbers.
+    Raises: SignalError if the file is missing, damaged, empty, no sound, has samples that are no numbers, or links
+        whose rates or channels differ.
     """
     import soundfile
+
+    from inrcodec.signals.audio_reading import read_samples
 
     if not path.is_file():
         raise SignalError(f"{path}: no such file; give the path of a sound file")
     try:
-        with soundfile.SoundFile(path) as file:
-            announced, rate, subtype = file.frames, file.samplerate, file.subtype
-            values = _samples(file)
+        samples = read_samples(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        # soundfile takes a name that ends in .raw for headerless samples, and raises TypeError.
         raise SignalError(
             f"{path}: cannot be read as sound ({_reason(error)}); "
             f"the file may be damaged, or none of {' '.join(_FORMATS)}"
         ) from error
+    values, subtype = samples.values, samples.subtype
     channels, length = values.shape[:2]
     if length == 0:
         raise SignalError(f"{path}: the file has no samples; there is nothing to encode")
-    if length < announced:
-        raise SignalError(
-            f"{path}: ends after {length} of {announced} samples; convert it to .wav to keep what is there"
-        )
     strange = int(np.count_nonzero(~(np.abs(values) <= _LARGEST)))
     if strange:
         raise SignalError(
             f"{path}: {strange} of {values.size} samples are NaN, infinite or absurdly large; repair it first"
         )
-    peak = max(float(values.max()), -float(values.min()))
+    # As a 32-bit float, which takes less room in a file.
+    peak = float(np.float32(max(values.max(), -values.min())))
     peak = peak if peak >= _SMALLEST else 1.0
-    axes = (Axis(channels, "slice"), Axis(length, "start", rate=Fraction(rate)))
+    axes = (Axis(channels, "slice"), Axis(length, "start", rate=Fraction(samples.rate)))
     kept = subtype in _BYTES and subtype != DEFAULT_SUBTYPE
     return [Signal(MODALITY, values, axes, (-peak, peak), attributes={"subtype": subtype} if kept else {})]
 
@@ -157,25 +152,12 @@ def read_back(signal: Signal) -> np.ndarray:
     if subtype in ("FLOAT", "DOUBLE"):
         return signal.values
     levels = [_quantized(block, subtype) for block in _blocks(signal.values)]
-    return (np.concatenate(levels).T[..., np.newaxis] * 2.0**-31).astype(np.float32)
+    return (np.concatenate(levels).T[..., np.newaxis] * 2.0**-31).astype(signal.values.dtype)
 
 
 def _subtype(signal: Signal) -> str:
     wanted = str(signal.attributes.get("subtype", DEFAULT_SUBTYPE))
     return _nearest(wanted, _FORMATS[DEFAULT_EXTENSION][1])
-
-
-def _samples(file: "SoundFile") -> np.ndarray:
-    """[channels, time, 1] float32, as many samples as there are: the length in a header may be wrong."""
-    blocks: list[np.ndarray] = []
-    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-        blocks.append(block)
-    values = np.empty((file.channels, sum(map(len, blocks)), 1), np.float32)
-    start = 0
-    for block in blocks:
-        values[:, start : start + len(block), 0] = block.T
-        start += len(block)
-    return values
 
 
 def _frames(path: Path) -> int:
@@ -190,9 +172,10 @@ def _frames(path: Path) -> int:
 
 
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """[time, channels] float32 pieces: libsndfile's Vorbis encoder crashes on very long ones."""
+    """[time, channels] pieces of 32-bit or 64-bit floats: libsndfile's Vorbis encoder crashes on very long ones."""
+    dtype = np.float64 if values.dtype == np.float64 else np.float32
     for start in range(0, values.shape[1], _BLOCK):
-        yield np.ascontiguousarray(values[:, start : start + _BLOCK, 0].T, dtype=np.float32)
+        yield np.ascontiguousarray(values[:, start : start + _BLOCK, 0].T, dtype=dtype)
 
 
 def _quantized(block: np.ndarray, subtype: str) -> np.ndarray:
