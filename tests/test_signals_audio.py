@@ -315,6 +315,24 @@ def test_links_that_differ_are_refused(tmp_path: Path, channels: int, rate: int)
         audio.read(tmp_path / "x.ogg")
 
 
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\1\0" + bytes(128)])
+@pytest.mark.parametrize("old_tag", [b"", b"TAG" + bytes(125)])
+def test_joined_mp3_files_are_all_read(tmp_path: Path, tag: bytes, old_tag: bytes) -> None:
+    joined, expected = b"", []
+    for number in range(3):
+        path = tmp_path / f"{number}.mp3"
+        audio.write(sound(tones(2, 30_000 + 7000 * number, 24000), 24000), path)
+        expected.append(soundfile.read(path, dtype="float32")[0].T)
+        joined += tag + path.read_bytes() + old_tag
+    (tmp_path / "x.mp3").write_bytes(joined)
+    (signal,) = audio.read(tmp_path / "x.mp3")
+    assert signal.axes[1].size == 30_000 + 37_000 + 44_000
+    assert np.abs(signal.values[..., 0] - np.concatenate(expected, axis=1)).max() < 2.0**-22
+    (tmp_path / "x.mp3").write_bytes(joined[:-3000])
+    with pytest.raises(SignalError, match="of 44000 samples"):
+        audio.read(tmp_path / "x.mp3")
+
+
 # Fine samples
 
 

@@ -61,7 +61,7 @@ def read(path: Path) -> list[Signal]:
 
     A WAV file that is shorter than its header says is read as far as it goes, as players do (recorders
     that stream leave the length open), and so is an MP3 file without a length of its own. All links of a chained
-    Ogg file are read.
+    Ogg file and all of several MP3 files joined to one are read.
 
     Raises: SignalError if the file is missing, damaged, empty, no sound, has samples that are no numbers, or links
         whose rates or channels differ.

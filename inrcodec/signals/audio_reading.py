@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from inrcodec.errors import SignalError
-from inrcodec.signals.ogg_links import ogg_links
+from inrcodec.signals.audio_links import sound_links, states_length
 
 _BLOCK = 1 << 16
 _UNKNOWN = 1 << 62
@@ -45,9 +45,13 @@ def _in_one_pass(file: BinaryIO) -> soundfile.SoundFile:
 def read_samples(path: Path) -> Samples:
     """All samples of a sound file.
 
-    Raises: SignalError if the file is shorter than it states, or links of an Ogg file differ. soundfile's and FFmpeg's
-        errors pass through.
+    Raises: SignalError if the file is shorter than it states, or sounds in one file differ in kind. soundfile's and
+        FFmpeg's errors pass through.
     """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        links, is_estimate = sound_links(data), not states_length(data)
+        if len(links) > 1:
+            return _linked(path, data, links)
     try:
         # By name, soundfile takes one that ends in .raw for headerless samples.
         with path.open("rb") as file, _in_one_pass(file) as sound:
@@ -58,17 +62,20 @@ def read_samples(path: Path) -> Samples:
             raise
         return _with_ffmpeg(path, "")  # libsndfile takes no Core Audio file of unknown length
     length = samples.values.shape[1]
-    if kind == "OGG":
-        return _linked(path, samples)
     if length == 0 and kind in ("WAV", "WAVEX", "AU") and _is_open(path):
         return _with_ffmpeg(path, samples.subtype)
-    if kind == "MP3" and not _states_length(path):
+    if kind == "MP3" and is_estimate:
         return samples if length < announced else _with_ffmpeg(path, samples.subtype)
-    if length < announced < _UNKNOWN and kind not in ("WAV", "WAVEX"):
+    if kind not in ("WAV", "WAVEX"):
+        _check_length(path, length, announced)
+    return samples
+
+
+def _check_length(path: Path, length: int, announced: int) -> None:
+    if length < announced < _UNKNOWN:
         raise SignalError(
             f"{path}: ends after {length} of {announced} samples; convert it to .wav to keep what is there"
         )
-    return samples
 
 
 def _samples(sound: soundfile.SoundFile) -> np.ndarray:
@@ -90,22 +97,23 @@ def _joined(blocks: list[np.ndarray], channels: int, dtype: np.dtype) -> np.ndar
     return values
 
 
-def _linked(path: Path, first: Samples) -> Samples:
-    """The sound of all links of an Ogg file, of which libsndfile reads the first."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        links = ogg_links(data)
-        pieces = [first.values[..., 0]]
-        for begin, end in links[1:]:
-            with _in_one_pass(io.BytesIO(data[begin:end])) as sound:
-                if (sound.channels, sound.samplerate) != (len(first.values), first.rate):
-                    raise SignalError(
-                        f"{path}: a sound of {len(first.values)} channels at {first.rate} Hz is followed by one of "
-                        f"{sound.channels} at {sound.samplerate} Hz in the same file; split it"
-                    )
-                pieces.append(_samples(sound)[..., 0])
-    if len(pieces) == 1:
-        return first
-    return Samples(_joined(pieces, len(first.values), first.values.dtype), first.rate, first.subtype)
+def _linked(path: Path, data: mmap.mmap, links: list[tuple[int, int]]) -> Samples:
+    """All sounds in a file one after the other."""
+    pieces: list[Samples] = []
+    for begin, end in links:
+        with _in_one_pass(io.BytesIO(data[begin:end])) as sound:
+            piece = Samples(_samples(sound), sound.samplerate, sound.subtype)
+            _check_length(path, piece.values.shape[1], sound.frames)
+        pieces.append(piece)
+        (channels, rate), (others, other) = ((len(each.values), each.rate) for each in (pieces[0], piece))
+        if (channels, rate) != (others, other):
+            raise SignalError(
+                f"{path}: a sound of {channels} channels at {rate} Hz is followed by one of {others} at {other} Hz "
+                "in the same file; split it"
+            )
+    first = pieces[0]
+    values = _joined([piece.values[..., 0] for piece in pieces], len(first.values), first.values.dtype)
+    return Samples(values, first.rate, first.subtype)
 
 
 def _is_open(path: Path) -> bool:
@@ -119,21 +127,6 @@ def _is_open(path: Path) -> bool:
     rest = head[head.find(b"data") + 8 :] if head[:4] == b"RIFF" else b""
     is_chunk = rest[:4].isalnum() and int.from_bytes(rest[4:8], "little") <= path.stat().st_size
     return len(rest) > 0 and not is_chunk
-
-
-def _states_length(path: Path) -> bool:
-    """Whether an MP3 file says how many frames it has (in a frame of Xing's kind), so that nobody estimates it."""
-    with path.open("rb") as file:
-        _skip_tag(file)
-        head = file.read(48)
-    place = max(head.find(b"Xing"), head.find(b"Info"))
-    return head[:1] == b"\xff" and place > 0 and bool(head[place + 7 : place + 8] > b"\0" and head[place + 7] & 1)
-
-
-def _skip_tag(file: BinaryIO) -> None:
-    head = file.read(10)
-    size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(reversed(head[6:10])))
-    file.seek(10 + size if head[:3] == b"ID3" else 0)
 
 
 def _with_ffmpeg(path: Path, subtype: str) -> Samples:
