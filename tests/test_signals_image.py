@@ -384,6 +384,29 @@ def test_gamma_of_grey(tmp_path: Path) -> None:
     assert np.asarray(middle).ravel() == pytest.approx([188] * 3, abs=1)
 
 
+def test_hdr_colours_travel_between_png_files(tmp_path: Path) -> None:
+    chunk = b"cICP", bytes([9, 16, 0, 1])
+    gamma = b"gAMA", struct.pack(">I", 100_000)
+    (tmp_path / "x.png").write_bytes(png(1, 1, 8, 2, b"\0abc", chunk, gamma))
+    read = image_signals.read(tmp_path / "x.png")
+    assert read[0].attributes == {"colour": [9, 16]}
+    assert read[0].values.tobytes() == b"abc"
+    image_signals.write(read, tmp_path / "y.png")
+    assert b"\0\0\0\4" + b"".join(chunk) in (tmp_path / "y.png").read_bytes()
+    assert image_signals.read(tmp_path / "y.png")[0].attributes == read[0].attributes
+    with pytest.warns(InrcodecWarning, match=r"y\.jpg: the format has no place for wide or HDR colours"):
+        image_signals.write(read, tmp_path / "y.jpg")
+
+
+def test_hdr_colours_of_avif(tmp_path: Path) -> None:
+    image_signals.write(signals(pixels((16, 16, 3))), tmp_path / "x.avif")
+    data = (tmp_path / "x.avif").read_bytes()
+    place = data.index(b"colrnclx") + 8
+    assert image_signals.read(tmp_path / "x.avif")[0].attributes == {}
+    (tmp_path / "x.avif").write_bytes(data[:place] + bytes([0, 9, 0, 18]) + data[place + 4 :])
+    assert image_signals.read(tmp_path / "x.avif")[0].attributes == {"colour": [9, 18]}
+
+
 @pytest.mark.parametrize("extra", [(), ((b"sRGB", b"\0"),), ((b"gAMA", struct.pack(">I", 45455)),)])
 def test_ordinary_files_have_no_gamma(tmp_path: Path, extra: tuple[tuple[bytes, bytes], ...]) -> None:
     gamma = () if extra and extra[0][0] == b"gAMA" else ((b"gAMA", struct.pack(">I", 100_000)),) if extra else ()
@@ -407,6 +430,8 @@ def test_where_there_is_no_place_for_a_gamma(tmp_path: Path) -> None:
         {"chromaticity": [0.3] * 8},
         {"chromaticity": 3},
         {"chromaticity": ["a"] * 8},
+        {"colour": [9, 256]},
+        {"colour": "9"},
     ],
 )
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -7,7 +7,7 @@ so those are read as 8 bits.
 
 CMYK, YCbCr and LAB become RGB (CMYK by the plain formula, without its profile). Kept with the file: EXIF
 (with the orientation applied to the pixels and its tag reset), ICC profile (unless the colours were
-converted), gamma and primaries of PNG files that are not sRGB's, dots per inch, 1-bit depth. Not kept: XMP,
+converted), gamma, primaries and HDR of PNG and AVIF files, dots per inch, 1-bit depth. Not kept: XMP,
 comments, thumbnails of TIFF files.
 """
 
@@ -42,7 +42,7 @@ def read(path: Path) -> list[Signal]:
     from the smallest to the largest value, as depth maps and 12-bit cameras use a part of the 16 bits only; and,
     if the file has transparency, a signal named "alpha" [height, width, 1]. 1-bit images have the values
     0 and 255. The main signal's attributes: "mode" ("1", for 1-bit images only), "icc" and "exif" (bytes),
-    "dpi" ([x, y]), "gamma" and "chromaticity" (see `image_gamma`).
+    "dpi" ([x, y]), "gamma", "chromaticity" and "colour" (see `image_gamma`).
 
     Of a TIFF with overviews, the full picture is read. JPEG data without its end marker is read with a warning.
 

@@ -2,13 +2,11 @@
 
 import math
 import struct
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inrcodec.signals.image_gamma import PROFILED, gamma_attributes, gamma_of, icc_profile, png_chunks
-from inrcodec.signals.oddities import InrcodecWarning
+from inrcodec.signals.image_gamma import gamma_attributes, light_options
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
@@ -65,8 +63,8 @@ def _entries(block: bytearray, order: str, directory: int) -> Iterator[tuple[int
 
 
 def colour_metadata(image: "PillowImage", turned: bool) -> dict[str, Any]:
-    """The attributes "icc" (bytes; only if it is for the colours the image has now), "dpi" ([x, y]), "gamma" and
-    "chromaticity".
+    """The attributes "icc" (bytes; only if it is for the colours the image has now), "dpi" ([x, y]), and
+    what `gamma_attributes` returns.
 
     turned: the picture lay on its side.
     """
@@ -80,23 +78,18 @@ def colour_metadata(image: "PillowImage", turned: bool) -> dict[str, Any]:
 
 
 def save_options(attributes: dict[str, Any], format_name: str, mode: str, path: Path) -> dict[str, Any]:
-    """The options of Pillow's `save` that write "exif", "icc" or "gamma", and "dpi" of a signal's attributes.
+    """The options of Pillow's `save` that write "exif", "dpi", and "icc", "gamma" or "colour" of a signal's attributes.
 
-    format_name, mode: Pillow's names of the format and of the mode that are written. path: of the file, for a
-    warning where the format has no place for a gamma. Pillow's errors about malformed EXIF pass through.
+    format_name, mode: Pillow's names of the format and of the mode that are written. path: of the file, for
+    warnings. Pillow's errors about malformed EXIF pass through.
     """
-    options: dict[str, Any] = {}
     exif, icc = attributes.get("exif"), attributes.get("icc")
     if isinstance(icc, bytes) and _profile_fits(icc, mode):
-        options["icc_profile"] = icc
-    elif light := gamma_of(attributes):
-        if format_name == "PNG":
-            options["pnginfo"] = png_chunks(*light)
-        elif format_name in PROFILED:
-            options["icc_profile"] = icc_profile(*light, colour=mode.startswith("RGB"))
-        else:
-            text = f"{path}: the format has no place for the picture's gamma of {light[0]:g}: it will look different"
-            warnings.warn(text, InrcodecWarning, stacklevel=2)
+        attributes = {key: value for key, value in attributes.items() if key not in ("gamma", "chromaticity")}
+        options: dict[str, Any] = {"icc_profile": icc}
+    else:
+        options = {}
+    options |= light_options(attributes, format_name, mode.startswith("RGB"), path)
     if dpi := _dpi(attributes.get("dpi")):
         options["dpi"] = tuple(dpi)
     if isinstance(exif, bytes):

@@ -15,6 +15,7 @@ import numpy as np
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.image_formats import FORMATS
+from inrcodec.signals.image_gamma import colour_code
 from inrcodec.signals.image_metadata import is_turned
 from inrcodec.signals.oddities import InrcodecWarning
 
@@ -135,6 +136,8 @@ def _opened(path: Path, file: BinaryIO) -> "PillowImage":
     if image.width * image.height > MAX_PIXELS:
         raise SignalError(f"{path}: {image.width}x{image.height} are more than {MAX_PIXELS} pixels; cut it into tiles")
     _check_depth(path, image)
+    if code := colour_code(file, str(image.format)):
+        image.info["colour_code"] = code
     return image
 
 
