@@ -1,6 +1,8 @@
 """Video files and folders of frames: what is written comes back, what is no video is refused by name."""
 
 import contextlib
+import re
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -534,7 +536,12 @@ def test_frames_with_palette_alpha_or_gray(tmp_path):
     frame.convert("L").save(tmp_path / "0.png")
     frame.convert("RGBA").save(tmp_path / "1.webp", lossless=True)
     frame.quantize(16).save(tmp_path / "2.png", transparency=b"\x00\x80")
-    (signal,) = video.read(tmp_path)
+    with pytest.warns(InrcodecWarning, match="1 frames are transparent in places; black"):
+        (signal,) = video.read(tmp_path)
+    shown = np.asarray(frame.quantize(16).convert("RGB")).astype(float)
+    index = np.asarray(frame.quantize(16))
+    expected = np.rint(shown * np.array([0, 128, *[255] * 14])[index][..., None] / 255)
+    assert np.array_equal(signal.values[2], expected)
     assert signal.values.shape == (3, 6, 8, 3)
     assert np.array_equal(signal.values[1], np.asarray(frame))
 
@@ -642,6 +649,19 @@ def test_damage_is_an_error_or_a_clip(tmp_path_factory, flips):
     path.write_bytes(data)
     with contextlib.suppress(SignalError, InrcodecWarning):
         assert video.read(path)[0].channels == 3
+
+
+def test_frames_that_the_decoder_guesses_are_told(tmp_path):
+    data = (SAMPLES / "video" / "bottle.mp4").read_bytes()
+    begin, told = data.index(b"mdat") + 8, []
+    for place in np.linspace(begin + 100, len(data) - 3000, 12).astype(int):
+        (tmp_path / "clip.mp4").write_bytes(data[:place] + bytes(40) + data[place + 40 :])
+        with warnings.catch_warnings(record=True) as caught, contextlib.suppress(SignalError):
+            warnings.simplefilter("always")
+            video.read(tmp_path / "clip.mp4")
+        told += [str(warning.message) for warning in caught]
+    assert told
+    assert all(re.fullmatch(r".*clip\.mp4: \d+ frames are damaged, and shown as .*", text) for text in told)
 
 
 def test_unknown_extension_lists_the_known_ones(tmp_path):

@@ -37,7 +37,8 @@ def read(path: Path) -> list[Signal]:
         with the picture, with silence where packets are missing.
 
     A folder holds the frames as .png, .jpg or .webp images of one size, in natural order of their names
-    ("2.png" before "10.png"); other files in it are ignored. Its rate is 25 frames per second.
+    ("2.png" before "10.png"); other files in it are ignored. Transparent places become black, with a
+    warning. Its rate is 25 frames per second.
 
     Raises: SignalError if there is no such file, it is no video or cut short, its time stamps jump, or frames differ in
         size.

@@ -1,6 +1,7 @@
 """Frames: the images of a folder in their order, and many frames as one picture signal."""
 
 import re
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from inrcodec.errors import SignalError
+from inrcodec.signals.oddities import InrcodecWarning
 from inrcodec.signals.signal import Axis, Signal
 
 FOLDER_RATE = Fraction(25)
@@ -27,13 +29,34 @@ def folder_frames(folder: Path) -> list[np.ndarray]:
     if not names:
         raise SignalError(f"{folder}: no frames here; expected {', '.join(sorted(FRAME_EXTENSIONS))}")
     frames: list[np.ndarray] = []
+    translucent = 0
     for path in sorted(names, key=_natural_order):
-        values = image.read(path)[0].values
+        main, *alpha = (signal.values for signal in image.read(path))
+        values = on_black(main, alpha[0]) if alpha else main
+        translucent += values is not main
         if values.dtype != np.uint8:
             raise SignalError(f"{path}: frames have 8 bits per channel, this one has {8 * values.itemsize}")
         frames.append(np.broadcast_to(values, (*values.shape[:2], 3)))
         check_same_size(frames, path)
+    warn_of_transparency(folder, translucent)
     return frames
+
+
+def on_black(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Values [H, W, C] as they look on black: what transparent places hold is often noise. Opaque ones as they are.
+
+    values, alpha [H, W, 1]: uint8.
+    """
+    if alpha.min() == 255:
+        return values
+    return ((values * alpha.astype(np.uint16) + 127) // 255).astype(np.uint8)
+
+
+def warn_of_transparency(path: Path, frames: int) -> None:
+    """Warn that so many frames of a clip were shown on black."""
+    if frames:
+        text = f"{path}: {frames} frames are transparent in places; black is put behind them"
+        warnings.warn(text, InrcodecWarning, stacklevel=2)
 
 
 def _natural_order(path: Path) -> tuple[list[str | int], str]:

@@ -17,7 +17,7 @@ from inrcodec.signals.oddities import InrcodecWarning
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_colours import colour_attributes
 from inrcodec.signals.video_formats import ACCURATE, MAX_RATE
-from inrcodec.signals.video_frames import FOLDER_RATE, check_same_size, picture_signal
+from inrcodec.signals.video_frames import FOLDER_RATE, check_same_size, on_black, picture_signal, warn_of_transparency
 from inrcodec.signals.video_timing import continuous_sound, even_frames
 
 _UNSPECIFIED = (0, 2, 3)  # AVColorSpace: RGB (meaningless for YUV frames), unspecified, reserved
@@ -134,17 +134,14 @@ class _Pictures:
         if not (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
             return self._converted(frame, "rgb24")
         rgba = self._converted(frame, "rgba")
-        alpha = rgba[..., 3:]
-        if alpha.min() == 255:
-            return np.ascontiguousarray(rgba[..., :3])
-        self._translucent += 1
-        return ((rgba[..., :3] * alpha.astype(np.uint16) + 127) // 255).astype(np.uint8)
+        values = np.ascontiguousarray(rgba[..., :3])
+        shown = on_black(values, rgba[..., 3:])
+        self._translucent += shown is not values
+        return shown
 
     def warn(self) -> None:
         """Warn of frames that are transparent or damaged."""
-        if self._translucent:
-            text = f"{self._path}: {self._translucent} frames are transparent in places; black is put behind them"
-            warnings.warn(text, InrcodecWarning, stacklevel=2)
+        warn_of_transparency(self._path, self._translucent)
         if self._damaged:
             text = f"{self._path}: {self._damaged} frames are damaged, and shown as the decoder guesses them"
             warnings.warn(text, InrcodecWarning, stacklevel=2)
