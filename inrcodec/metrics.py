@@ -19,13 +19,11 @@ def mean_squared_error(original: Signal, decoded: Signal) -> float:
 def psnr(original: Signal, decoded: Signal) -> float:
     """Return the peak signal-to-noise ratio in dB; infinite if nothing differs.
 
-    The peak is the largest value of the type for integers (255 for 8 bits), the value range for floats.
+    The peak is 255 for 8 bits, and the value range for everything else: of 16-bit pictures that is the range of the
+    data, as one of 12 bits would look 24 dB better against 65535.
     """
-    dtype = original.values.dtype
-    low, high = original.value_range
-    peak = float(np.iinfo(dtype).max) if dtype.kind == "u" else high - low
     error = mean_squared_error(original, decoded)
-    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+    return math.inf if error == 0 else 10 * math.log10(_peak(original) ** 2 / error)
 
 
 def snr(original: Signal, decoded: Signal) -> float:
@@ -53,9 +51,7 @@ def ssim(original: Signal, decoded: Signal) -> float:
         raise ValueError(f"the grids differ: {original.values.shape = }, {decoded.values.shape = }")
     if len(original.shape) < 2 or min(original.shape[-2:]) < 11:
         raise ValueError(f"SSIM needs two axes of at least 11 samples: {original.shape = }")
-    dtype = original.values.dtype
-    low, high = original.value_range
-    span = float(np.iinfo(dtype).max) if dtype.kind == "u" else high - low
+    span = _peak(original)
     shape = (-1, *original.values.shape[-3:])
     return planes_ssim(original.values.reshape(shape), decoded.values.reshape(shape), span)
 
@@ -77,6 +73,11 @@ def planes_ssim(original: np.ndarray, decoded: np.ndarray, span: float) -> float
         for a, b in zip(original, decoded, strict=True)
     ]
     return float(np.mean(scores))
+
+
+def _peak(signal: Signal) -> float:
+    low, high = signal.value_range
+    return 255.0 if signal.values.dtype == np.uint8 else high - low
 
 
 def _errors(original: Signal, decoded: Signal) -> np.ndarray:

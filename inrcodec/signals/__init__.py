@@ -1,17 +1,18 @@
 """Files to signals and back, one module per modality; nothing else in the project knows file formats."""
 
 import importlib
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from inrcodec.errors import InrcodecError, SignalError, UsageError
+from inrcodec.errors import SignalError, UsageError
+from inrcodec.signals.oddities import InrcodecWarning
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_frames import FRAME_EXTENSIONS
+from inrcodec.signals.whole_files import write_whole
 
 MODALITIES = ("image", "video", "audio", "climate")
 AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
@@ -19,6 +20,7 @@ AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
 __all__ = [
     "MODALITIES",
     "Axis",
+    "InrcodecWarning",
     "Signal",
     "default_extension",
     "find_files",
@@ -57,10 +59,12 @@ def read(path: Path, modality: str | None = None) -> list[Signal]:
     """The signals of a file, the main one first.
 
     modality: read it as this, whatever its name.
-    Raises: SignalError if the file is missing, damaged or of an unknown kind.
+    Raises: SignalError if the file is missing, damaged, no regular file or of an unknown kind.
     """
     if not path.exists():
         raise SignalError(f"{path}: there is no such file")
+    if not path.is_file() and not path.is_dir():
+        raise SignalError(f"{path}: neither a file nor a folder; save it as a file, or give - to read standard input")
     signals: list[Signal] = _module(modality or modality_of(path)).read(path)
     return signals
 
@@ -68,13 +72,14 @@ def read(path: Path, modality: str | None = None) -> list[Signal]:
 def write(signals: Sequence[Signal], path: Path) -> None:
     """Write signals of one file in the format its extension names; the file appears whole or not at all.
 
-    Raises: SignalError if the format is not written or cannot hold them.
+    Raises: SignalError if the format is not written or cannot hold them, or values are NaN or infinite.
     """
     module = _module(signals[0].modality)
     check_writable(signals[0].modality, path)
     for signal in signals:
         if len(signal.axes) != AXES[signal.modality]:
             raise SignalError(f"{path}: a signal of {len(signal.axes)} axes is no {signal.modality}")
+        signal.check_finite(path)
     write_whole(path, lambda temporary: module.write(list(signals), temporary))
 
 
@@ -99,38 +104,6 @@ def read_back(signal: Signal) -> np.ndarray:
     return values
 
 
-def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Let `write_to` make a file under a temporary name beside `path`, then move it there in one step.
-
-    If it fails or is interrupted from the keyboard, no temporary file stays; what was at `path` before is unharmed.
-    Raises: SignalError if the folder cannot be written to.
-    """
-    path = path.resolve()  # a link is followed, not replaced
-    if path.exists() and not path.is_file():
-        raise SignalError(f"cannot write {path}: it is there and no file; give another name, or - for standard output")
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".inrcodec-", suffix=path.suffix)
-    except OSError as error:
-        raise SignalError(f"cannot write {path}: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        try:
-            write_to(temporary)
-        except InrcodecError as error:
-            raise type(error)(
-                str(error).replace(str(temporary), str(path)).replace(temporary.name, path.name)
-            ) from error
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        raise SignalError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def default_extension(modality: str) -> str:
     """What `decode` writes when no format is asked for."""
     extension: str = _module(modality).DEFAULT_EXTENSION
@@ -138,16 +111,39 @@ def default_extension(modality: str) -> str:
 
 
 def find_files(folder: Path, modality: str | None = None) -> list[Path]:
-    """All files below a folder (links followed) whose names belong to a modality (or to any), sorted.
+    """All regular files below a folder (links followed) whose names belong to a modality (or to any), sorted.
 
-    A folder with nothing but images is one video when videos are asked for.
+    A file or folder that several links lead to is found once, by its own name if that is below the folder too. A folder
+    with nothing but images is one video when videos are asked for. A folder that cannot be read is warned of.
     """
     modalities = MODALITIES if modality is None else (modality,)
     extensions = frozenset().union(*(_module(name).EXTENSIONS for name in modalities))
-    found: list[Path] = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        files = [Path(parent, name) for name in names if not name.startswith(".")]
+    found: dict[Path, Path] = {}
+    for parent, files in _folders(folder):
         if modality == "video" and files and all(path.suffix.lower() in FRAME_EXTENSIONS for path in files):
-            found.append(Path(parent))
-        found += [path for path in files if path.suffix.lower() in extensions]
-    return sorted(found)
+            found.setdefault(parent.resolve(), parent)
+        for path in files:
+            if path.suffix.lower() in extensions and (not path.is_symlink() or path.resolve() not in found):
+                found[path.resolve()] = path
+    return sorted(found.values())
+
+
+def _folders(top: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder from `top` on with its visible regular files, once each, those behind links last."""
+    folders: list[Path] = [top]
+    links: list[Path] = []
+    seen: set[Path] = set()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop()
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            warnings.warn(f"{folder}: cannot be read ({error.strerror}); left out", InrcodecWarning, stacklevel=3)
+            continue
+        for path in entries:
+            if path.is_dir():
+                (links if path.is_symlink() else folders).append(path)
+        yield folder, [path for path in entries if path.is_file() and not path.name.startswith(".")]

@@ -1,22 +1,18 @@
-"""Sound: whatever libsndfile reads, as 32-bit floats at the file's sample rate.
+"""Sound: whatever libsndfile reads, as floats at the file's sample rate.
 
-16- and 24-bit samples are exact as 32-bit floats; those of 32-bit integers and 64-bit floats are rounded to
-24 significant bits. The sample format (16-bit, 24-bit, float, ...) is kept with the file, tags and loop
-points are not.
+Samples are exact: 32-bit floats, or 64-bit floats where the file has 32-bit integers or 64-bit floats. The sample
+format (16-bit, 24-bit, float, ...) is kept with the file, tags and loop points are not.
 """
 
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.signal import Axis, Signal
-
-if TYPE_CHECKING:
-    from soundfile import SoundFile
+from inrcodec.signals.whole_files import checked_file
 
 MODALITY = "audio"
 DEFAULT_EXTENSION = ".wav"
@@ -58,44 +54,44 @@ _SMALLEST = 2.0**-126
 def read(path: Path) -> list[Signal]:
     """Read a sound file.
 
-    Returns one signal: values [channels, time, 1] float32, 1.0 being full scale; value_range
+    Returns one signal: values [channels, time, 1] float32, or float64 if the file has 32-bit integers or 64-bit
+    floats, 1.0 being full scale; value_range
     (-peak, peak), so that quiet recordings are coded as precisely as loud ones ((-1, 1) if silent).
     attributes: "subtype", the sample format in libsndfile's words, unless it is 16-bit or compressed.
 
     A WAV file that is shorter than its header says is read as far as it goes, as players do (recorders
-    that stream leave the length open).
+    that stream leave the length open), and so is an MP3 file without a length of its own. All links of a chained
+    Ogg file and all of several MP3 files joined to one are read.
 
-    Raises: SignalError if the file is missing, damaged, empty, no sound, or has samples that are no numbers.
+    Raises: SignalError if the file is missing, damaged, empty, no sound, has samples that are no numbers, or links
+        whose rates or channels differ.
     """
     import soundfile
+
+    from inrcodec.signals.audio_reading import read_samples
 
     if not path.is_file():
         raise SignalError(f"{path}: no such file; give the path of a sound file")
     try:
-        with soundfile.SoundFile(path) as file:
-            announced, rate, subtype = file.frames, file.samplerate, file.subtype
-            values = _samples(file)
+        samples = read_samples(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        # soundfile takes a name that ends in .raw for headerless samples, and raises TypeError.
         raise SignalError(
             f"{path}: cannot be read as sound ({_reason(error)}); "
             f"the file may be damaged, or none of {' '.join(_FORMATS)}"
         ) from error
+    values, subtype = samples.values, samples.subtype
     channels, length = values.shape[:2]
     if length == 0:
         raise SignalError(f"{path}: the file has no samples; there is nothing to encode")
-    if length < announced:
-        raise SignalError(
-            f"{path}: ends after {length} of {announced} samples; convert it to .wav to keep what is there"
-        )
     strange = int(np.count_nonzero(~(np.abs(values) <= _LARGEST)))
     if strange:
         raise SignalError(
             f"{path}: {strange} of {values.size} samples are NaN, infinite or absurdly large; repair it first"
         )
-    peak = max(float(values.max()), -float(values.min()))
+    # As a 32-bit float, which takes less room in a file.
+    peak = float(np.float32(max(values.max(), -values.min())))
     peak = peak if peak >= _SMALLEST else 1.0
-    axes = (Axis(channels, "slice"), Axis(length, "start", rate=Fraction(rate)))
+    axes = (Axis(channels, "slice"), Axis(length, "start", rate=Fraction(samples.rate)))
     kept = subtype in _BYTES and subtype != DEFAULT_SUBTYPE
     return [Signal(MODALITY, values, axes, (-peak, peak), attributes={"subtype": subtype} if kept else {})]
 
@@ -107,12 +103,14 @@ def write(signals: list[Signal], path: Path) -> None:
     (float to FLAC: 24-bit); OGG, Opus and MP3 have their own. Samples outside [-1, 1] are clipped unless the
     sample format is a float.
 
-    Raises: SignalError if the rate is no integer, or the format cannot hold this rate, number of channels or length.
+    Raises: SignalError if the rate is no integer, the format cannot hold this rate, number of channels or length, or
+        samples are NaN or infinite.
     """
     import soundfile
 
     suffix = path.suffix.lower()
     signal = signals[0]
+    signal.check_finite(path)  # or the MP3 encoder aborts the process
     channels, length = signal.shape
     rate = signal.axes[1].rate
     if rate is None or rate.denominator != 1 or rate < 1:
@@ -123,16 +121,23 @@ def write(signals: list[Signal], path: Path) -> None:
     if format_name in _CLASSIC and size > _CLASSIC_LIMIT:
         raise SignalError(f"{path}: {suffix} holds 4 GiB, not {size} bytes; use .flac, .w64, .rf64 or .caf")
     try:
-        with soundfile.SoundFile(
-            path, "w", samplerate=int(rate), channels=channels, format=format_name, subtype=subtype
-        ) as file:
+        # libsndfile loses the errors of its last writes, those of closing: the checked file does not.
+        with (
+            checked_file(path, raises=False) as checked,
+            soundfile.SoundFile(
+                checked, "w", samplerate=int(rate), channels=channels, format=format_name, subtype=subtype
+            ) as file,
+        ):
             for block in _blocks(signal.values):
                 file.write(_quantized(block, subtype))
+        written = _frames(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise SignalError(
             f"{path}: cannot write {channels} channels at {rate} samples per second as {suffix} "
             f"({_reason(error)}); try .wav"
         ) from error
+    if written < length:
+        raise SignalError(f"{path}: only {written} of {length} samples can be read again; try .wav")
 
 
 def stored_step(signal: Signal) -> float:
@@ -147,7 +152,7 @@ def read_back(signal: Signal) -> np.ndarray:
     if subtype in ("FLOAT", "DOUBLE"):
         return signal.values
     levels = [_quantized(block, subtype) for block in _blocks(signal.values)]
-    return (np.concatenate(levels).T[..., np.newaxis] * 2.0**-31).astype(np.float32)
+    return (np.concatenate(levels).T[..., np.newaxis] * 2.0**-31).astype(signal.values.dtype)
 
 
 def _subtype(signal: Signal) -> str:
@@ -155,23 +160,22 @@ def _subtype(signal: Signal) -> str:
     return _nearest(wanted, _FORMATS[DEFAULT_EXTENSION][1])
 
 
-def _samples(file: "SoundFile") -> np.ndarray:
-    """[channels, time, 1] float32, as many samples as there are: the length in a header may be wrong."""
-    blocks: list[np.ndarray] = []
-    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-        blocks.append(block)
-    values = np.empty((file.channels, sum(map(len, blocks)), 1), np.float32)
-    start = 0
-    for block in blocks:
-        values[:, start : start + len(block), 0] = block.T
-        start += len(block)
-    return values
+def _frames(path: Path) -> int:
+    """How many samples of each channel a file holds, counted by reading it to its end."""
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        count = 0
+        while block := len(file.read(_BLOCK, dtype="int16")):
+            count += block
+    return count
 
 
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """[time, channels] float32 pieces: libsndfile's Vorbis encoder crashes on very long ones."""
+    """[time, channels] pieces of 32-bit or 64-bit floats: libsndfile's Vorbis encoder crashes on very long ones."""
+    dtype = np.float64 if values.dtype == np.float64 else np.float32
     for start in range(0, values.shape[1], _BLOCK):
-        yield np.ascontiguousarray(values[:, start : start + _BLOCK, 0].T, dtype=np.float32)
+        yield np.ascontiguousarray(values[:, start : start + _BLOCK, 0].T, dtype=dtype)
 
 
 def _quantized(block: np.ndarray, subtype: str) -> np.ndarray:

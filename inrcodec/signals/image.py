@@ -7,14 +7,11 @@ so those are read as 8 bits.
 
 CMYK, YCbCr and LAB become RGB (CMYK by the plain formula, without its profile). Kept with the file: EXIF
 (with the orientation applied to the pixels and its tag reset), ICC profile (unless the colours were
-converted), dots per inch, 1-bit depth. Not kept: XMP, comments, thumbnails of TIFF files.
+converted), gamma, primaries and HDR of PNG and AVIF files, dots per inch, 1-bit depth. Not kept: XMP,
+comments, thumbnails of TIFF files.
 """
 
-import struct
-import threading
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,60 +21,36 @@ from inrcodec.errors import SignalError
 from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, holder_of, mode_of
 from inrcodec.signals.image_formats import WRITABLE as WRITABLE
 from inrcodec.signals.image_metadata import colour_metadata, exif_of, save_options
+from inrcodec.signals.image_opening import PILLOW_ERRORS, decoded, reason
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.whole_files import write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 MODALITY = "image"
 DEFAULT_EXTENSION = ".png"
-MAX_PIXELS = 1 << 29
-"""Larger images are refused before anything is allocated (Pillow's own limit is a third of it, and a
-200-megapixel phone photo is above that)."""
 EXTENSIONS = frozenset(FORMATS)
 
-# What Pillow's parsers were seen to raise on damaged files.
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
-_limit_lock = threading.Lock()
-_limit_users: list[int | None] = []
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
 def read(path: Path) -> list[Signal]:
     """Read an image file.
 
-    Returns the main signal: values [height, width, 1 or 3], uint8 in (0, 255) or uint16 in (0, 65535); and,
+    Returns the main signal: values [height, width, 1 or 3], uint8 with the range (0, 255) or uint16 with the range
+    from the smallest to the largest value, as depth maps and 12-bit cameras use a part of the 16 bits only; and,
     if the file has transparency, a signal named "alpha" [height, width, 1]. 1-bit images have the values
     0 and 255. The main signal's attributes: "mode" ("1", for 1-bit images only), "icc" and "exif" (bytes),
-    "dpi" ([x, y]).
+    "dpi" ([x, y]), "gamma", "chromaticity" and "colour" (see `image_gamma`).
+
+    Of a TIFF with overviews, the full picture is read. JPEG data without its end marker is read with a warning.
 
     Raises: SignalError if the file is missing, damaged, no image, an animation, has several pages, more
-    than `MAX_PIXELS` pixels or a depth Pillow cannot hold.
+    than `image_opening.MAX_PIXELS` pixels or a depth Pillow cannot hold.
     """
-    from PIL import Image
-
-    try:
-        with _raised_limit(), _open(path) as image:
-            _check_depth(path, image)
-            image.load()
-            return _signals(path, image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SignalError(f"{path}: more than {MAX_PIXELS} pixels; cut it into tiles") from error
-    except _PILLOW_ERRORS as error:
-        raise SignalError(
-            f"{path}: cannot be read as an image ({_reason(error)}); the file may be damaged or incomplete"
-        ) from error
+    with decoded(path) as (image, turned):
+        return _signals(path, image, turned)
 
 
 def write(signals: list[Signal], path: Path) -> None:
@@ -86,10 +59,11 @@ def write(signals: list[Signal], path: Path) -> None:
 
     Values are those `read` returns, at any resolution. PNG, WebP, TIFF, BMP, PPM, JPEG 2000, TGA and QOI
     are written lossless, JPEG and AVIF at quality 95. Grey becomes RGB where the format has no grey.
-    Formats that have no place for EXIF, ICC profile or dots per inch are written without them.
+    Formats that have no place for EXIF, ICC profile or dots per inch are written without them; a gamma becomes an
+    ICC profile in formats other than PNG, and a warning where there is no place for one.
 
     Raises: SignalError if the format cannot hold the transparency, the 16 bits,
-    the colours or the size of the image.
+    the colours or the size of the image, or the file cannot be written.
     """
     from PIL import Image
 
@@ -109,81 +83,23 @@ def write(signals: list[Signal], path: Path) -> None:
         image = image.convert(holder)
 
     try:
-        metadata = save_options(main.attributes, format_name, holder)
-        image.save(path, format=format_name, **SAVE_OPTIONS.get(format_name, {}), **metadata)
-    except _PILLOW_ERRORS as error:
+        metadata = save_options(main.attributes, format_name, holder, path)
+        # Into memory: given a file, Pillow ignores that a full disk writes less than it is asked to, or never returns.
+        encoded = io.BytesIO()
+        image.save(encoded, format=format_name, **SAVE_OPTIONS.get(format_name, {}), **metadata)
+    except PILLOW_ERRORS as error:
         raise SignalError(
-            f"{path}: cannot write {image.size} pixels as {suffix} ({_reason(error)}); try .png"
+            f"{path}: cannot write {image.size} pixels as {suffix} ({reason(error)}); try .png"
         ) from error
+    write_bytes(path, encoded.getbuffer())
 
 
-@contextmanager
-def _raised_limit() -> Iterator[None]:
-    """Pillow's limit of pixels, a variable of its module, raised to ours while any thread is reading."""
-    from PIL import Image
-
-    with _limit_lock:
-        _limit_users.append(Image.MAX_IMAGE_PIXELS if not _limit_users else _limit_users[0])
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    try:
-        yield
-    finally:
-        with _limit_lock:
-            saved = _limit_users.pop()
-            if not _limit_users:
-                Image.MAX_IMAGE_PIXELS = saved
-
-
-@contextmanager
-def _open(path: Path) -> Iterator["PillowImage"]:
-    """The image, not yet decoded, in any of the readable formats whatever its suffix."""
-    from PIL import Image, UnidentifiedImageError
-
-    Image.init()
-    formats = [name for name in {name for name, _ in FORMATS.values()} if name in Image.OPEN]
-    # Given a name instead of a file, Pillow maps uncompressed TIFFs into memory, and confuses width and
-    # height of those that lie on their side.
-    with path.open("rb") as file:
-        try:
-            image: PillowImage = Image.open(file, formats=formats)
-        except UnidentifiedImageError as error:
-            raise SignalError(
-                f"{path}: not an image, or damaged at its beginning; readable are {' '.join(FORMATS)}"
-            ) from error
-        if image.width * image.height > MAX_PIXELS:
-            raise SignalError(
-                f"{path}: {image.width}x{image.height} are more than {MAX_PIXELS} pixels; cut it into tiles"
-            )
-        # An MPO file is a photo followed by its previews or its other eye: the first is the photo.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        if frames > 1 and image.format == "TIFF":
-            raise SignalError(f"{path}: {frames} pages in one file; split it into one file per page")
-        if frames > 1:
-            raise SignalError(f"{path}: an animation of {frames} frames; convert it to a video, such as .mp4")
-        yield image
-
-
-def _check_depth(path: Path, image: "PillowImage") -> None:
-    """Refuse what Pillow would silently reduce to 8 bits: its raw modes still tell, before decoding."""
-    if image.mode.startswith(("I", "F")):
-        return
-    for tile in getattr(image, "tile", ()):
-        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        deep = any(isinstance(argument, str) and ";16" in argument for argument in arguments)
-        if tile[0] in ("ppm", "ppm_plain"):
-            deep = isinstance(arguments[-1], int) and arguments[-1] > 255
-        if deep:
-            raise SignalError(
-                f"{path}: 16 bits per channel are read only in grey without alpha; convert it to 8 bits first"
-            )
-
-
-def _signals(path: Path, image: "PillowImage") -> list[Signal]:
-    """The signals of a decoded image."""
+def _signals(path: Path, image: "PillowImage", turned: bool) -> list[Signal]:
+    """The signals of a decoded image, which lay on its side if `turned`."""
     from PIL import ImageOps
 
     attributes: dict[str, Any] = {}
-    if exif := exif_of(image):
+    if exif := exif_of(image, turned):
         attributes["exif"] = exif
     ImageOps.exif_transpose(image, in_place=True)
 
@@ -197,10 +113,10 @@ def _signals(path: Path, image: "PillowImage") -> list[Signal]:
         image = _converted(image)
         pixels = np.array(image).reshape(image.height, image.width, -1)
 
-    attributes |= colour_metadata(image)
+    attributes |= colour_metadata(image, turned)
 
     axes = (Axis(image.height, "cell"), Axis(image.width, "cell"))
-    value_range = (0.0, float(np.iinfo(pixels.dtype).max))
+    value_range = _value_range(pixels)
     colours = pixels.shape[-1] - (image.mode in ("LA", "RGBA"))
     main = np.ascontiguousarray(pixels[..., :colours])
     signals = [Signal(MODALITY, main, axes, value_range, attributes=attributes)]
@@ -218,7 +134,18 @@ def _deep_grey(path: Path, image: "PillowImage") -> np.ndarray:
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0 or high > 65535:
         raise SignalError(f"{path}: values from {low} to {high} do not fit 16 bits; rescale it to 0..65535")
-    return pixels.astype(np.uint16)[..., None]
+    pixels = pixels.astype(np.uint16)[..., None]
+    # Pillow leaves out this step, which it does not with 8 bits.
+    tags = getattr(image, "tag_v2", {})
+    return ~pixels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else pixels
+
+
+def _value_range(pixels: np.ndarray) -> tuple[float, float]:
+    """(0, 255) for 8 bits; the smallest and the largest value for 16, which hold 10, 12 or 14 bits more often."""
+    if pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(pixels.min()), float(pixels.max())
+    return (low, high) if low < high else (min(low, 65534.0), min(low, 65534.0) + 1)
 
 
 def _converted(image: "PillowImage") -> "PillowImage":
@@ -238,9 +165,3 @@ def _converted(image: "PillowImage") -> "PillowImage":
     if image.mode == "PA":
         image = image.convert("RGBA")
     return image.convert(target)
-
-
-def _reason(error: BaseException) -> str:
-    """A third-party error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,8 +1,12 @@
-"""What travels with an image beside its pixels: EXIF, ICC profile, dots per inch."""
+"""What travels with an image beside its pixels: EXIF, ICC profile or gamma, dots per inch."""
 
 import math
 import struct
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from inrcodec.signals.image_gamma import gamma_attributes, light_options
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
@@ -14,49 +18,78 @@ _ORIENTATION = 0x0112
 # description, make, model, software, date, artist, host computer, copyright; camera and GPS directories.
 _DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 _DESCRIPTIVE_DIRECTORIES = (0x8769, 0x8825)
+_CAMERA = 0x8769
+# What is told of width and height apart: resolution, size and resolution of the focal plane.
+_ALONG_SIDES = ((0x011A, 0x011B), (0xA002, 0xA003), (0xA20E, 0xA20F))
+_TURNED = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
 
 
-def exif_of(image: "PillowImage") -> bytes:
-    """The EXIF block without its prefix, its orientation tag reset to 1; empty if there is none.
+def is_turned(image: "PillowImage") -> bool:
+    """Whether the stored picture lies on its side."""
+    return image.getexif().get(_ORIENTATION) in _TURNED
 
-    The bytes are patched instead of written anew: makers' notes refer to their position in the block.
+
+def exif_of(image: "PillowImage", turned: bool) -> bytes:
+    """The EXIF block of the upright picture without the block's prefix; empty if there is none.
+
+    The orientation is reset to 1, and what is told of width and height exchanged if the picture was stored on its
+    side (`turned`). The bytes are patched instead of written anew: makers' notes refer to their position in the block.
     """
     raw = image.info.get("exif") or _descriptive(image.getexif())
     block = bytearray(raw.removeprefix(_EXIF_PREFIX))
     order = ">" if block[:2] == b"MM" else "<"
     if len(block) < 10:
         return bytes(block)
-    directory = struct.unpack_from(order + "I", block, 4)[0]
-    if directory + 2 > len(block):
-        return bytes(block)
-    entries = struct.unpack_from(order + "H", block, directory)[0]
-    for start in range(directory + 2, min(directory + 2 + 12 * entries, len(block) - 11), 12):
-        if struct.unpack_from(order + "H", block, start)[0] == _ORIENTATION:
-            struct.pack_into(order + "HIHH", block, start + 2, 3, 1, 1, 0)
+    entries = dict(_entries(block, order, struct.unpack_from(order + "I", block, 4)[0]))
+    if _CAMERA in entries:
+        entries |= dict(_entries(block, order, struct.unpack_from(order + "I", block, entries[_CAMERA] + 8)[0]))
+    if _ORIENTATION in entries:
+        struct.pack_into(order + "HIHH", block, entries[_ORIENTATION] + 2, 3, 1, 1, 0)
+    for pair in _ALONG_SIDES if turned else ():
+        if all(tag in entries for tag in pair):
+            one, other = (slice(entries[tag] + 2, entries[tag] + 12) for tag in pair)
+            block[one], block[other] = block[other], block[one]
     return bytes(block)
 
 
-def colour_metadata(image: "PillowImage") -> dict[str, Any]:
-    """The attributes "icc" (bytes; only if it is for the colours the image has now) and "dpi" ([x, y])."""
-    attributes: dict[str, Any] = {}
+def _entries(block: bytearray, order: str, directory: int) -> Iterator[tuple[int, int]]:
+    """Tags of a directory and where their entries begin; those within the block."""
+    if directory + 2 > len(block):
+        return
+    count = struct.unpack_from(order + "H", block, directory)[0]
+    for start in range(directory + 2, min(directory + 2 + 12 * count, len(block) - 11), 12):
+        yield struct.unpack_from(order + "H", block, start)[0], start
+
+
+def colour_metadata(image: "PillowImage", turned: bool) -> dict[str, Any]:
+    """The attributes "icc" (bytes; only if it is for the colours the image has now), "dpi" ([x, y]), and
+    what `gamma_attributes` returns.
+
+    turned: the picture lay on its side.
+    """
+    attributes: dict[str, Any] = gamma_attributes(image.info)
     profile = image.info.get("icc_profile")
     if isinstance(profile, bytes) and _profile_fits(profile, image.mode):
         attributes["icc"] = profile
     if dpi := _dpi(image.info.get("dpi")):
-        attributes["dpi"] = dpi
+        attributes["dpi"] = dpi[::-1] if turned else dpi
     return attributes
 
 
-def save_options(attributes: dict[str, Any], format_name: str, mode: str) -> dict[str, Any]:
-    """The options of Pillow's `save` that write "exif", "icc" and "dpi" of a signal's attributes.
+def save_options(attributes: dict[str, Any], format_name: str, mode: str, path: Path) -> dict[str, Any]:
+    """The options of Pillow's `save` that write "exif", "dpi", and "icc", "gamma" or "colour" of a signal's attributes.
 
-    format_name, mode: Pillow's names of the format and of the mode that are written. Pillow's errors about
-    malformed EXIF pass through.
+    format_name, mode: Pillow's names of the format and of the mode that are written. path: of the file, for
+    warnings. Pillow's errors about malformed EXIF pass through.
     """
-    options: dict[str, Any] = {}
     exif, icc = attributes.get("exif"), attributes.get("icc")
     if isinstance(icc, bytes) and _profile_fits(icc, mode):
-        options["icc_profile"] = icc
+        attributes = {key: value for key, value in attributes.items() if key not in ("gamma", "chromaticity")}
+        options: dict[str, Any] = {"icc_profile": icc}
+    else:
+        options = {}
+    options |= light_options(attributes, format_name, mode.startswith("RGB"), path)
     if dpi := _dpi(attributes.get("dpi")):
         options["dpi"] = tuple(dpi)
     if isinstance(exif, bytes):

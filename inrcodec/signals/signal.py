@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from inrcodec.errors import SignalError
 
 AxisKind = Literal["cell", "start", "node", "periodic", "slice"]
 
@@ -125,3 +128,18 @@ class Signal:
     def samples(self) -> int:
         """Number of grid points, what "bits per sample" divides by: pixels, or audio samples of all channels."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    def check_finite(self, path: Path) -> None:
+        """Raises: SignalError if there are values, other than the missing ones, that no file at `path` may hold."""
+        if self.values.dtype.kind != "f":
+            return
+        finite = np.isfinite(self.values)
+        if self.missing is not None:
+            finite |= self.missing[..., np.newaxis]
+        count = finite.size - int(np.count_nonzero(finite))
+        if count:
+            what = f"the signal {self.name!r}" if self.name else f"the {self.modality}"
+            raise SignalError(
+                f"cannot write {path}: {count} of {finite.size} values of {what} are NaN or infinite; "
+                "the file it was decoded from may be damaged"
+            )

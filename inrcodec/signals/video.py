@@ -9,6 +9,7 @@ from pathlib import Path
 from inrcodec.errors import SignalError
 from inrcodec.signals.signal import Signal
 from inrcodec.signals.video_formats import CODINGS, reason
+from inrcodec.signals.whole_files import checked_file
 
 MODALITY = "video"
 DEFAULT_EXTENSION = ".mp4"
@@ -24,18 +25,23 @@ def read(path: Path) -> list[Signal]:
     """Read a video file, or a folder of frames, as [picture] or [picture, sound].
 
     picture: [T, H, W, 3] uint8 RGB, value range (0, 255), turned upright when the file says how the camera
-        was held. The frame rate is the file's average rate, exactly; a file of variable frame rate gives all
-        its frames, as if equally spaced at their average rate. YUV is converted with the matrix and the range
-        the file is tagged with; untagged files are taken as players do, BT.709 from 720 lines on and BT.601
-        below. More than 8 bits are rounded to 8, alpha is dropped, interlaced frames stay interlaced.
-        `attributes` is empty unless pixels are not square: then "pixel_aspect" is [width, height].
-    sound: the first sound track, modality "audio", name "sound", [channels, n, 1] float32 at its own sample
-        rate, value range (-peak, peak); trimmed or preceded by silence so that it begins with the picture.
+        was held. The frame rate is the file's average rate, exactly; frames at uneven times are repeated at the lowest
+        constant rate that has a tick for each of them, so that picture and sound stay together. YUV is converted with
+        the matrix and the range the file is tagged with; untagged files are taken as players do, BT.709 from 720
+        lines on and BT.601 below. More than 8 bits are rounded to 8, transparent places become black with a warning,
+        interlaced frames stay interlaced.
+        `attributes` is empty unless pixels are not square: then "pixel_aspect" is [width, height]; or colours
+        are not those of BT.709: then "colour" is [primaries, transfer] in the numbers of ITU-T H.273, as of HDR.
+    sound: the sound track that is marked as the default, else the first, modality "audio", name "sound", [channels, n,
+        1] float32 at its own sample rate, value range (-peak, peak); trimmed or preceded by silence so that it begins
+        with the picture, with silence where packets are missing.
 
     A folder holds the frames as .png, .jpg or .webp images of one size, in natural order of their names
-    ("2.png" before "10.png"); other files in it are ignored. Its rate is 25 frames per second.
+    ("2.png" before "10.png"); other files in it are ignored. Transparent places become black, with a
+    warning. Its rate is 25 frames per second.
 
-    Raises: SignalError if there is no such file, it is no video or cut short, or frames differ in size.
+    Raises: SignalError if there is no such file, it is no video or cut short, its time stamps jump, or frames differ in
+        size.
     """
     import av
 
@@ -69,16 +75,19 @@ def write(signals: list[Signal], path: Path) -> None:
     .mkv and .webm. Sound is resampled where the codec does not know its sample rate, and lossy codecs may
     append a few milliseconds of silence.
 
-    Raises: SignalError if the signals are no clip, or the file cannot be written.
+    Raises: SignalError if the signals are no clip, the file cannot be written, or .avi cannot say what their colours
+        are.
     """
     import av
 
+    from inrcodec.signals.video_completeness import check_complete
     from inrcodec.signals.video_writing import checked, write_container
 
     coding = CODINGS[path.suffix.lower()]
-    picture, sound = checked(signals, path)
+    picture, sound = checked(signals, coding, path)
     try:
-        with av.open(str(path), "w", format=coding.container) as container:
-            write_container(container, coding, picture, sound)
+        with checked_file(path) as file, av.open(file, "w", format=coding.container) as container:
+            write_container(container, coding, picture, sound, path)
+        check_complete(path)
     except (av.error.FFmpegError, av.codec.codec.UnknownCodecError, MemoryError) as error:
         raise SignalError(f"{path}: cannot be written ({reason(error)})") from error

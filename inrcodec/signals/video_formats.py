@@ -20,6 +20,7 @@ class Coding:
     picture_options: dict[str, str]
     sound_codec: str
     sound_bit_rate: int | None  # per channel; None where it is lossless
+    names_colours: bool = True  # the file says which primaries and transfer its values mean
 
 
 _H264 = {"crf": "12", "preset": "medium"}
@@ -31,7 +32,7 @@ CODINGS = {
     ".mov": Coding("mov", "libx264", "yuv420p", _H264, "aac", 128_000),
     ".mkv": Coding("matroska", "ffv1", "bgr0", _FFV1, "flac", None),
     ".webm": Coding("webm", "libvpx-vp9", "yuv420p", _VP9, "libopus", 96_000),
-    ".avi": Coding("avi", "mjpeg", "yuvj444p", _MJPEG, "pcm_s16le", None),
+    ".avi": Coding("avi", "mjpeg", "yuvj444p", _MJPEG, "pcm_s16le", None, names_colours=False),
 }
 
 

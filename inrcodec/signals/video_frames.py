@@ -1,6 +1,7 @@
 """Frames: the images of a folder in their order, and many frames as one picture signal."""
 
 import re
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from inrcodec.errors import SignalError
+from inrcodec.signals.oddities import InrcodecWarning
 from inrcodec.signals.signal import Axis, Signal
-from inrcodec.signals.video_formats import reason
 
 FOLDER_RATE = Fraction(25)
 """Frames per second of a folder of frames, and of the rare file whose frame rate cannot be told."""
@@ -22,25 +23,40 @@ def folder_frames(folder: Path) -> list[np.ndarray]:
 
     Raises: SignalError if there are none, one cannot be read, or they differ in size.
     """
-    from PIL import Image, ImageOps
+    from inrcodec.signals import image
 
     names = [p for p in folder.iterdir() if p.suffix.lower() in FRAME_EXTENSIONS and not p.name.startswith(".")]
     if not names:
         raise SignalError(f"{folder}: no frames here; expected {', '.join(sorted(FRAME_EXTENSIONS))}")
     frames: list[np.ndarray] = []
+    translucent = 0
     for path in sorted(names, key=_natural_order):
-        try:
-            with Image.open(path) as image:
-                if image.mode.startswith(("I", "F")):
-                    raise SignalError(f"{path}: frames have 8 bits per channel, this one is {image.mode!r}")
-                upright = ImageOps.exif_transpose(image)
-                # Pillow warns about palettes with alpha unless they go through RGBA.
-                opaque = upright.convert("RGBA") if "transparency" in upright.info else upright
-                frames.append(np.asarray(opaque.convert("RGB")))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise SignalError(f"{path}: cannot be read as a frame ({reason(error)})") from error
+        main, *alpha = (signal.values for signal in image.read(path))
+        values = on_black(main, alpha[0]) if alpha else main
+        translucent += values is not main
+        if values.dtype != np.uint8:
+            raise SignalError(f"{path}: frames have 8 bits per channel, this one has {8 * values.itemsize}")
+        frames.append(np.broadcast_to(values, (*values.shape[:2], 3)))
         check_same_size(frames, path)
+    warn_of_transparency(folder, translucent)
     return frames
+
+
+def on_black(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Values [H, W, C] as they look on black: what transparent places hold is often noise. Opaque ones as they are.
+
+    values, alpha [H, W, 1]: uint8.
+    """
+    if alpha.min() == 255:
+        return values
+    return ((values * alpha.astype(np.uint16) + 127) // 255).astype(np.uint8)
+
+
+def warn_of_transparency(path: Path, frames: int) -> None:
+    """Warn that so many frames of a clip were shown on black."""
+    if frames:
+        text = f"{path}: {frames} frames are transparent in places; black is put behind them"
+        warnings.warn(text, InrcodecWarning, stacklevel=2)
 
 
 def _natural_order(path: Path) -> tuple[list[str | int], str]:

@@ -14,16 +14,18 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.signal import Signal
+from inrcodec.signals.video_colours import colour_of, is_wide
 from inrcodec.signals.video_formats import ACCURATE, MAX_RATE, Coding
 
 MAX_SAMPLE_RATE = 655_350  # of FLAC
 _SOUND_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
 
-def checked(signals: list[Signal], path: Path) -> tuple[Signal, Signal | None]:
+def checked(signals: list[Signal], coding: Coding, path: Path) -> tuple[Signal, Signal | None]:
     """The picture and the sound of a clip, refused where they are none.
 
-    Raises: SignalError if shapes, types, rates or the pixel aspect are not what a clip has.
+    Raises: SignalError if shapes, types, rates, colours or the pixel aspect are not what a clip has, or this kind of
+        file has no place for its colours.
     """
     if not 1 <= len(signals) <= 2 or signals[0].modality != "video":
         kinds = ", ".join(signal.modality for signal in signals) or "nothing"
@@ -37,6 +39,12 @@ def checked(signals: list[Signal], path: Path) -> tuple[Signal, Signal | None]:
     aspect = picture.attributes.get("pixel_aspect", [1, 1])
     if not (isinstance(aspect, list) and len(aspect) == 2 and all(n in range(1, 1 << 16) for n in aspect)):
         raise SignalError(f"{path}: the pixel aspect is {aspect!r}; it must be two numbers from 1 to 65535")
+    primaries, transfer, _ = colour_of(picture.attributes, path)
+    if is_wide(primaries, transfer) and not coding.names_colours:
+        raise SignalError(
+            f"{path}: {path.suffix} cannot say that the colours are wide or HDR (primaries {primaries}, transfer "
+            f"{transfer}); use .mp4, .mov, .mkv or .webm"
+        )
     if sound is None:
         return picture, None
     if sound.values.ndim != 3 or sound.channels != 1 or sound.values.dtype.kind != "f":
@@ -46,10 +54,11 @@ def checked(signals: list[Signal], path: Path) -> tuple[Signal, Signal | None]:
     sample_rate = sound.axes[1].rate
     if sample_rate is None or not 1 <= round(sample_rate) <= MAX_SAMPLE_RATE:
         raise SignalError(f"{path}: the sample rate is {sample_rate}; use one from 1 to {MAX_SAMPLE_RATE}")
+    sound.check_finite(path)
     return picture, sound
 
 
-def write_container(container: Any, coding: Coding, picture: Signal, sound: Signal | None) -> None:
+def write_container(container: Any, coding: Coding, picture: Signal, sound: Signal | None, path: Path) -> None:
     """Write what `checked` returned to a PyAV container open for writing; PyAV's errors pass through."""
     assert picture.axes[0].rate is not None
     rate = picture.axes[0].rate.limit_denominator(1_001_000)
@@ -63,12 +72,14 @@ def write_container(container: Any, coding: Coding, picture: Signal, sound: Sign
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = width, height, pixel_format
     context.time_base = 1 / rate
-    matrix, limits = Colorspace.ITU709, ColorRange.MPEG
+    primaries, transfer, matrix = colour_of(picture.attributes, path)
+    limits = ColorRange.MPEG
     if pixel_format == "yuvj444p":  # what JPEG is by definition
-        matrix, limits = Colorspace.ITU601, ColorRange.JPEG
+        matrix, limits = int(Colorspace.ITU601), ColorRange.JPEG
     if pixel_format.startswith("yuv"):
-        context.colorspace, context.color_range = int(matrix), int(limits)
-        context.color_primaries = context.color_trc = 1
+        context.colorspace, context.color_range = matrix, int(limits)
+    if pixel_format.startswith("yuv") or "colour" in picture.attributes:
+        context.color_primaries, context.color_trc = primaries, transfer
     if aspect := picture.attributes.get("pixel_aspect"):
         context.sample_aspect_ratio = Fraction(*aspect)
 
@@ -82,7 +93,7 @@ def write_container(container: Any, coding: Coding, picture: Signal, sound: Sign
 
 
 def _picture_packets(
-    stream: Any, values: np.ndarray, rate: Fraction, matrix: Colorspace, limits: ColorRange
+    stream: Any, values: np.ndarray, rate: Fraction, matrix: int, limits: ColorRange
 ) -> Iterator[tuple[Fraction, Any]]:
     """Encode [T, H, W, 3] uint8 frames; yields (seconds, packets)."""
     reformatter = VideoReformatter()

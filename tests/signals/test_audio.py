@@ -29,7 +29,8 @@ def sound(values: np.ndarray, rate: Fraction | int | None = 16000, subtype: str 
         Axis(length, "start", rate=None if rate is None else Fraction(rate)),
     )
     attributes = {"subtype": subtype} if subtype else {}
-    return [Signal("audio", values.astype(np.float32)[..., None], axes, (-1.0, 1.0), attributes=attributes)]
+    dtype = np.float64 if subtype in ("PCM_32", "DOUBLE") else np.float32
+    return [Signal("audio", values.astype(dtype)[..., None], axes, (-1.0, 1.0), attributes=attributes)]
 
 
 def noise(channels: int, length: int, bits: int = 16) -> np.ndarray:
@@ -135,13 +136,14 @@ def test_16_bit_samples_are_exact(tmp_path: Path, samples: list[list[int]], rate
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
 @pytest.mark.parametrize(
-    ("subtype", "bits"), [("PCM_16", 16), ("PCM_24", 24), ("PCM_32", 24), ("FLOAT", 24), ("DOUBLE", 24)]
+    ("subtype", "bits"), [("PCM_16", 16), ("PCM_24", 24), ("PCM_32", 32), ("FLOAT", 24), ("DOUBLE", 53)]
 )
 def test_sample_format_is_kept(tmp_path: Path, suffix: str, subtype: str, bits: int) -> None:
-    values = noise(2, 50, bits)
+    values = noise(2, 50, min(bits, 24) if suffix == ".flac" else bits)
     audio.write(sound(values, subtype=subtype), tmp_path / f"x{suffix}")
     (signal,) = audio.read(tmp_path / f"x{suffix}")
     assert np.array_equal(signal.values[..., 0], values)
+    assert signal.values.dtype == (np.float64 if bits > 24 and suffix != ".flac" else np.float32)
     written = "PCM_24" if suffix == ".flac" and subtype != "PCM_16" else subtype
     assert soundfile.info(tmp_path / f"x{suffix}").subtype == written
     assert signal.attributes == ({} if subtype == "PCM_16" else {"subtype": written})
@@ -184,6 +186,177 @@ def test_many_blocks(tmp_path: Path) -> None:
     values = noise(2, 200_001)
     audio.write(sound(values), tmp_path / "x.flac")
     assert np.array_equal(audio.read(tmp_path / "x.flac")[0].values[..., 0], values)
+
+
+# Lengths that nobody knows, and sounds in several parts
+
+
+def mp3_without_length(path: Path) -> int:
+    """Take the first frame, Xing's, out of an MP3 file; returns how many frames it said there are."""
+    data = path.read_bytes()
+    place = max(data.find(b"Xing"), data.find(b"Info"))
+    following = data.index(data[:2], place)
+    path.write_bytes(data[following:])
+    return int.from_bytes(data[place + 8 : place + 12], "big")
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("loud_first", [False, True])
+def test_estimated_lengths_neither_reject_nor_cut(tmp_path: Path, mode: str, loud_first: bool) -> None:
+    values = np.zeros(400_000)
+    values[: len(values) // 4] = np.random.default_rng(0).uniform(-0.5, 0.5, len(values) // 4)
+    values = values if loud_first else values[::-1]
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, values, 44100, bitrate_mode=mode, compression_level=0.3)
+    frames = mp3_without_length(path)
+    (signal,) = audio.read(path)
+    assert signal.axes[1].size == frames * 1152
+    rest = signal.values[0, :, 0]
+    loud = rest[:100_000] if loud_first else rest[-100_000:]
+    assert loud.std() > 100 * (rest[200_000:-2000] if loud_first else rest[2000:200_000]).std()
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".opus", ".ogg", ".flac"])
+def test_a_sound_is_decoded_once_from_its_beginning_to_its_end(tmp_path: Path, suffix: str) -> None:
+    values = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 300_000)) * np.abs(np.sin(np.arange(300_000) / 30_000))
+    audio.write(sound(values, 24000), tmp_path / f"x{suffix}")
+    whole, _ = soundfile.read(tmp_path / f"x{suffix}", dtype="float32")
+    difference = audio.read(tmp_path / f"x{suffix}")[0].values[0, :, 0] - whole
+    assert np.abs(difference).max() <= (2.0**-22 if suffix == ".mp3" else 0)  # MP3 decoders round as memory is aligned
+
+
+def test_a_cut_mp3_that_states_its_length_is_refused(tmp_path: Path) -> None:
+    audio.write(sound(noise(1, 50_000)), tmp_path / "x.mp3")
+    data = (tmp_path / "x.mp3").read_bytes()
+    (tmp_path / "y.mp3").write_bytes(b"ID3\4\0\0\0\0\1\0" + bytes(128) + data)  # a tag before it
+    assert audio.read(tmp_path / "y.mp3")[0].axes[1].size == 50_000
+    for cut in (data[:-2000], b"ID3\4\0\0\0\0\1\0" + bytes(128) + data[:-2000]):
+        (tmp_path / "x.mp3").write_bytes(cut)
+        with pytest.raises(SignalError, match=r"ends after .* of 50000 samples"):
+            audio.read(tmp_path / "x.mp3")
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_flac_of_unknown_length(tmp_path: Path, bits: int) -> None:
+    values = noise(2, 150_000, bits)
+    audio.write(sound(values, subtype=f"PCM_{bits}"), tmp_path / "x.flac")
+    data = bytearray((tmp_path / "x.flac").read_bytes())
+    assert int.from_bytes(data[21:26], "big") & (1 << 36) - 1 == 150_000  # of STREAMINFO
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    (tmp_path / "x.flac").write_bytes(data)
+    assert np.array_equal(audio.read(tmp_path / "x.flac")[0].values[..., 0], values)
+
+
+def wav_header(riff: int, data: int, kind: int = 1, bits: int = 16) -> bytes:
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH", b"RIFF", riff, b"WAVE", b"fmt ", 16, kind, 2, 16000, 4000 * bits, bits // 4, bits
+    )
+    return head + struct.pack("<4sI", b"data", data)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(1, 8), (1, 16), (1, 24), (1, 32), (3, 32), (3, 64)])
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_wav_written_to_a_pipe(tmp_path: Path, kind: int, bits: int, length: int) -> None:
+    audio.write(
+        sound(noise(2, 3000, min(bits, 32)), subtype={1: f"PCM_{bits}" if bits > 8 else "PCM_U8", 3: "DOUBLE"}[kind]),
+        tmp_path / "x.wav",
+    )
+    if (kind, bits) == (3, 32):
+        audio.write(sound(noise(2, 3000, 16), subtype="FLOAT"), tmp_path / "x.wav")
+    (whole,) = audio.read(tmp_path / "x.wav")
+    data = (tmp_path / "x.wav").read_bytes()
+    start = data.index(b"data") + 8
+    end = start + int.from_bytes(data[start - 4 : start], "little")
+    (tmp_path / "y.wav").write_bytes(wav_header(length, length, kind, bits) + data[start:end])
+    (signal,) = audio.read(tmp_path / "y.wav")
+    assert np.array_equal(signal.values, whole.values)
+    assert signal.values.dtype == whole.values.dtype
+    assert signal.attributes == whole.attributes
+
+
+def test_wav_without_samples_and_with_other_chunks(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_bytes(wav_header(60, 0) + b"LIST\x10\0\0\0INFOISFT\4\0\0\0abc\0")
+    with pytest.raises(SignalError, match="no samples"):
+        audio.read(tmp_path / "x.wav")
+
+
+def test_au_and_caf_of_unknown_length(tmp_path: Path) -> None:
+    values = noise(2, 3000)
+    for suffix, length in ((".au", b"\x7f\xff\xff\xff"), (".au", b"\xff" * 4), (".caf", b"\xff" * 8)):
+        audio.write(sound(values), tmp_path / f"x{suffix}")
+        data = bytearray((tmp_path / f"x{suffix}").read_bytes())
+        place = 8 if suffix == ".au" else data.index(b"data") + 4
+        data[place : place + len(length)] = length
+        (tmp_path / f"y{suffix}").write_bytes(data)
+        (signal,) = audio.read(tmp_path / f"y{suffix}")
+        assert np.array_equal(signal.values[..., 0], values)
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_all_links_of_a_chained_ogg_file_are_read(tmp_path: Path, suffix: str) -> None:
+    joined, expected = b"", []
+    for number in range(3):
+        path = tmp_path / f"{number}{suffix}"
+        audio.write(sound(tones(2, 30_000 + 7000 * number, 24000), 24000), path)
+        expected.append(soundfile.read(path, dtype="float32")[0].T)
+        joined += path.read_bytes()
+    (tmp_path / f"x{suffix}").write_bytes(joined)
+    (signal,) = audio.read(tmp_path / f"x{suffix}")
+    assert np.array_equal(signal.values[..., 0], np.concatenate(expected, axis=1))
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 24000)])
+def test_links_that_differ_are_refused(tmp_path: Path, channels: int, rate: int) -> None:
+    audio.write(sound(tones(1, 8000, 24000), 24000), tmp_path / "a.ogg")
+    audio.write(sound(tones(channels, 8000, rate), rate), tmp_path / "b.ogg")
+    (tmp_path / "x.ogg").write_bytes((tmp_path / "a.ogg").read_bytes() + (tmp_path / "b.ogg").read_bytes())
+    with pytest.raises(SignalError, match=f"1 channels at 24000 Hz is followed by one of {channels} at {rate} Hz"):
+        audio.read(tmp_path / "x.ogg")
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\1\0" + bytes(128)])
+@pytest.mark.parametrize("old_tag", [b"", b"TAG" + bytes(125)])
+def test_joined_mp3_files_are_all_read(tmp_path: Path, tag: bytes, old_tag: bytes) -> None:
+    joined, expected = b"", []
+    for number in range(3):
+        path = tmp_path / f"{number}.mp3"
+        audio.write(sound(tones(2, 30_000 + 7000 * number, 24000), 24000), path)
+        expected.append(soundfile.read(path, dtype="float32")[0].T)
+        joined += tag + path.read_bytes() + old_tag
+    (tmp_path / "x.mp3").write_bytes(joined)
+    (signal,) = audio.read(tmp_path / "x.mp3")
+    assert signal.axes[1].size == 30_000 + 37_000 + 44_000
+    assert np.abs(signal.values[..., 0] - np.concatenate(expected, axis=1)).max() < 2.0**-22
+    (tmp_path / "x.mp3").write_bytes(joined[:-3000])
+    with pytest.raises(SignalError, match="of 44000 samples"):
+        audio.read(tmp_path / "x.mp3")
+
+
+# Fine samples
+
+
+def test_64_bit_floats_are_exact(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(-0.7, 0.7, (1, 1000))
+    soundfile.write(tmp_path / "x.wav", values[0], 16000, subtype="DOUBLE")
+    read = audio.read(tmp_path / "x.wav")
+    assert np.array_equal(read[0].values[..., 0], values)
+    audio.write(read, tmp_path / "y.wav")
+    assert np.array_equal(soundfile.read(tmp_path / "y.wav")[0], values[0])
+    assert audio.stored_step(read[0]) == 0
+    assert np.array_equal(audio.read_back(read[0]), read[0].values)
+
+
+def test_32_bit_integers_are_exact(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(-(2**31), 2**31, 1000).astype(np.int32)
+    levels[:2] = -(2**31), 2**31 - 1
+    soundfile.write(tmp_path / "x.wav", levels, 16000, subtype="PCM_32")
+    read = audio.read(tmp_path / "x.wav")
+    assert np.array_equal(read[0].values.ravel() * 2.0**31, levels)
+    audio.write(read, tmp_path / "y.wav")
+    assert np.array_equal(soundfile.read(tmp_path / "y.wav", dtype="int32")[0], levels)
+    assert audio.stored_step(read[0]) == 2.0**-31
+    assert np.array_equal(audio.read_back(read[0]), read[0].values)
 
 
 # What cannot be read

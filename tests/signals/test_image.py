@@ -3,18 +3,26 @@
 import functools
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+from skimage.metrics import structural_similarity
 
 import inrcodec.signals
+from inrcodec import metrics
 from inrcodec.errors import SignalError
+from inrcodec.signals import InrcodecWarning
 from inrcodec.signals import image as image_signals
 from inrcodec.signals.signal import Axis, Signal
 
@@ -138,7 +146,7 @@ def test_sixteen_bits_are_exact(tmp_path: Path, suffix: str) -> None:
     read = image_signals.read(tmp_path / f"x{suffix}")
     assert np.array_equal(read[0].values[..., 0], expected)
     assert read[0].values.dtype == np.uint16
-    assert read[0].value_range == (0, 65535)
+    assert read[0].value_range == (expected.min(), expected.max())
     image_signals.write(read, tmp_path / f"y{suffix}")
     with Image.open(tmp_path / f"y{suffix}") as image:
         assert np.array_equal(np.asarray(image), expected)
@@ -304,6 +312,266 @@ def test_resolution_travels(tmp_path: Path) -> None:
     assert image_signals.read(tmp_path / "x.tif")[0].attributes == {}
 
 
+def test_what_is_told_of_width_and_height_is_exchanged_with_them(tmp_path: Path) -> None:
+    for orientation, expected in ((1, [300, 150]), (3, [300, 150]), (6, [150, 300]), (8, [150, 300])):
+        exif = Image.Exif()
+        exif.update({0x0112: orientation, 0x011A: 300.0, 0x011B: 150.0})
+        exif.get_ifd(0x8769).update({0xA002: 40, 0xA003: 20})
+        exif[0x8769] = exif.get_ifd(0x8769)
+        for suffix in (".jpg", ".png", ".tif"):
+            Image.new("L", (40, 20)).save(tmp_path / f"x{suffix}", dpi=(300, 150), exif=exif)
+            read = image_signals.read(tmp_path / f"x{suffix}")
+            assert read[0].attributes["dpi"] == pytest.approx(expected, abs=0.02)  # PNG counts dots per metre
+            image_signals.write(read, tmp_path / f"y{suffix}")
+            with Image.open(tmp_path / f"y{suffix}") as image:
+                assert [float(value) for value in image.info["dpi"]] == pytest.approx(expected, abs=0.02)
+                if suffix == ".tif":
+                    continue
+                tags = image.getexif()
+                assert [tags[0x011A], tags[0x011B]] == expected
+                size = [tags.get_ifd(0x8769)[tag] for tag in (0xA002, 0xA003)]
+                assert size == list(image.size)
+
+
+# Gamma: what a PNG file says of light, as lcms understands what comes out
+
+
+def test_gamma_and_primaries_travel_between_png_files(tmp_path: Path) -> None:
+    primaries = [31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000]
+    chunks = (b"gAMA", struct.pack(">I", 100_000)), (b"cHRM", struct.pack(">8I", *primaries))
+    (tmp_path / "x.png").write_bytes(png(1, 1, 8, 2, b"\0abc", *chunks))
+    read = image_signals.read(tmp_path / "x.png")
+    assert read[0].attributes == {"gamma": 1.0, "chromaticity": [value / 100_000 for value in primaries]}
+    image_signals.write(read, tmp_path / "y.png")
+    written = (tmp_path / "y.png").read_bytes()
+    assert all(name + data in written for name, data in chunks)
+    assert image_signals.read(tmp_path / "y.png")[0].attributes == read[0].attributes
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp", ".avif"])
+@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 0.1])
+def test_gamma_becomes_a_profile_elsewhere(tmp_path: Path, suffix: str, gamma: float) -> None:
+    ramp = np.repeat(np.arange(0, 256, 5, np.uint8)[None, :, None], 3, axis=-1)
+    image_signals.write(signals(ramp, gamma=gamma), tmp_path / f"x{suffix}")
+    with Image.open(tmp_path / f"x{suffix}") as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        light = (ramp / 255.0) ** (1 / gamma)
+        expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+        shown = ImageCms.profileToProfile(Image.fromarray(ramp), profile, ImageCms.createProfile("sRGB"))
+        assert np.abs(np.asarray(shown) - expected).max() <= 2.5
+
+
+def test_primaries_become_a_profile(tmp_path: Path) -> None:
+    """Red of Display P3 with the gamma 2.2; the profile's columns for D50 are those that Apple publishes."""
+    p3 = [0.3127, 0.3290, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06]
+    image_signals.write(signals(pixels((2, 2, 3)), chromaticity=p3), tmp_path / "x.jpg")
+    with Image.open(tmp_path / "x.jpg") as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"])).profile
+    assert profile.red_colorant[0] == pytest.approx([0.5151, 0.2412, -0.0011], abs=0.001)
+    assert profile.green_colorant[0] == pytest.approx([0.2920, 0.6922, 0.0419], abs=0.001)
+    assert profile.blue_colorant[0] == pytest.approx([0.1571, 0.0666, 0.7841], abs=0.001)
+
+
+def test_gamma_of_grey(tmp_path: Path) -> None:
+    image_signals.write(signals(pixels((4, 4, 1)), gamma=1.0), tmp_path / "x.jpg")
+    with Image.open(tmp_path / "x.jpg") as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        assert profile.profile.xcolor_space == "GRAY"
+        middle = ImageCms.profileToProfile(
+            Image.new("L", (1, 1), 128), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    # Half of the light is 188 in sRGB.
+    assert np.asarray(middle).ravel() == pytest.approx([188] * 3, abs=1)
+
+
+def test_hdr_colours_travel_between_png_files(tmp_path: Path) -> None:
+    chunk = b"cICP", bytes([9, 16, 0, 1])
+    gamma = b"gAMA", struct.pack(">I", 100_000)
+    (tmp_path / "x.png").write_bytes(png(1, 1, 8, 2, b"\0abc", chunk, gamma))
+    read = image_signals.read(tmp_path / "x.png")
+    assert read[0].attributes == {"colour": [9, 16]}
+    assert read[0].values.tobytes() == b"abc"
+    image_signals.write(read, tmp_path / "y.png")
+    assert b"\0\0\0\4" + b"".join(chunk) in (tmp_path / "y.png").read_bytes()
+    assert image_signals.read(tmp_path / "y.png")[0].attributes == read[0].attributes
+    with pytest.warns(InrcodecWarning, match=r"y\.jpg: the format has no place for wide or HDR colours"):
+        image_signals.write(read, tmp_path / "y.jpg")
+
+
+def test_hdr_colours_of_avif(tmp_path: Path) -> None:
+    image_signals.write(signals(pixels((16, 16, 3))), tmp_path / "x.avif")
+    data = (tmp_path / "x.avif").read_bytes()
+    place = data.index(b"colrnclx") + 8
+    assert image_signals.read(tmp_path / "x.avif")[0].attributes == {}
+    (tmp_path / "x.avif").write_bytes(data[:place] + bytes([0, 9, 0, 18]) + data[place + 4 :])
+    assert image_signals.read(tmp_path / "x.avif")[0].attributes == {"colour": [9, 18]}
+
+
+@pytest.mark.parametrize("extra", [(), ((b"sRGB", b"\0"),), ((b"gAMA", struct.pack(">I", 45455)),)])
+def test_ordinary_files_have_no_gamma(tmp_path: Path, extra: tuple[tuple[bytes, bytes], ...]) -> None:
+    gamma = () if extra and extra[0][0] == b"gAMA" else ((b"gAMA", struct.pack(">I", 100_000)),) if extra else ()
+    (tmp_path / "x.png").write_bytes(png(1, 1, 8, 2, b"\0abc", *extra, *gamma))
+    assert image_signals.read(tmp_path / "x.png")[0].attributes == {}
+
+
+def test_where_there_is_no_place_for_a_gamma(tmp_path: Path) -> None:
+    with pytest.warns(InrcodecWarning, match=r"x\.bmp: the format has no place"):
+        image_signals.write(signals(pixels((2, 2, 3)), gamma=1.0), tmp_path / "x.bmp")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"gamma": "1"},
+        {"gamma": 0},
+        {"gamma": float("nan")},
+        {"gamma": 1e9},
+        {"chromaticity": [0] * 8},
+        {"chromaticity": [0.3] * 8},
+        {"chromaticity": 3},
+        {"chromaticity": ["a"] * 8},
+        {"colour": [9, 256]},
+        {"colour": "9"},
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_strange_gammas_are_left_out(tmp_path: Path, attributes: dict[str, object], suffix: str) -> None:
+    image_signals.write(signals(pixels((2, 2, 3)), **attributes), tmp_path / f"x{suffix}")
+    with Image.open(tmp_path / f"x{suffix}") as image:
+        assert not {"gamma", "chromaticity", "icc_profile"} & set(image.info)
+
+
+# Deep grey: which values count
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+def test_16_bits_where_white_is_zero(tmp_path: Path, compression: str) -> None:
+    expected = pixels((5, 7), np.uint16)
+    Image.fromarray(65535 - expected).save(tmp_path / "x.tif", tiffinfo={262: 0}, compression=compression)
+    # Pillow's writer inverts nothing in 16 bits, so that the file holds 65535 - expected.
+    with Image.open(tmp_path / "x.tif") as image:
+        assert image.tag_v2[262] == 0
+    (signal,) = image_signals.read(tmp_path / "x.tif")
+    assert np.array_equal(signal.values[..., 0], expected)
+    Image.fromarray(expected).save(tmp_path / "y.tif", tiffinfo={262: 1}, compression=compression)
+    assert np.array_equal(image_signals.read(tmp_path / "y.tif")[0].values, signal.values)
+
+
+def test_8_bits_where_white_is_zero(tmp_path: Path) -> None:
+    stored = np.array([[0, 1, 255]], np.uint8)
+    Image.fromarray(stored).save(tmp_path / "x.tif", tiffinfo={262: 0})
+    data = (tmp_path / "x.tif").read_bytes()
+    with Image.open(tmp_path / "x.tif") as image:
+        place = image.tag_v2[273][0]
+    assert np.array_equal(
+        255 - np.frombuffer(data[place : place + 3], np.uint8), image_signals.read(tmp_path / "x.tif")[0].values.ravel()
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 4095, (0, 4095)), (500, 4000, (500, 4000)), (7, 7, (7, 8)), (65535, 65535, (65534, 65535)), (0, 0, (0, 1))],
+)
+def test_range_of_16_bits_is_that_of_the_data(
+    tmp_path: Path, low: int, high: int, expected: tuple[float, float]
+) -> None:
+    values = np.linspace(low, high, 12).round().astype(np.uint16).reshape(3, 4)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    (signal,) = image_signals.read(tmp_path / "x.png")
+    assert signal.value_range == expected
+    assert np.array_equal(signal.values[..., 0], values)
+
+
+def test_quality_of_16_bits_is_told_against_the_range_of_the_data() -> None:
+    depth = np.random.default_rng(0).integers(500, 4001, (20, 30, 1)).astype(np.uint16)
+    depth[0, 0], depth[0, 1] = 500, 4000
+    coarse = depth + 100
+    original = Signal("image", depth, (Axis(20), Axis(30)), (500.0, 4000.0))
+    decoded = Signal("image", coarse, (Axis(20), Axis(30)), (500.0, 4000.0))
+    assert metrics.psnr(original, decoded) == pytest.approx(20 * np.log10(3500 / 100))
+    assert metrics.ssim(original, decoded) == pytest.approx(
+        structural_similarity(
+            depth[..., 0].astype(np.float64),
+            coarse[..., 0].astype(np.float64),
+            data_range=3500,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+# Several pages, and a missing end
+
+
+def tiff_pages(path: Path, kinds: list[int], tag: int = 254) -> list[np.ndarray]:
+    """Pages of which the n-th has the kind `kinds[n]`, each smaller than the one before."""
+    made = [pixels((40 // (n + 1), 30 // (n + 1), 3)) for n in range(len(kinds))]
+    with TiffImagePlugin.AppendingTiffWriter(path, new=True) as writer:
+        for kind, values in zip(kinds, made, strict=True):
+            Image.fromarray(values).save(writer, format="TIFF", tiffinfo={tag: kind})
+            writer.newFrame()
+    return made
+
+
+@pytest.mark.parametrize(("kinds", "tag"), [([0, 1], 254), ([1, 0, 1], 254), ([0, 1, 1, 1], 254), ([1, 2], 255)])
+def test_overviews_are_no_pages(tmp_path: Path, kinds: list[int], tag: int) -> None:
+    made = tiff_pages(tmp_path / "x.tif", kinds, tag)
+    full = kinds.index(0 if tag == 254 else 1)
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        assert len(file.pages) == len(kinds)
+        assert np.array_equal(file.pages[full].asarray(), made[full])
+    (signal,) = image_signals.read(tmp_path / "x.tif")
+    assert np.array_equal(signal.values, made[full])
+
+
+def test_masks_are_no_pages_but_are_missed(tmp_path: Path) -> None:
+    made = tiff_pages(tmp_path / "x.tif", [0, 4])
+    with pytest.warns(InrcodecWarning, match=r"x\.tif: the page with a mask"):
+        (signal,) = image_signals.read(tmp_path / "x.tif")
+    assert np.array_equal(signal.values, made[0])
+
+
+@pytest.mark.parametrize("kinds", [[0, 0], [0, 2, 1], [1, 1]])
+def test_several_full_pages_are_refused(tmp_path: Path, kinds: list[int]) -> None:
+    tiff_pages(tmp_path / "x.tif", kinds)
+    with pytest.raises(SignalError, match=r"[02] pages in one file"):
+        image_signals.read(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_jpeg_without_its_end_is_whole(tmp_path: Path, progressive: bool, grey: bool, flat: bool) -> None:
+    values = np.full((37, 50, 3), 200, np.uint8) if flat else pixels((37, 50, 3))
+    image = Image.fromarray(values).convert("L" if grey else "RGB")
+    image.save(tmp_path / "x.jpg", progressive=progressive)
+    (whole,) = image_signals.read(tmp_path / "x.jpg")
+    data = (tmp_path / "x.jpg").read_bytes()
+    for cut in (1, 2):
+        (tmp_path / "y.jpg").write_bytes(data[:-cut])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            (signal,) = image_signals.read(tmp_path / "y.jpg")
+        # Pillow itself does without the marker where the data ends with a byte.
+        assert flat or [str(warning.message) for warning in caught] == [
+            f"{tmp_path / 'y.jpg'}: the JPEG data lacks its end marker; no pixel is missing"
+        ]
+        assert np.array_equal(signal.values, whole.values)
+    for cut in (3, 4, 6, 10, 50, len(data) // 2):
+        (tmp_path / "y.jpg").write_bytes(data[:-cut])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InrcodecWarning)
+                (signal,) = image_signals.read(tmp_path / "y.jpg")
+        except SignalError:
+            continue
+        # The last scan of a progressive file may end with what changes no pixel.
+        assert np.array_equal(signal.values, whole.values)
+        assert progressive
+        assert cut < 10 or flat
+
+
 # Writing
 
 
@@ -454,6 +722,40 @@ def test_large_photos_are_no_decompression_bombs(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert image_signals.read(tmp_path / "x.png")[0].samples == 1600
     assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_readers_in_threads_leave_pillow_as_it_was(tmp_path: Path) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "x.png")
+    filters, limit = list(warnings.filters), Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(8) as pool:
+        for read in pool.map(lambda _: image_signals.read(tmp_path / "x.png"), range(100)):
+            assert read[0].samples == 1600
+    assert (warnings.filters, limit) == (filters, Image.MAX_IMAGE_PIXELS)
+
+
+def test_what_pillow_says_does_not_reach_standard_error(tmp_path: Path) -> None:
+    """In a program of its own, as pytest has filters and handlers of its own."""
+    exif = Image.Exif()
+    exif[0x010F] = "a maker with a long name"
+    stream = io.BytesIO()
+    Image.fromarray(pixels((8, 9, 3))).save(stream, "TIFF", exif=exif)
+    data = bytearray(stream.getvalue())
+    place = data.index(struct.pack("<HHI", 0x010F, 2, 25))
+    data[place + 4 : place + 8] = b"\xff\xff\xff\x7f"
+    (tmp_path / "tag.tif").write_bytes(data)
+    (tmp_path / "bomb.png").write_bytes(png(25_000, 25_000, 8, 0, b""))
+    place = data.index(struct.pack("<HHI", 0x0115, 3, 1))
+    data[place + 8] = 99
+    (tmp_path / "samples.tif").write_bytes(data)
+    program = (
+        "import pathlib, sys; from inrcodec.signals import read; from inrcodec.errors import SignalError\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: print(read(pathlib.Path(name))[0].shape)\n"
+        "    except SignalError: print('refused')\n"
+    )
+    names = [str(tmp_path / name) for name in ("tag.tif", "bomb.png", "samples.tif")]
+    done = subprocess.run([sys.executable, "-W", "always", "-c", program, *names], capture_output=True, text=True)
+    assert (done.stdout.split("\n"), done.stderr) == (["(8, 9)", "refused", "refused", ""], "")
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])

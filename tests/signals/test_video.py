@@ -1,6 +1,8 @@
 """Video files and folders of frames: what is written comes back, what is no video is refused by name."""
 
 import contextlib
+import re
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import inrcodec.signals
 from inrcodec.errors import SignalError
-from inrcodec.signals import video
+from inrcodec.signals import InrcodecWarning, image_opening, video, video_timing
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples"
@@ -161,6 +163,71 @@ def test_written_files_are_tagged_as_they_are_converted(tmp_path):
     assert frame.to_ndarray()[:32].mean() == pytest.approx(16 + 219 / 255 * luma, abs=1)
 
 
+@pytest.mark.parametrize("extension", [".mp4", ".mov", ".mkv", ".webm"])
+@pytest.mark.parametrize(("colour", "matrix"), [([9, 16], 9), ([9, 18], 9), ([12, 16], 1), ([6, 6], 1), ([1, 13], 1)])
+def test_other_colours_are_kept_and_told(tmp_path, extension, colour, matrix):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40)]
+    values = np.array(colours, np.uint8)[:, None, None].repeat(32, axis=1).repeat(48, axis=2)
+    video.write([picture_of(values, colour=colour)], tmp_path / f"clip{extension}")
+    with av.open(str(tmp_path / f"clip{extension}")) as container:
+        frame = next(container.decode(video=0))
+        context = container.streams.video[0].codec_context
+        assert [context.color_primaries, context.color_trc] == colour
+        assert extension == ".mkv" or frame.colorspace == matrix
+    (signal,) = video.read(tmp_path / f"clip{extension}")
+    assert signal.attributes == {"colour": colour}
+    assert np.abs(signal.values.astype(int) - values).max() <= 4
+
+
+def test_hdr_video_keeps_its_tags(tmp_path):
+    with av.open(str(tmp_path / "hdr.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "0"})
+        context = stream.codec_context
+        context.width = context.height = 32
+        context.pix_fmt, context.color_range = "yuv420p10le", 1
+        context.color_primaries, context.color_trc, context.colorspace = 9, 16, 9
+        frame = av.VideoFrame(32, 32, "yuv420p10le")
+        for plane, level in zip(frame.planes, (500, 512, 512), strict=True):
+            plane.update(np.full(plane.buffer_size // 2, level, np.uint16).tobytes())
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    (signal,) = video.read(tmp_path / "hdr.mp4")
+    assert signal.attributes == {"colour": [9, 16]}
+    assert np.abs(signal.values.astype(int) - round((500 / 4 - 16) * 255 / 219)).max() <= 1
+
+
+@pytest.mark.parametrize("colour", [[9, 16], [1, 16], [1, 18], [12, 1], [9, 14]])
+def test_colours_that_a_format_cannot_tell_are_refused(tmp_path, colour):
+    with pytest.raises(SignalError, match=r"\.avi cannot say .*use \.mp4"):
+        video.write([picture_of(waves(2), colour=colour)], tmp_path / "clip.avi")
+    video.write([picture_of(waves(2), colour=[6, 6])], tmp_path / "clip.avi")
+
+
+def test_hidden_colours_are_not_shown(tmp_path):
+    """A picture with noise below fully transparent places, and half a gray."""
+    rgba = noise((2, 16, 24, 4))
+    rgba[..., 3] = [[0] * 8 + [128] * 8 + [255] * 8] * 16
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.codec_context.width, stream.codec_context.height, stream.codec_context.pix_fmt = 24, 16, "rgba"
+        for values in rgba:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgba")))
+        container.mux(stream.encode(None))
+    with pytest.warns(InrcodecWarning, match="2 frames are transparent in places; black"):
+        (signal,) = video.read(tmp_path / "clip.mov")
+    assert np.array_equal(signal.values, np.rint(rgba[..., :3] * (rgba[..., 3:] / 255.0)))
+
+
+def test_opaque_alpha_is_nothing_to_tell(tmp_path):
+    rgba = noise((1, 16, 24, 4))
+    rgba[..., 3] = 255
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.codec_context.width, stream.codec_context.height, stream.codec_context.pix_fmt = 24, 16, "rgba"
+        container.mux([*stream.encode(av.VideoFrame.from_ndarray(rgba[0], format="rgba")), *stream.encode(None)])
+    (signal,) = video.read(tmp_path / "clip.mov")
+    assert np.array_equal(signal.values, rgba[..., :3])
+
+
 @pytest.mark.parametrize(
     ("matrix", "expected"),
     [
@@ -202,20 +269,155 @@ def write_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
 # -- time ---------------------------------------------------------------------------------------------------
 
 
-def test_variable_frame_rate_is_averaged(tmp_path):
-    times = [0, 40, 60, 200, 220, 300, 500, 520, 640, 1000]
-    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+def write_at(path: Path, values: np.ndarray, times: list[int]) -> None:
+    """A lossless file of frames shown from `times`, in milliseconds."""
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=50)
-        stream.codec_context.width, stream.codec_context.height = 32, 16
+        stream.codec_context.height, stream.codec_context.width = values.shape[1:3]
         stream.codec_context.pix_fmt, stream.codec_context.time_base = "bgr0", Fraction(1, 1000)
-        for time, values in zip(times, waves(10, 16, 32), strict=True):
-            frame = av.VideoFrame.from_ndarray(values, format="rgb24")
+        for time, rgb in zip(times, values, strict=True):
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("times", "rate"),
+    [
+        ([0, 40, 60, 200, 220, 300, 500, 520, 640, 1000], 50),
+        ([0, 1000, 4000, 6000, 7000], 1),
+        ([0, 2000, 5000, 7000], 1),
+        ([0, 40, 80, 2080, 2120, 2160], 25),
+        ([0, 33, 67, 100, 133, 400, 433, 467], Fraction(30)),
+        ([500, 540, 580, 620, 900, 940], 25),
+    ],
+)
+def test_frames_at_uneven_times_are_repeated(tmp_path, times, rate):
+    values = waves(len(times), 16, 32)
+    write_at(tmp_path / "clip.mkv", values, times)
     (signal,) = video.read(tmp_path / "clip.mkv")
-    assert signal.shape[0] == 10
-    assert frame_rate(signal) == pytest.approx(9)
+    assert frame_rate(signal) == pytest.approx(rate, rel=0.0011)  # 29.97 is as good as 30
+    for time, frame in zip(times, values, strict=True):
+        tick = round((time - times[0]) / 1000 * rate)
+        assert np.array_equal(signal.values[tick], frame)
+        assert tick == 0 or not np.array_equal(signal.values[tick - 1], frame)
+    span = (times[-1] - times[0]) / 1000
+    assert span * rate < signal.shape[0] <= (span + 2.1) * rate
+
+
+def test_frames_at_odd_times_are_near_them(tmp_path):
+    random = np.random.default_rng(0)
+    times = np.cumsum(random.integers(20, 60, 60)).tolist()
+    values = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(16, 1).repeat(16, 2).repeat(3, 3)
+    write_at(tmp_path / "clip.mkv", values, times)
+    (signal,) = video.read(tmp_path / "clip.mkv")
+    rate = frame_rate(signal)
+    shown = signal.values[:, 0, 0, 0]
+    assert rate <= 1000
+    for tick, number in enumerate(shown):
+        # What is shown is the last frame before, or one that begins within half a tick.
+        assert times[number] - times[0] <= 1000 * (tick + 0.5) / rate + 1
+        assert number == 59 or times[number + 1] - times[0] > 1000 * (tick - 0.5) / rate
+
+
+def test_jittery_times_of_a_constant_rate_stay_constant(tmp_path):
+    jitter = np.random.default_rng(0).integers(-12, 13, 50)
+    times = (np.arange(50) * 40 + 100 + jitter).tolist()
+    values = waves(50, 16, 16)
+    write_at(tmp_path / "clip.mkv", values, times)
+    (signal,) = video.read(tmp_path / "clip.mkv")
+    assert np.array_equal(signal.values, values)
+    assert frame_rate(signal) == pytest.approx(25, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("delays", "rate"), [([100, 200, 50, 400], 20), ([100, 100, 100, 100], 10), ([500, 1500, 500, 2000], 2)]
+)
+def test_delays_of_a_gif_are_kept(tmp_path, delays, rate):
+    frames = [Image.new("RGB", (16, 16), (60 * number, 0, 0)) for number in range(4)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:], duration=delays)
+    (signal,) = video.read(tmp_path / "x.gif")
+    assert frame_rate(signal) == rate
+    expected = np.repeat([0, 60, 120, 180], [delay * rate // 1000 for delay in delays])
+    assert np.array_equal(signal.values[:, 0, 0, 0], expected)
+
+
+def test_a_clip_that_would_become_endless_is_refused(tmp_path, monkeypatch):
+    write_at(tmp_path / "clip.mkv", waves(3, 16, 16), [0, 20, 10_000_000])
+    monkeypatch.setattr(video_timing, "MAX_REPEATED_BYTES", 1 << 20)
+    with pytest.raises(SignalError, match="3 frames at uneven times would become 500001 at 50 per second"):
+        video.read(tmp_path / "clip.mkv")
+
+
+def test_time_does_not_run_backwards():
+    times = [Fraction(0), Fraction(2), Fraction(1), Fraction(5)]
+    with pytest.raises(SignalError, match=r"jump back by 1\.000 s"):
+        video_timing.even_frames(times, Fraction(0), Fraction(1), 1, Path("clip"))
+
+
+def test_time_of_sound():
+    block = np.ones((1000, 2), np.float32)
+
+    def placed(*times: float | None) -> np.ndarray:
+        pieces = [(None if time is None else Fraction(time), block) for time in times]
+        return video_timing.continuous_sound(pieces, 1000, Fraction(20), Path("clip"))[:, 0]
+
+    assert placed(5, 6, 7).tolist() == [1] * 3000
+    assert placed(5, None, 7).tolist() == [1] * 3000
+    assert placed(5, 6.01, 6.99).tolist() == [1] * 3000  # as accurate as time stamps are
+    assert placed(5, 6.5, 7.5).tolist() == [1] * 1000 + [0] * 500 + [1] * 2000
+    assert placed(5, 5.75, 6.75).tolist() == [1] * 2750
+    assert placed(None, None).tolist() == [1] * 2000
+    for times in ((5, 5.1), (0, 22)):
+        with pytest.raises(SignalError, match="time stamps of the sound jump"):
+            placed(*times)
+
+
+FLASH = 30
+"""Number of the frame that is bright, at 25 per second: while it is shown, there is a beep."""
+
+
+def write_flash_and_beep(path: Path, lost: range) -> None:
+    """40 frames and 1.6 s of sound, without the packets that begin while a frame of `lost` is shown."""
+    rate = 48000
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("mpeg2video", rate=25, options={"g": "1", "bf": "0"})
+        pictures.codec_context.width = pictures.codec_context.height = 32
+        pictures.codec_context.pix_fmt = "yuv420p"
+        sound = container.add_stream("mp2", rate=rate)
+        sound.codec_context.layout = "mono"
+        packets = []
+        for index in range(40):
+            rgb = np.full((32, 32, 3), 255 if index == FLASH else 0, np.uint8)
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            packets += pictures.encode(frame)
+        packets += pictures.encode(None)
+        samples = np.zeros((1, 64_512), np.int16)
+        samples[:, FLASH * 1920 : (FLASH + 1) * 1920] = (20000 * np.sin(np.arange(1920) / 8)).astype(np.int16)
+        for start in range(0, samples.shape[1], 1152):
+            frame = av.AudioFrame.from_ndarray(samples[:, start : start + 1152], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            packets += sound.encode(frame)
+        packets += sound.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            if int(packet.pts * packet.time_base * 25) not in lost:
+                container.mux(packet)
+
+
+@pytest.mark.parametrize("extension", [".ts", ".mkv"])
+@pytest.mark.parametrize("lost", [range(0), range(10, 14), range(6, 7), range(3, 29)])
+def test_lost_packets_leave_picture_and_sound_together(tmp_path, extension, lost):
+    write_flash_and_beep(tmp_path / f"clip{extension}", lost)
+    picture, sound = video.read(tmp_path / f"clip{extension}")
+    assert frame_rate(picture) == 25
+    assert picture.shape[0] == 40
+    (flashes,) = np.nonzero(picture.values.mean((1, 2, 3)) > 128)
+    assert flashes.tolist() == [FLASH]
+    (beep,) = np.nonzero(np.abs(sound.values[0, :, 0]) > 0.1)
+    assert beep[0] / 48000 == pytest.approx(FLASH / 25, abs=0.03)
+    assert beep[-1] / 48000 == pytest.approx((FLASH + 1) / 25, abs=0.03)
 
 
 @pytest.mark.parametrize("delay", [0.3, -0.3])
@@ -240,6 +442,32 @@ def test_sound_begins_with_the_picture(tmp_path, delay):
     values = video.read(tmp_path / "clip.mkv")[1].values[0, :, 0]
     assert len(values) == 8000 + round(delay * rate)
     assert np.count_nonzero(values) == min(8000, len(values))
+
+
+# -- tracks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("default", [0, 1, None])
+def test_the_track_marked_as_default_is_read(tmp_path, default):
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        pictures = [container.add_stream("ffv1", rate=10) for _ in range(2)]
+        sounds = [container.add_stream("pcm_s16le", rate=8000, layout="mono") for _ in range(2)]
+        for number, stream in enumerate(pictures):
+            stream.codec_context.width = stream.codec_context.height = 16
+            stream.codec_context.pix_fmt = "bgr0"
+            stream.disposition = 1 if number == default else 0
+        for number, stream in enumerate(sounds):
+            stream.disposition = 1 if number == default else 0
+        for number, stream in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 100 + number, np.uint8), format="rgb24")
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+        for number, stream in enumerate(sounds):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 800), 100 + number, np.int16), format="s16", layout="mono")
+            frame.sample_rate = 8000
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    picture, sound = video.read(tmp_path / "clip.mkv")
+    assert picture.values[0, 0, 0, 0] == 100 + (default or 0)
+    assert sound.values[0, 0, 0] * 32768 == 100 + (default or 0)
 
 
 # -- sound --------------------------------------------------------------------------------------------------
@@ -308,7 +536,12 @@ def test_frames_with_palette_alpha_or_gray(tmp_path):
     frame.convert("L").save(tmp_path / "0.png")
     frame.convert("RGBA").save(tmp_path / "1.webp", lossless=True)
     frame.quantize(16).save(tmp_path / "2.png", transparency=b"\x00\x80")
-    (signal,) = video.read(tmp_path)
+    with pytest.warns(InrcodecWarning, match="1 frames are transparent in places; black"):
+        (signal,) = video.read(tmp_path)
+    shown = np.asarray(frame.quantize(16).convert("RGB")).astype(float)
+    index = np.asarray(frame.quantize(16))
+    expected = np.rint(shown * np.array([0, 128, *[255] * 14])[index][..., None] / 255)
+    assert np.array_equal(signal.values[2], expected)
     assert signal.values.shape == (3, 6, 8, 3)
     assert np.array_equal(signal.values[1], np.asarray(frame))
 
@@ -321,10 +554,32 @@ def test_folders_that_are_no_clip(tmp_path):
     with pytest.raises(SignalError, match="frame 1 is 6x4, the first is 4x4"):
         video.read(tmp_path)
     (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:50])
-    with pytest.raises(SignalError, match=r"1\.png: cannot be read as a frame"):
+    with pytest.raises(SignalError, match=r"1\.png: cannot be read as an image"):
         video.read(tmp_path)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "1.png")
     with pytest.raises(SignalError, match="8 bits"):
+        video.read(tmp_path)
+
+
+def test_frames_come_through_the_gate_of_all_pictures(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def run(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ghostscript must not run")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "0.png").write_bytes(page)
+    with pytest.raises(SignalError, match=r"0\.png: not an image"):
+        video.read(tmp_path)
+    with pytest.raises(SignalError, match=r"0\.png: not an image"):
+        inrcodec.signals.read(tmp_path / "0.png")
+
+
+def test_frames_have_the_limit_of_all_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_opening, "MAX_PIXELS", 99)
+    Image.new("RGB", (10, 10)).save(tmp_path / "0.png")
+    with pytest.raises(SignalError, match="more than 99 pixels"):
         video.read(tmp_path)
 
 
@@ -392,8 +647,21 @@ def test_damage_is_an_error_or_a_clip(tmp_path_factory, flips):
         data[-1 - place % len(data)] ^= value
     path = tmp_path_factory.mktemp("damaged") / "clip.mp4"
     path.write_bytes(data)
-    with contextlib.suppress(SignalError):
+    with contextlib.suppress(SignalError, InrcodecWarning):
         assert video.read(path)[0].channels == 3
+
+
+def test_frames_that_the_decoder_guesses_are_told(tmp_path):
+    data = (SAMPLES / "video" / "bottle.mp4").read_bytes()
+    begin, told = data.index(b"mdat") + 8, []
+    for place in np.linspace(begin + 100, len(data) - 3000, 12).astype(int):
+        (tmp_path / "clip.mp4").write_bytes(data[:place] + bytes(40) + data[place + 40 :])
+        with warnings.catch_warnings(record=True) as caught, contextlib.suppress(SignalError):
+            warnings.simplefilter("always")
+            video.read(tmp_path / "clip.mp4")
+        told += [str(warning.message) for warning in caught]
+    assert told
+    assert all(re.fullmatch(r".*clip\.mp4: \d+ frames are damaged, and shown as .*", text) for text in told)
 
 
 def test_unknown_extension_lists_the_known_ones(tmp_path):
@@ -405,7 +673,7 @@ def test_write_refuses_what_is_no_clip(tmp_path):
     clip, path = picture_of(waves(2, 16, 16)), tmp_path / "clip.mp4"
     sound = sound_of(tones(1, 100, 8000), 8000)
     for signals, path_, message in [
-        ([clip], tmp_path / "missing" / "clip.mp4", "cannot be written"),
+        ([clip], tmp_path / "missing" / "clip.mp4", "cannot write"),
         ([], path, "nothing"),
         ([sound], path, "audio"),
         ([clip, clip], path, "floats"),
@@ -415,6 +683,8 @@ def test_write_refuses_what_is_no_clip(tmp_path):
         ([picture_of(waves(1, 4, 4), Fraction(0))], path, "frame rate is 0"),
         ([picture_of(waves(1, 4, 4), Fraction(1, 10**9))], path, "frame rate"),
         ([picture_of(waves(1, 4, 4), pixel_aspect=[1, 0])], path, "pixel aspect"),
+        ([picture_of(waves(1, 4, 4), colour=[1, 999])], path, "colour is"),
+        ([picture_of(waves(1, 4, 4), colour="bt709")], path, "colour is"),
         ([clip, sound_of(np.zeros((9, 100)), 8000)], path, "at most 8 channels"),
         ([clip, sound_of(np.zeros((1, 100)), 10**7)], path, "sample rate is 10000000"),
     ]:
