@@ -99,12 +99,24 @@ def test_zeros_of_packed_values_and_of_both_signs(tmp_path: Path) -> None:
     assert (stored(copy, "u")[numbers == 0] == 0).all()
 
 
+def test_many_equal_values_at_an_end_stay_equal(tmp_path: Path) -> None:
+    """No rain in packed numbers, which have no zero, and all of a cell's ice."""
+    numbers = np.maximum(np.rint(smooth(-60000, 32000)), -32766).astype("i2")
+    rain_attributes = {"scale_factor": 1.3e-7, "add_offset": 0.0042, "_FillValue": np.int16(-32767)}
+    ice = np.clip(smooth(-1, 2), 0, 1)
+    path = make(tmp_path / "a.nc", gridded(tp=(numbers, rain_attributes), siconc=(ice, {})))
+    _, copy = noisy(path, 2e-3)
+    np.testing.assert_array_equal(stored(copy, "tp") == -32766, numbers == -32766)
+    for end in (0, 1):
+        np.testing.assert_array_equal(stored(copy, "siconc") == end, ice == end)
+
+
 def test_a_chance_zero_of_both_signs_means_nothing(tmp_path: Path) -> None:
     values = smooth(-9, 9)
     values[1, 2, 3] = 0
     path = make(tmp_path / "a.nc", gridded(u=(values, {})))
     (signal,) = climate.read(path)
-    assert "zeros" not in signal.attributes
+    assert "exact" not in signal.attributes
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (5e-13, 2e-6), (-40.0, 47.0)])
@@ -189,7 +201,13 @@ def test_several_undeclared_fill_values_and_infinities(tmp_path: Path) -> None:
     with pytest.warns(InrcodecWarning) as caught:
         (signal,), copy = noisy(path, 2)
     messages = sorted(str(each.message).split("'sst' has ")[1].split(",")[0].split(":")[0] for each in caught)
-    assert messages == ["10 values of 1e+36", "2 infinite values", "72 values of -8888", "72 values of -9999"]
+    assert messages == [
+        "1 infinite values (-inf)",
+        "1 infinite values (inf)",
+        "10 values of 1e+36",
+        "72 values of -8888",
+        "72 values of -9999",
+    ]
     unusual = ~(np.abs(values) < 1000)
     np.testing.assert_array_equal(stored(copy, "sst")[unusual], values[unusual])
     assert signal.missing is not None
@@ -425,6 +443,32 @@ def test_groups_at_another_resolution(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["forecast/inner/t"][:], field(2, 5, 8))
 
 
+def test_odd_shapes(tmp_path: Path) -> None:
+    variables = gridded(t=(smooth(250, 310), {}))
+    variables["none"] = (("record", "lat", "lon"), np.zeros((0, 19, 36), "f4"), {"units": "K"})
+    variables["texts"] = (("record",), np.zeros(0, object), {})
+    variables["named"] = (("three",), np.array(["a", "", "none"], object), {"_FillValue": "none"})
+    path = make(tmp_path / "a.nc", variables, unlimited=("record",))
+    with netCDF4.Dataset(path, "a") as file:
+        file.createDimension("unused", 5)
+        file.createVariable("covariance", "f4", ("three", "three"))[:] = field(3, 3)
+    _, copy = rewritten(path)
+    assert contents(path) == contents(copy)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_cut_zarr_store(tmp_path: Path, zarr_format: int) -> None:
+    pytest.importorskip("zarr")
+    path = make(tmp_path / "a.nc", gridded(t=(smooth(250, 310), {})))
+    with xarray.open_dataset(path, decode_times=False) as dataset, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset.to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format, encoding={"t": {"chunks": (1, 19, 36)}})
+    chunk = tmp_path / "a.zarr" / "t" / ("2.0.0" if zarr_format == 2 else "c/2/0/0")
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    with pytest.raises(SignalError, match=r"a\.zarr: variable 't': chunk \(2, 0, 0\) cannot be read"):
+        climate.read(tmp_path / "a.zarr")
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_zarr(tmp_path: Path, zarr_format: int) -> None:
     pytest.importorskip("zarr")
@@ -463,9 +507,10 @@ def test_folders_that_are_no_zarr_store(tmp_path: Path) -> None:
         {"limits": [1.0]},
         {"limits": ["a", "b"]},
         {"limits": 3},
-        {"zeros": [3, 19, 36, b"no stream"]},
-        {"zeros": [3, 19, 36, b"x\x9c\x03\x00\x00\x00\x00\x01"]},
-        {"zeros": 4},
+        {"exact": [[0.0, 3, 19, 36, b"no stream"]]},
+        {"exact": [[0.0, 3, 19, 36, b"x\x9c\x03\x00\x00\x00\x00\x01"]]},
+        {"exact": [[]]},
+        {"exact": 4},
         {"gaps": []},
         {"gaps": [{"dtype": "<f8", "shape": [1], "data": b"12345678"}]},
         {"gaps": [{"dtype": "<f4", "shape": [1], "data": b"1234"}, {"dtype": "|u1", "shape": [1], "data": b"1"}]},

@@ -1,10 +1,11 @@
-"""What of a climate variable is kept exactly beside its field: what stands for missing values, zeros, the limits.
+"""What of a climate variable is kept exactly beside its field: limits, zeros, what stands for missing values.
 
 In a signal's attributes:
 
     "limits"  [smallest, largest] value: nothing decodes to a value beyond. A constant field has equal ones.
-    "zeros"   [S, H, W, bytes]: where values are exactly zero; the bytes are `pack_mask`'s. The limits are those of the
-              other values then, so that small rain does not become none.
+    "exact"   [[value, S, H, W, bytes], ...]: where values are exactly zero, or the smallest or largest one if many are;
+              the bytes are `pack_mask`'s. The limits are those of the other values then, so that little rain does not
+              become none.
     "gaps"    what was stored where values are missing, in the order of the mask, if that is not always the first of
               the packing's markers: [kinds, which] or [numbers], arrays as `plain_array` has them.
 """
@@ -22,6 +23,9 @@ from inrcodec.signals.netcdf import inflate, parse_array, plain_array
 ZERO_SHARE = 1 / 128
 """From this share of zeros on they mean something, also where values of both signs are possible."""
 
+END_SHARE = 1 / 16
+"""The same of the smallest and the largest value: no rain, in numbers that have no zero, or all of a cell's ice."""
+
 FILL_DISTANCE = 10.0
 """How many ranges of the other values an undeclared fill value is away from them."""
 
@@ -34,22 +38,27 @@ HUGE = 1e15
 _EXTREMES = 4
 
 
-def zeros_of(values: np.ndarray, missing: np.ndarray) -> np.ndarray | None:
-    """Where the values [S, H, W] are exactly zero, if those zeros mean something."""
-    zeros = (values == 0) & ~missing
-    count = np.count_nonzero(zeros)
-    present = values.size - np.count_nonzero(missing)
-    if not count or count == present:
-        return None
-    one_sided = not (values[~missing] < 0).any() or not (values[~missing] > 0).any()
-    return zeros if one_sided or count >= ZERO_SHARE * present else None
+def exact_parts(values: np.ndarray, missing: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """Values of [S, H, W] that many have exactly, and where; none of a constant field, whose limits tell all."""
+    present = values[~missing]
+    if not present.size:
+        return []
+    low, high = float(present.min()), float(present.max())
+    if low == high:
+        return []
+    zero_share = 0.0 if low == 0 or high == 0 else ZERO_SHARE
+    found = []
+    for value, share in {low: END_SHARE, high: END_SHARE, 0.0: zero_share}.items():
+        places = (values == value) & ~missing
+        count = np.count_nonzero(places)
+        if count and count >= share * present.size:
+            found.append((value, places))
+    return found
 
 
 def pack_mask(mask: np.ndarray) -> bytes:
-    """Bits of a mask, each the difference from the one above it, deflated."""
-    changes = mask.copy()
-    changes[..., 1:, :] ^= mask[..., :-1, :]
-    return zlib.compress(np.packbits(changes).tobytes(), 9)
+    """The bits of a mask, deflated."""
+    return zlib.compress(np.packbits(mask).tobytes(), 9)
 
 
 def unpack_mask(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -58,26 +67,31 @@ def unpack_mask(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
     bits = inflate(packed, -(-count // 8))
     if len(bits) != -(-count // 8):
         raise ValueError(f"a mask of {len(bits)} bytes for {count} values")
-    changes = np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(bool).reshape(shape)
-    mask: np.ndarray = np.logical_xor.accumulate(changes, axis=-2)
-    return mask
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(bool).reshape(shape)
 
 
 def exact_values(values: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
-    """Decoded values [S, H, W, 1], none beyond the limits and, on the original grid, zero where the file's are.
+    """Decoded values [S, H, W, 1], none beyond the limits and, on the original grid, exact where the file says so.
 
     This brings no value further away from the original one.
     Raises: KeyError, TypeError, ValueError for malformed attributes.
     """
-    zero = values.dtype.type(0)
-    *shape, packed = attributes.get("zeros", [b""])
-    zeros = unpack_mask(packed, tuple(shape)) if shape == list(values.shape[:-1]) else None
+    kind = values.dtype.type
+    limits = []
     if "limits" in attributes:
-        low, high = (values.dtype.type(limit) for limit in attributes["limits"])
-        if shape and zeros is None:
-            low, high = min(low, zero), max(high, zero)
-        values = np.clip(values, low, high)
-    return values if zeros is None else np.where(zeros[..., np.newaxis], zero, values)
+        low, high = attributes["limits"]
+        limits = [kind(low), kind(high)]
+    places = []
+    for value, *shape, packed in attributes.get("exact", []):
+        if shape == list(values.shape[:-1]):
+            places.append((kind(value), unpack_mask(packed, tuple(shape))))
+        else:
+            limits.append(kind(value))
+    if limits:
+        values = np.clip(values, min(limits), max(limits))
+    for value, mask in places:
+        values = np.where(mask[..., np.newaxis], value, values)
+    return values
 
 
 def gaps_of(raw: np.ndarray, missing: np.ndarray, packing: Packing) -> list[Any] | None:

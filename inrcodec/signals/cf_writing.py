@@ -21,7 +21,7 @@ from inrcodec.signals.cf_grid import (
     resolved,
 )
 from inrcodec.signals.cf_packing import Packing, pack, packing_of
-from inrcodec.signals.netcdf import Contents, Dimension, group_of, parse_attributes, parse_variable
+from inrcodec.signals.netcdf import Contents, Dimension, group_of, parse_attributes, parse_variable, repeated_dimensions
 from inrcodec.signals.signal import Axis, Signal
 
 # Attributes about the stored numbers of a coordinate, wrong for others.
@@ -86,6 +86,7 @@ class Field:
         return pack(f"variable {self.name!r}", values, missing, gaps, packing)
 
 
+@repeated_dimensions()
 def contents_of(signals: list[Signal]) -> Contents:
     """Raises: SignalError if the signals contradict each other; LookupError, TypeError, ValueError or
     AttributeError if their attributes are malformed."""

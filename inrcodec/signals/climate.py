@@ -7,7 +7,7 @@ nothing else becomes one signal of one value that carries it. A signal's attribu
     "dimensions", "shape"   of the variable as stored, in the file's order
     "horizontal"            names of the latitude (or y) and the longitude (or x) dimension
     "dtype", "attributes"   as stored: packing, fill value, units, names
-    "limits", "zeros", "gaps"  what is kept exactly: see `cf_exact`
+    "limits", "exact", "gaps"  what is kept exactly: see `cf_exact`
     "file"                  (first signal only) "dimensions" [[name, size, unlimited]], "attributes" and
                             "variables" in the file's order, those on grids by their name alone; "groups": the
                             attributes of each, by its path
@@ -131,7 +131,7 @@ def _is_categorical(variable: "xarray.Variable") -> bool:
 
 
 def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") -> Signal:
-    from inrcodec.signals.cf_exact import gaps_of, pack_mask, zeros_of
+    from inrcodec.signals.cf_exact import exact_parts, gaps_of, pack_mask
     from inrcodec.signals.cf_packing import packing_of, unpack
     from inrcodec.signals.netcdf import plain_attributes
 
@@ -154,10 +154,10 @@ def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") ->
         "dtype": variable.dtype.newbyteorder("<").str,
         "attributes": plain_attributes(variable.attrs),
     }
-    zeros, gaps = zeros_of(values, missing), gaps_of(raw, missing, packing)
-    if zeros is not None:
-        attributes["zeros"] = [*zeros.shape, pack_mask(zeros)]
-        present = values[~(missing | zeros)]
+    exact, gaps = exact_parts(values, missing), gaps_of(raw, missing, packing)
+    if exact:
+        attributes["exact"] = [[value, *places.shape, pack_mask(places)] for value, places in exact]
+        present = values[~np.logical_or.reduce([missing, *(places for _, places in exact)])]
     if present.size:
         attributes["limits"] = [float(present.min()), float(present.max())]
     if gaps is not None:
@@ -180,8 +180,8 @@ def _unusual(label: str, values: np.ndarray, missing: np.ndarray) -> np.ndarray:
     from inrcodec.signals.climate_files import warn
 
     unusual = ~np.isfinite(values) & ~missing
-    if unusual.any():
-        warn(f"{label} has {np.count_nonzero(unusual)} infinite values: they are kept exactly, as if missing")
+    for infinity, count in zip(*np.unique(values[unusual], return_counts=True), strict=True):
+        warn(f"{label} has {count} infinite values ({infinity}): they are kept exactly, as if missing")
     for value, count in undeclared_fills(values[~(missing | unusual)]):
         warn(
             f"{label} has {count} values of {value:g}, far outside the others, not declared as _FillValue: "
@@ -218,6 +218,8 @@ def filled(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 def exact_values(signal: Signal) -> np.ndarray:
     """The decoded values [S, H, W, 1], none beyond the file's smallest and largest one, zero where the file's are.
 
+    The encoder's bound holds for them, too: no value gets further away from the original one.
+
     Raises: SignalError if the signal's attributes are malformed.
     """
     from inrcodec.signals import cf_exact
@@ -225,7 +227,9 @@ def exact_values(signal: Signal) -> np.ndarray:
     try:
         return cf_exact.exact_values(signal.values, signal.attributes)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise SignalError(f"the limits or zeros of variable {signal.name!r} are malformed ({error!r})") from error
+        raise SignalError(
+            f"the limits or exact values of variable {signal.name!r} are malformed ({error!r})"
+        ) from error
 
 
 def stored_step(signal: Signal) -> float:

@@ -19,7 +19,7 @@ from xarray.backends.common import ArrayWriter
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.cf_packing import cast_exactly
-from inrcodec.signals.netcdf import Contents, Dimension, group_of, qualified
+from inrcodec.signals.netcdf import Contents, Dimension, group_of, qualified, repeated_dimensions
 from inrcodec.signals.netcdf_classic import check_length
 from inrcodec.signals.warn import InrcodecWarning
 
@@ -49,6 +49,7 @@ _open: Any = _AsStored
 _writer: Any = ArrayWriter
 
 
+@repeated_dimensions()
 def load(path: Path) -> Contents:
     """Read a whole NetCDF file or Zarr store. A variable that cannot be read is left out with a warning.
 
@@ -121,27 +122,41 @@ def _attributes(owner: Any) -> dict[str, Any]:
 def _load_zarr(path: Path) -> Contents:
     if find_spec("zarr") is None:
         raise SignalError(f"{path}: reading a Zarr store needs: pip install zarr")
+    contents = Contents({}, {}, {})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that is not consolidated
             groups = xarray.open_groups(path, engine="zarr", **_AS_STORED)
-            contents = Contents({}, {}, {})
             for place, dataset in ((name.strip("/"), dataset) for name, dataset in groups.items()):
                 contents.attributes[place] = {name: _netcdf_value(value) for name, value in dataset.attrs.items()}
                 for name, size in dataset.sizes.items():
                     contents.dimensions[qualified(place, str(name))] = Dimension(size)
                 for name, variable in dataset.variables.items():
-                    contents.variables[qualified(place, str(name))] = xarray.Variable(
-                        [qualified(place, str(dimension)) for dimension in variable.dims],
-                        _netcdf_data(variable.values),
-                        {key: _netcdf_value(value) for key, value in variable.attrs.items()}
-                        | ({"dtype": "bool"} if variable.dtype.kind == "b" else {}),
-                    )
+                    full = qualified(place, str(name))
+                    contents.variables[full] = _zarr_variable(f"{path}: variable {full!r}", place, variable)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise SignalError(f"{path}: not a readable Zarr store ({error}); is it complete?") from error
     if not contents.variables:
         raise SignalError(f"{path}: not a Zarr store, or an empty one")
     return storable(path, contents)
+
+
+def _zarr_variable(label: str, place: str, variable: xarray.Variable) -> xarray.Variable:
+    """A variable of a store in memory. Raises: SignalError that names a chunk that cannot be read."""
+    attributes = {key: _netcdf_value(value) for key, value in variable.attrs.items()}
+    if variable.dtype.kind == "b":
+        attributes["dtype"] = "bool"
+    chunks = variable.encoding.get("chunks") or variable.shape
+    counts = [-(-size // chunk) for size, chunk in zip(variable.shape, chunks, strict=True)]
+    data = np.empty(variable.shape, variable.dtype)
+    for number in np.ndindex(*counts):
+        part = tuple(slice(index * size, (index + 1) * size) for index, size in zip(number, chunks, strict=True))
+        try:
+            data[part] = variable[part].values
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise SignalError(f"{label}: chunk {number} cannot be read ({error}); fetch the store again") from error
+    dims = [qualified(place, str(dimension)) for dimension in variable.dims]
+    return xarray.Variable(dims, _netcdf_data(data), attributes)
 
 
 def _netcdf_data(data: np.ndarray) -> np.ndarray:
@@ -178,7 +193,7 @@ def storable(path: Path, contents: Contents) -> Contents:
         for owner, where, attributes in owners:
             for key in RESERVED & attributes.keys():
                 del attributes[key]
-            for key in [key for key in attributes if key != "_FillValue"]:
+            for key in [key for key in attributes if owner is trial or key != "_FillValue"]:
                 try:
                     owner.setncattr(key, attributes[key])
                 except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -187,6 +202,7 @@ def storable(path: Path, contents: Contents) -> Contents:
     return contents
 
 
+@repeated_dimensions()
 def save(contents: Contents, path: Path) -> None:
     """Write a NetCDF-4 file, numbers deflated. A `_FillValue` that its variable's type cannot hold is left
     out: NetCDF-4, unlike the classic format, has no place for it.
@@ -219,11 +235,9 @@ def _local(variable: xarray.Variable) -> xarray.Variable:
     encoding: dict[str, Any] = {"zlib": True, "shuffle": True} if variable.dims and not text else {}
     if text:
         encoding["dtype"] = str
-    fill = attributes.pop("_FillValue", None)
-    if fill is not None and not text:
-        fill = cast_exactly(fill, data.dtype)
-        if fill is not None:
-            attributes["_FillValue"] = fill
+    if "_FillValue" in attributes and not text:
+        fill = cast_exactly(attributes.pop("_FillValue"), data.dtype)
+        attributes |= {} if fill is None else {"_FillValue": fill}
     if "enum" in variable.encoding:
         name, words = variable.encoding["enum"]
         data = data.astype(np.dtype(data.dtype.str, metadata={"enum": words, "enum_name": name}))

@@ -1,7 +1,10 @@
 """The contents of a NetCDF or Zarr file exactly as stored, and the same as plain values for a signal's attributes."""
 
 import math
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +15,9 @@ Plain = dict[str, Any]
 
 # Few bytes can unfold to any length: this bounds what a crafted file can ask for, in bytes of one array.
 MAX_UNFOLDED = 1 << 30
+
+# Shorter arrays are left to the compression of the whole header, which finds more in common.
+DEFLATED_FROM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,14 @@ class Contents:
     dimensions: dict[str, Dimension]
     attributes: dict[str, dict[str, Any]]
     variables: dict[str, xarray.Variable]
+
+
+@contextmanager
+def repeated_dimensions() -> Iterator[None]:
+    """Let variables have the same dimension twice, as covariances do; xarray warns of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Duplicate dimension names", UserWarning)
+        yield
 
 
 def group_of(name: str) -> str:
@@ -92,10 +106,10 @@ def _parse_attribute(value: Any) -> Any:
 
 
 def plain_array(array: np.ndarray) -> Plain:
-    """{"dtype", "shape"} with {"start", "step"} for equally spaced numbers, else with {"data"} or {"zlib"}: bytes.
+    """{"dtype", "shape"} with {"start", "step"} for equally spaced numbers, else with {"data"} or {"planes"}: bytes.
 
-    The dtype "text" stands for strings (dtype object): UTF-8, a zero byte between two. What is deflated has the first
-    bytes of all numbers first, then the second ones and so on.
+    Planes have the first bytes of all numbers first, then the second ones and so on. {"deflated"} says that they, or
+    the data, are a zlib stream. The dtype "text" stands for strings (dtype object): UTF-8, a zero byte between two.
     """
     shape = list(array.shape)
     if array.dtype.kind in "OU":
@@ -111,19 +125,23 @@ def plain_array(array: np.ndarray) -> Plain:
 
 
 def _packed(data: bytes, width: int) -> Plain:
-    if 64 <= len(data) <= MAX_UNFOLDED:
-        planes = np.frombuffer(data, np.uint8).reshape(-1, width).T
-        deflated = zlib.compress(planes.tobytes(), 9)
-        if len(deflated) < len(data):
-            return {"zlib": deflated}
-    return {"data": data}
+    """The bytes of numbers of `width` bytes, in the order that deflates better."""
+    planes = np.frombuffer(data, np.uint8).reshape(-1, width).T.tobytes()
+    as_is, apart = (zlib.compress(order, 9) for order in (data, planes))
+    packed = {"planes": planes} if len(apart) < 0.95 * len(as_is) else {"data": data}
+    ((order, stored),) = packed.items()
+    deflated = apart if order == "planes" else as_is
+    if DEFLATED_FROM <= len(stored) <= MAX_UNFOLDED and len(deflated) < len(stored):
+        return {order: deflated, "deflated": True}
+    return packed
 
 
 def _unpacked(plain: Plain, width: int, limit: int) -> bytes:
-    if "zlib" not in plain:
-        return bytes(plain["data"])
-    planes = inflate(plain["zlib"], min(limit, MAX_UNFOLDED))
-    return np.frombuffer(planes, np.uint8).reshape(width, -1).T.tobytes()
+    order = "planes" if "planes" in plain else "data"
+    data = bytes(plain[order])
+    if "deflated" in plain:
+        data = inflate(data, min(limit, MAX_UNFOLDED))
+    return data if order == "data" else np.frombuffer(data, np.uint8).reshape(width, -1).T.tobytes()
 
 
 def inflate(deflated: bytes, limit: int) -> bytes:
