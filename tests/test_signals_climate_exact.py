@@ -5,6 +5,8 @@ Coding is stood in for by noise on the values of the signals.
 
 import dataclasses
 import warnings
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +269,16 @@ def test_times_categories_and_integers_are_lossless(tmp_path: Path) -> None:
     assert_same_but(path, copy, "t", "height")
 
 
+def test_lossless_variables_at_another_resolution(tmp_path: Path) -> None:
+    soil = np.random.default_rng(0).integers(1, 17, SHAPE).astype("i4")
+    flags = (soil.astype("i1"), {"flag_values": np.arange(17, dtype="i1")})
+    path = make(tmp_path / "a.nc", gridded(soil=(soil, {}), flags=flags, t=(smooth(250, 310), {})))
+    (signal,) = climate.read(path)
+    climate.write([at_resolution(signal, 37, 18)], tmp_path / "b.nc")
+    for name in ("soil", "flags"):
+        np.testing.assert_array_equal(stored(tmp_path / "b.nc", name)[:, ::2], soil[:, :, ::2])
+
+
 def test_one_variable_does_not_block_the_others(tmp_path: Path) -> None:
     huge = np.linspace(-1, 1, 3 * 19 * 36).reshape(SHAPE)
     variables = gridded(
@@ -499,6 +511,62 @@ def test_folders_that_are_no_zarr_store(tmp_path: Path) -> None:
 
 
 # --- malformed ---
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """All (container, key) within plain values."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from places(value[key])
+
+
+def test_whatever_the_attributes_are(tmp_path: Path) -> None:
+    values = rain()
+    values[0, 0, :5] = np.nan
+    variables = gridded(pr=(values, {"many": np.arange(20) ** 2}), soil=(np.ones(SHAPE, "i8"), {}))
+    variables["names"] = (("station",), np.array(["a", "bc"], object), {"list": ["x", "y"]})
+    (signal,) = climate.read(make(tmp_path / "a.nc", variables))
+    odd = [
+        None,
+        0,
+        -1,
+        2**62,
+        10**30,
+        1.5,
+        np.nan,
+        "",
+        "/",
+        "a/b",
+        b"",
+        b"x" * 9,
+        [],
+        {},
+        [1],
+        ["lat"],
+        True,
+        "O",
+        "<f2",
+    ]
+    odd += [
+        {"dtype": "<i8", "shape": [1 << 40], "start": 0, "step": 1},
+        {"dtype": "text", "shape": [1], "data": b"\xff"},
+    ]
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        attributes = deepcopy(signal.attributes)
+        found = list(places(attributes))
+        container, key = found[random.integers(len(found))]
+        container[key] = odd[random.integers(len(odd))]
+        damaged = dataclasses.replace(signal, attributes=attributes)
+        assert climate.read_back(damaged).shape == signal.values.shape
+        assert climate.stored_step(damaged) >= 0
+        try:
+            climate.write([damaged], tmp_path / "b.nc")
+        except SignalError:
+            refused += 1
+    assert refused > 100
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,7 @@ class Grid:
 def data_grids(contents: Contents) -> dict[str, Grid]:
     """Grids of the variables that have numbers on a horizontal grid, by their names, in file order.
 
-    Left out are coordinates, bounds, cell measures, whatever else describes another variable, and categories
-    (with flag_values or flag_masks), which cannot be interpolated.
+    Left out are coordinates, bounds, cell measures and whatever else describes another variable.
     """
     variables = contents.variables
     supporting = _supporting_names(contents)
@@ -90,9 +89,8 @@ def _supporting_names(contents: Contents) -> set[str]:
     }
     for name, variable in variables.items():
         names.update(resolved(group_of(name), each, variables) for each in reference_names(variable.attrs))
-        categories = "flag_values" in variable.attrs or "flag_masks" in variable.attrs
         coordinate = _is_angle(name, variable, NORTH) or _is_angle(name, variable, EAST)
-        if categories or coordinate or variable.dims == (name,):
+        if coordinate or variable.dims == (name,):
             names.add(name)
     return names
 

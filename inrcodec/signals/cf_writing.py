@@ -16,6 +16,7 @@ from inrcodec.signals.cf_grid import (
     Direction,
     angles,
     coordinate_of,
+    data_grids,
     is_monotonic,
     numbers_of,
     resolved,
@@ -96,9 +97,16 @@ def contents_of(signals: list[Signal]) -> Contents:
     file = signals[0].attributes.get("file", {"dimensions": [], "attributes": {}, "variables": []})
     supporting = {plain["name"]: parse_variable(plain) for plain in file["variables"] if "dimensions" in plain}
     resampled = _resampled(list(fields.values()), supporting)
-    coordinates = dict(filter(None, resampled.values()))
-    kept = {name: variable for name, variable in supporting.items() if not resampled.keys() & set(variable.dims)}
+    coordinates = dict(filter(None, (each.coordinate for each in resampled.values())))
+    attributes = {"": file["attributes"]} | file.get("groups", {})
+    plain = {place: parse_attributes(each) for place, each in attributes.items()}
     data = {name: _data_variable(field, resampled.keys()) for name, field in fields.items()}
+    on_grids = data_grids(Contents({}, plain, supporting | data)) if resampled else {}
+    kept = {
+        name: _nearest(variable, resampled)
+        for name, variable in supporting.items()
+        if name in on_grids or not resampled.keys() & set(variable.dims)
+    }
     available = kept | coordinates | data
     order = [plain["name"] for plain in file["variables"]] + list(coordinates) + list(data)
     dropped = supporting.keys() - available.keys()
@@ -106,11 +114,9 @@ def contents_of(signals: list[Signal]) -> Contents:
         name: _without_references(name, available[name], dropped) for name in dict.fromkeys(order) if name in available
     }
     dimensions = {name: Dimension(size, unlimited) for name, size, unlimited in file["dimensions"]}
-    attributes = {"": file["attributes"]} | file.get("groups", {})
     dimensions = _fitted(dimensions, variables, resampled.keys())
     for place in sorted({group_of(name) for name in (*dimensions, *variables)}):
-        attributes.setdefault(place, {})
-    plain = {place: parse_attributes(each) for place, each in attributes.items()}
+        plain.setdefault(place, {})
     return Contents(dimensions, plain, variables)
 
 
@@ -148,10 +154,18 @@ def _data_variable(field: Field, resampled: Set[str]) -> Variable:
     return Variable(field.dimensions, data, attributes)
 
 
-def _resampled(fields: list[Field], supporting: dict[str, Variable]) -> dict[str, tuple[str, Variable] | None]:
-    """The horizontal dimensions that are not as in the file, each with its new coordinate variable and that's name."""
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A horizontal dimension that is not as in the file: its axes, and its new coordinate variable by name."""
+
+    before: Axis
+    after: Axis
+    coordinate: tuple[str, Variable] | None
+
+
+def _resampled(fields: list[Field], supporting: dict[str, Variable]) -> dict[str, Resampled]:
     seen: dict[str, Axis] = {}
-    resampled: dict[str, tuple[str, Variable] | None] = {}
+    resampled: dict[str, Resampled] = {}
     for field in fields:
         for dimension, direction, axis in zip((field.y, field.x), (NORTH, EAST), field.signal.axes[1:], strict=True):
             if not _same_axis(seen.setdefault(dimension, axis), axis):
@@ -160,11 +174,24 @@ def _resampled(fields: list[Field], supporting: dict[str, Variable]) -> dict[str
                     f"{seen[dimension].size} or others; decode all variables of a file at one resolution"
                 )
             size = field.shape[field.dimensions.index(dimension)]
-            before = Axis(size, "node", points=angles(dimension, direction, supporting))
+            before = Axis(size, axis.kind, points=angles(dimension, direction, supporting))
             unknown = before.points is None and axis.points is not None
             if unknown or not _same_axis(before, axis):
-                resampled[dimension] = _new_coordinate(dimension, direction, axis, supporting)
+                coordinate = _new_coordinate(dimension, direction, axis, supporting)
+                resampled[dimension] = Resampled(before, axis, coordinate)
     return resampled
+
+
+def _nearest(variable: Variable, resampled: dict[str, Resampled]) -> Variable:
+    """The numbers of a variable that are nearest to the new points."""
+    data = variable.values
+    for place, dimension in enumerate(variable.dims):
+        if dimension in resampled:
+            each = resampled[str(dimension)]
+            index = np.rint(each.before.positions(each.after)).astype(np.int64)
+            size = each.before.size
+            data = data.take(index % size if each.before.kind == "periodic" else index.clip(0, size - 1), axis=place)
+    return Variable(variable.dims, data, variable.attrs, variable.encoding)
 
 
 def _same_axis(one: Axis, other: Axis) -> bool:

@@ -14,8 +14,8 @@ nothing else becomes one signal of one value that carries it. A signal's attribu
     "carrier"               True of a signal that only carries the file
 
 Decoded at another resolution, the horizontal coordinates are replaced by the signal's own (projected ones are
-interpolated), and other variables along these dimensions, such as bounds, cell areas or 2-D coordinates, are
-left out together with the references to them.
+interpolated), of lossless variables on a grid the nearest numbers are taken, and other variables along these
+dimensions, such as bounds, cell areas or 2-D coordinates, are left out together with the references to them.
 """
 
 from dataclasses import replace
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 MODALITY = "climate"
 GRIB_EXTENSIONS = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+"""What attributes lead to that are not those that `read` gives."""
+
 LARGEST = 1e150
 """Beyond it, and for differences below its reciprocal, squares are no numbers of 64 bits."""
 
@@ -122,6 +125,8 @@ def _is_categorical(variable: "xarray.Variable") -> bool:
     from inrcodec.signals.cf_packing import packing_of, unpack
 
     if " since " in str(variable.attrs.get("units", "")) or "enum" in variable.encoding:
+        return True
+    if {"flag_values", "flag_masks"} & variable.attrs.keys():
         return True
     if variable.dtype.kind == "f" or {"scale_factor", "add_offset"} & variable.attrs.keys():
         return False
@@ -226,7 +231,7 @@ def exact_values(signal: Signal) -> np.ndarray:
 
     try:
         return cf_exact.exact_values(signal.values, signal.attributes)
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise SignalError(
             f"the limits or exact values of variable {signal.name!r} are malformed ({error!r})"
         ) from error
@@ -238,7 +243,7 @@ def stored_step(signal: Signal) -> float:
 
     try:
         packing = field_of(signal).packing
-    except (SignalError, LookupError, TypeError, ValueError, AttributeError):
+    except (SignalError, *MALFORMED):
         return 0.0
     return abs(packing.scale or 0.0) if packing.number.kind in "iu" else 0.0
 
@@ -254,7 +259,7 @@ def read_back(signal: Signal) -> np.ndarray:
     try:
         field = field_of(signal)
         return unpack(field.numbers(), field.packing)[0][..., np.newaxis]
-    except (SignalError, LookupError, TypeError, ValueError, AttributeError):
+    except (SignalError, *MALFORMED):
         return signal.values
 
 
@@ -272,6 +277,6 @@ def write(signals: list[Signal], path: Path) -> None:
         raise SignalError(f"{path}: no signals to write")
     try:
         contents = contents_of(signals)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except MALFORMED as error:
         raise SignalError(f"{path}: the signals' attributes are malformed ({error!r})") from error
     save(contents, path)

@@ -224,7 +224,7 @@ def save(contents: Contents, path: Path) -> None:
                     if group_of(name) == place
                 }
                 store.set_variables(variables, set(), _writer())
-    except (OSError, RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise SignalError(f"{path}: cannot be written as NetCDF ({error})") from error
 
 

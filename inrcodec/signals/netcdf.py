@@ -138,7 +138,9 @@ def _packed(data: bytes, width: int) -> Plain:
 
 def _unpacked(plain: Plain, width: int, limit: int) -> bytes:
     order = "planes" if "planes" in plain else "data"
-    data = bytes(plain[order])
+    data: bytes = plain[order]
+    if type(data) is not bytes:
+        raise TypeError(f"{data!r:.80} where bytes belong")
     if "deflated" in plain:
         data = inflate(data, min(limit, MAX_UNFOLDED))
     return data if order == "data" else np.frombuffer(data, np.uint8).reshape(width, -1).T.tobytes()
