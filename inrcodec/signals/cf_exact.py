@@ -3,9 +3,8 @@
 In a signal's attributes:
 
     "limits"  [smallest, largest] value: nothing decodes to a value beyond. A constant field has equal ones.
-    "exact"   [[value, S, H, W, bytes], ...]: where values are exactly zero, or the smallest or largest one if many are;
-              the bytes are `pack_mask`'s. The limits are those of the other values then, so that little rain does not
-              become none.
+    "zeros"   [value, S, H, W, bytes]: where values are exactly zero, or what packed numbers have for it; the bytes are
+              `pack_mask`'s. The limits are those of the other values then, so that little rain does not become none.
     "gaps"    what was stored where values are missing, in the order of the mask, if that is not always the first of
               the packing's markers: [kinds, which] or [numbers], arrays as `plain_array` has them.
 """
@@ -23,9 +22,6 @@ from inrcodec.signals.netcdf import inflate, parse_array, plain_array
 ZERO_SHARE = 1 / 128
 """From this share of zeros on they mean something, also where values of both signs are possible."""
 
-END_SHARE = 1 / 16
-"""The same of the smallest and the largest value: no rain, in numbers that have no zero, or all of a cell's ice."""
-
 FILL_DISTANCE = 10.0
 """How many ranges of the other values an undeclared fill value is away from them."""
 
@@ -38,22 +34,24 @@ HUGE = 1e15
 _EXTREMES = 4
 
 
-def exact_parts(values: np.ndarray, missing: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Values of [S, H, W] that many have exactly, and where; none of a constant field, whose limits tell all."""
+def zeros_of(values: np.ndarray, missing: np.ndarray, packing: Packing) -> tuple[float, np.ndarray] | None:
+    """The zero among values [S, H, W], and where it is; None if there is none that means something.
+
+    Packed numbers may have no exact zero, only one less than half a step off, which no rain is stored as.
+    """
     present = values[~missing]
-    if not present.size:
-        return []
-    low, high = float(present.min()), float(present.max())
-    if low == high:
-        return []
-    zero_share = 0.0 if low == 0 or high == 0 else ZERO_SHARE
-    found = []
-    for value, share in {low: END_SHARE, high: END_SHARE, 0.0: zero_share}.items():
-        places = (values == value) & ~missing
-        count = np.count_nonzero(places)
-        if count and count >= share * present.size:
-            found.append((value, places))
-    return found
+    if not present.size or present.min() == present.max():
+        return None
+    zero = 0.0
+    if not (present == 0).any():
+        if not packing.scale:
+            return None
+        zero = float(present[np.abs(present).argmin()])
+        if abs(zero) >= abs(packing.scale) / 2:
+            return None
+    places = (values == zero) & ~missing
+    one_sided = zero in (present.min(), present.max())
+    return (zero, places) if one_sided or np.count_nonzero(places) >= ZERO_SHARE * present.size else None
 
 
 def pack_mask(mask: np.ndarray) -> bytes:
@@ -81,17 +79,16 @@ def exact_values(values: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     if "limits" in attributes:
         low, high = attributes["limits"]
         limits = [kind(low), kind(high)]
-    places = []
-    for value, *shape, packed in attributes.get("exact", []):
+    zeros = None
+    if "zeros" in attributes:
+        zero, *shape, packed = attributes["zeros"]
+        limits.append(kind(zero))
         if shape == list(values.shape[:-1]):
-            places.append((kind(value), unpack_mask(packed, tuple(shape))))
-        else:
-            limits.append(kind(value))
+            zeros = unpack_mask(packed, tuple(shape))[..., np.newaxis]
+            del limits[-1]
     if limits:
         values = np.clip(values, min(limits), max(limits))
-    for value, mask in places:
-        values = np.where(mask[..., np.newaxis], value, values)
-    return values
+    return values if zeros is None else np.where(zeros, kind(zero), values)
 
 
 def gaps_of(raw: np.ndarray, missing: np.ndarray, packing: Packing) -> list[Any] | None:

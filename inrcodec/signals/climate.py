@@ -7,7 +7,7 @@ nothing else becomes one signal of one value that carries it. A signal's attribu
     "dimensions", "shape"   of the variable as stored, in the file's order
     "horizontal"            names of the latitude (or y) and the longitude (or x) dimension
     "dtype", "attributes"   as stored: packing, fill value, units, names
-    "limits", "exact", "gaps"  what is kept exactly: see `cf_exact`
+    "limits", "zeros", "gaps"  what is kept exactly: see `cf_exact`
     "file"                  (first signal only) "dimensions" [[name, size, unlimited]], "attributes" and
                             "variables" in the file's order, those on grids by their name alone; "groups": the
                             attributes of each, by its path
@@ -136,7 +136,7 @@ def _is_categorical(variable: "xarray.Variable") -> bool:
 
 
 def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") -> Signal:
-    from inrcodec.signals.cf_exact import exact_parts, gaps_of, pack_mask
+    from inrcodec.signals.cf_exact import gaps_of, pack_mask, zeros_of
     from inrcodec.signals.cf_packing import packing_of, unpack
     from inrcodec.signals.netcdf import plain_attributes
 
@@ -159,10 +159,11 @@ def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") ->
         "dtype": variable.dtype.newbyteorder("<").str,
         "attributes": plain_attributes(variable.attrs),
     }
-    exact, gaps = exact_parts(values, missing), gaps_of(raw, missing, packing)
-    if exact:
-        attributes["exact"] = [[value, *places.shape, pack_mask(places)] for value, places in exact]
-        present = values[~np.logical_or.reduce([missing, *(places for _, places in exact)])]
+    zeros, gaps = zeros_of(values, missing, packing), gaps_of(raw, missing, packing)
+    if zeros is not None:
+        zero, places = zeros
+        attributes["zeros"] = [zero, *places.shape, pack_mask(places)]
+        present = values[~(missing | places)]
     if present.size:
         attributes["limits"] = [float(present.min()), float(present.max())]
     if gaps is not None:
@@ -232,9 +233,7 @@ def exact_values(signal: Signal) -> np.ndarray:
     try:
         return cf_exact.exact_values(signal.values, signal.attributes)
     except MALFORMED as error:
-        raise SignalError(
-            f"the limits or exact values of variable {signal.name!r} are malformed ({error!r})"
-        ) from error
+        raise SignalError(f"the limits or zeros of variable {signal.name!r} are malformed ({error!r})") from error
 
 
 def stored_step(signal: Signal) -> float:
