@@ -51,7 +51,7 @@ def error(message: str) -> None:
 def shown_warnings(debug: Callable[[], bool]) -> Iterator[None]:
     """Show our own warnings in a line each, and those of libraries only when debugging."""
 
-    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         if issubclass(category, InrcodecWarning) or debug():
             say(f"inrcodec: warning: {' '.join(str(message).split())}")
 

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,13 +13,14 @@ from inrcodec.coding.container import Container, Stream, read_container
 from inrcodec.coding.header import MAX_SAMPLES, StreamHeader
 from inrcodec.coding.missing import unpack_missing
 from inrcodec.device import pick_device
-from inrcodec.errors import CorruptFile, InrcodecWarning, UsageError
+from inrcodec.errors import CorruptFile, InrcodecWarning, SignalError, UsageError
 from inrcodec.field_codec import codec_of
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
 from inrcodec.patches import Patches, RenderedPatch, patch_layout
 from inrcodec.registry import find_initialization
 from inrcodec.residual.section import apply_section
+from inrcodec.signals import exact_values
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = 1 << 30
@@ -196,9 +197,7 @@ def decode_stream(
             rows = decimate(rows, dimension, fine.size // target.size, fine.kind)
         native[begin : begin + len(rows)] = native_values(rows, header.value_range, native.dtype)
         begin += len(rows)
-    if stream.residual is not None and header.max_error is not None and _same_grid(axes, header.axes):
-        native = apply_section(native, stream.residual, header.max_error)
-    return Signal(
+    signal = Signal(
         modality=header.modality,
         values=native,
         axes=axes,
@@ -208,6 +207,14 @@ def decode_stream(
         missing=_missing(stream, axes, patches),
         attributes=header.attributes,
     )
+    try:
+        signal = replace(signal, values=exact_values(signal))
+        if stream.residual is None or header.max_error is None or not _same_grid(axes, header.axes):
+            return signal
+        corrected = apply_section(signal.values, stream.residual, header.max_error)
+        return replace(signal, values=exact_values(replace(signal, values=corrected)))
+    except SignalError as error:
+        raise CorruptFile(f"the signal {header.name!r} has malformed attributes ({error}): obtain it again") from error
 
 
 def _reporting(

@@ -42,39 +42,6 @@ def max_error(original: Signal, decoded: Signal) -> float:
     return float(np.abs(difference).max()) if difference.size else 0.0
 
 
-def ssim(original: Signal, decoded: Signal) -> float:
-    """Structural similarity (Wang et al. 2004: Gaussian window of 11 samples, sigma 1.5) of the last two axes.
-
-    The mean over frames or slices. Raises: ValueError if the grid has one axis or one is below 11 samples.
-    """
-    if original.values.shape != decoded.values.shape:
-        raise ValueError(f"the grids differ: {original.values.shape = }, {decoded.values.shape = }")
-    if len(original.shape) < 2 or min(original.shape[-2:]) < 11:
-        raise ValueError(f"SSIM needs two axes of at least 11 samples: {original.shape = }")
-    span = _peak(original)
-    shape = (-1, *original.values.shape[-3:])
-    return planes_ssim(original.values.reshape(shape), decoded.values.reshape(shape), span)
-
-
-def planes_ssim(original: np.ndarray, decoded: np.ndarray, span: float) -> float:
-    """The same of planes [P, H, W, C] with values in a range of `span`: the mean over planes."""
-    from skimage.metrics import structural_similarity
-
-    scores = [
-        structural_similarity(
-            a.astype(np.float64),
-            b.astype(np.float64),
-            data_range=span,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-        for a, b in zip(original, decoded, strict=True)
-    ]
-    return float(np.mean(scores))
-
-
 def _peak(signal: Signal) -> float:
     low, high = signal.value_range
     return 255.0 if signal.values.dtype == np.uint8 else high - low

@@ -67,7 +67,10 @@ class LatentSpectrum(LatentTransform):
 
     def analyse(self, values: Tensor, grid: Grid) -> list[Tensor]:
         frames = self._frames(grid)
-        padded = functional.pad(values - 0.5, (self.hop, frames * self.hop - grid.shape[0]))
+        # The first hop of a shorter signal goes on as it ends: with zeros its few samples would be spread over
+        # hundreds of latents, each below what is coded.
+        mode = "replicate" if grid.shape[0] < self.hop else "constant"
+        padded = functional.pad(values - 0.5, (self.hop, frames * self.hop - grid.shape[0]), mode=mode)
         windows = padded.unfold(2, 2 * self.hop, self.hop)
         return _take_apart(windows @ self._cosines(np.arange(2 * self.hop)).to(values), self.levels_of(grid))
 

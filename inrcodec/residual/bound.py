@@ -100,6 +100,7 @@ def with_residual(stream: Stream, original: Signal, base: Signal, max_error: flo
             raise UsageError(f"{_label(original)} cannot have an error bound: {error}") from error
         section = pack_section(payload, bound)
         decoded = replace(base, values=apply_section(base.values, section, max_error))
+        decoded = replace(decoded, values=signals.exact_values(decoded))
         if _is_within(original, decoded, max_error):
             return replace(stream, header=header, residual=section)
     raise UsageError(

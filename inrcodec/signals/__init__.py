@@ -8,13 +8,15 @@ from types import ModuleType
 
 import numpy as np
 
-from inrcodec.errors import SignalError, UsageError
-from inrcodec.signals.oddities import InrcodecWarning
+from inrcodec.errors import InrcodecWarning, SignalError, UsageError
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_frames import FRAME_EXTENSIONS
 from inrcodec.signals.whole_files import write_whole
 
 MODALITIES = ("image", "video", "audio", "climate")
+ZARR = ".zarr"
+"""Name of a folder that holds a climate store."""
+
 AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "InrcodecWarning",
     "Signal",
     "default_extension",
+    "exact_values",
     "find_files",
     "read",
     "read_back",
@@ -33,19 +36,19 @@ __all__ = [
 
 
 def _module(modality: str) -> ModuleType:
-    """The module of a modality; imported when needed, because the libraries behind are slow to import."""
+    """Return the module of a modality; imported when needed, because the libraries behind are slow to import."""
     if modality not in MODALITIES:
         raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(MODALITIES)}")
     return importlib.import_module(f"inrcodec.signals.{modality}")
 
 
 def modality_of(path: Path) -> str:
-    """The modality a file's name belongs to; a folder is a video, one image per frame.
+    """Return the modality a file's name belongs to; a folder is a video, one image per frame, or a Zarr store.
 
     Raises: SignalError if no modality knows the extension.
     """
     if path.is_dir():
-        return "video"
+        return "climate" if path.suffix.lower() == ZARR else "video"
     extension = path.suffix.lower()
     for modality in MODALITIES:
         if extension in _module(modality).EXTENSIONS:
@@ -56,7 +59,7 @@ def modality_of(path: Path) -> str:
 
 
 def read(path: Path, modality: str | None = None) -> list[Signal]:
-    """The signals of a file, the main one first.
+    """Read the signals of a file, the main one first.
 
     modality: read it as this, whatever its name.
     Raises: SignalError if the file is missing, damaged, no regular file or of an unknown kind.
@@ -67,6 +70,12 @@ def read(path: Path, modality: str | None = None) -> list[Signal]:
         raise SignalError(f"{path}: neither a file nor a folder; save it as a file, or give - to read standard input")
     signals: list[Signal] = _module(modality or modality_of(path)).read(path)
     return signals
+
+
+def exact_values(signal: Signal) -> np.ndarray:
+    """Return the values of a decoded signal with what its attributes say exactly: limits and zeros of fields."""
+    values: np.ndarray = getattr(_module(signal.modality), "exact_values", lambda same: same.values)(signal)
+    return values
 
 
 def write(signals: Sequence[Signal], path: Path) -> None:
@@ -93,25 +102,25 @@ def check_writable(modality: str, path: Path) -> None:
 
 
 def stored_step(signal: Signal) -> float:
-    """How far apart the values are that a file of the decoded signal can hold; 0 where it holds any of their type."""
+    """Return how far apart the values are that a file of the decoded signal can hold; 0 for any of their type."""
     step: float = getattr(_module(signal.modality), "stored_step", lambda _: 0.0)(signal)
     return step
 
 
 def read_back(signal: Signal) -> np.ndarray:
-    """The values that reading a file of the decoded signal gives: those of the signal, unless they are packed there."""
+    """Return the values that reading a file of the decoded signal gives; they differ where the file packs them."""
     values: np.ndarray = getattr(_module(signal.modality), "read_back", lambda same: same.values)(signal)
     return values
 
 
 def default_extension(modality: str) -> str:
-    """What `decode` writes when no format is asked for."""
+    """Return the extension of what `decode` writes when no format is asked for."""
     extension: str = _module(modality).DEFAULT_EXTENSION
     return extension
 
 
 def find_files(folder: Path, modality: str | None = None) -> list[Path]:
-    """All regular files below a folder (links followed) whose names belong to a modality (or to any), sorted.
+    """Return all regular files below a folder (links followed) whose names belong to a modality (or to any), sorted.
 
     A file or folder that several links lead to is found once, by its own name if that is below the folder too. A folder
     with nothing but images is one video when videos are asked for. A folder that cannot be read is warned of.
@@ -129,7 +138,7 @@ def find_files(folder: Path, modality: str | None = None) -> list[Path]:
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder from `top` on with its visible regular files, once each, those behind links last."""
+    """Yield every folder from `top` on with its visible files, once each, those behind links last."""
     folders: list[Path] = [top]
     links: list[Path] = []
     seen: set[Path] = set()
@@ -144,6 +153,12 @@ def _folders(top: Path) -> Iterator[tuple[Path, list[Path]]]:
             warnings.warn(f"{folder}: cannot be read ({error.strerror}); left out", InrcodecWarning, stacklevel=3)
             continue
         for path in entries:
-            if path.is_dir():
+            if path.is_dir() and not _is_store(path):
                 (links if path.is_symlink() else folders).append(path)
-        yield folder, [path for path in entries if path.is_file() and not path.name.startswith(".")]
+        files = [path for path in entries if path.is_file() or _is_store(path)]
+        yield folder, [path for path in files if not path.name.startswith(".")]
+
+
+def _is_store(path: Path) -> bool:
+    """Say whether a folder is a climate store, which counts as a file."""
+    return path.suffix.lower() == ZARR and path.is_dir()

@@ -1,12 +1,15 @@
 """Which variables of a NetCDF file lie on a horizontal grid, by the CF conventions and the names in use."""
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from xarray import Variable
 
+from inrcodec.errors import SignalError
 from inrcodec.signals.cf_packing import packing_of, unpack
-from inrcodec.signals.netcdf import Contents, Variable
+from inrcodec.signals.netcdf import Contents, group_of, qualified
 from inrcodec.signals.signal import Axis, AxisKind
 
 
@@ -61,31 +64,34 @@ class Grid:
 
 
 def data_grids(contents: Contents) -> dict[str, Grid]:
-    """Grids of the variables that are fields of numbers on a horizontal grid, by their names, in file order.
+    """Grids of the variables that have numbers on a horizontal grid, by their names, in file order.
 
-    Left out are coordinates, bounds, cell measures, whatever else describes another variable, and categories
-    (with flag_values or flag_masks), which cannot be interpolated.
+    Left out are coordinates, bounds, cell measures and whatever else describes another variable.
     """
+    variables = contents.variables
     supporting = _supporting_names(contents)
-    variables = {variable.name: variable for variable in contents.variables}
     grids = {}
-    for variable in contents.variables:
-        if variable.name in supporting or variable.data.dtype.kind not in "iuf" or not variable.data.size:
+    for name, variable in variables.items():
+        if name in supporting or variable.dtype.kind not in "iuf" or not variable.size:
             continue
         grid = _grid_of(variable, variables)
         if grid is not None:
-            grids[variable.name] = grid
+            grids[name] = grid
     return grids
 
 
 def _supporting_names(contents: Contents) -> set[str]:
-    names = set(reference_names(contents.attributes))
-    for variable in contents.variables:
-        names.update(reference_names(variable.attributes))
-        categories = "flag_values" in variable.attributes or "flag_masks" in variable.attributes
-        coordinate = _is_angle(variable, NORTH) or _is_angle(variable, EAST)
-        if categories or coordinate or variable.dimensions == (variable.name,):
-            names.add(variable.name)
+    variables = contents.variables
+    names = {
+        resolved(group, name, variables)
+        for group, attributes in contents.attributes.items()
+        for name in reference_names(attributes)
+    }
+    for name, variable in variables.items():
+        names.update(resolved(group_of(name), each, variables) for each in reference_names(variable.attrs))
+        coordinate = _is_angle(name, variable, NORTH) or _is_angle(name, variable, EAST)
+        if coordinate or variable.dims == (name,):
+            names.add(name)
     return names
 
 
@@ -94,12 +100,19 @@ def reference_names(attributes: dict[str, Any]) -> list[str]:
     return [name for key in REFERENCES for name in str(attributes.get(key, "")).split() if name[-1] != ":"]
 
 
+def resolved(group: str, name: str, variables: Container[str]) -> str:
+    """The variable that a name means in a group: the group's own, or that of the nearest group around."""
+    while group and qualified(group, name) not in variables:
+        group = group_of(group)
+    return qualified(group, name)
+
+
 def _text(variable: Variable, key: str) -> str:
-    value = variable.attributes.get(key, "")
+    value = variable.attrs.get(key, "")
     return value.strip().lower() if isinstance(value, str) else ""
 
 
-def _is_angle(variable: Variable, direction: Direction) -> bool:
+def _is_angle(name: str, variable: Variable, direction: Direction) -> bool:
     units, standard_name = _text(variable, "units"), _text(variable, "standard_name")
     if units in direction.units:
         return True
@@ -107,58 +120,59 @@ def _is_angle(variable: Variable, direction: Direction) -> bool:
         return False
     if standard_name:
         return standard_name in direction.standard_names
-    return variable.name.lower() in direction.angle_names
+    return name.split("/")[-1].lower() in direction.angle_names
 
 
-def coordinate_of(dimension: str, direction: Direction, variables: dict[str, Variable]) -> Variable | None:
-    """The 1-D coordinate variable of a dimension: that of the same name, or else one of angles in degrees."""
-    if dimension in variables and variables[dimension].dimensions == (dimension,):
-        return variables[dimension]
-    along = [variable for variable in variables.values() if variable.dimensions == (dimension,)]
-    return next((variable for variable in along if _is_angle(variable, direction)), None)
+def coordinate_of(dimension: str, direction: Direction, variables: Mapping[str, Variable]) -> str | None:
+    """Name of the 1-D coordinate of a dimension: the variable of the same name, or else one of angles in degrees."""
+    if dimension in variables and variables[dimension].dims == (dimension,):
+        return dimension
+    along = [name for name, variable in variables.items() if variable.dims == (dimension,)]
+    return next((name for name in along if _is_angle(name, variables[name], direction)), None)
 
 
-def _runs(dimension: str, direction: Direction, variables: dict[str, Variable]) -> bool:
-    coordinate = coordinate_of(dimension, direction, variables)
-    if coordinate is not None:
-        if _is_angle(coordinate, direction) or _text(coordinate, "standard_name") in direction.projected:
+def _runs(dimension: str, direction: Direction, variables: Mapping[str, Variable]) -> bool:
+    name = coordinate_of(dimension, direction, variables)
+    if name is not None:
+        coordinate = variables[name]
+        if _is_angle(name, coordinate, direction) or _text(coordinate, "standard_name") in direction.projected:
             return True
         if _text(coordinate, "axis").upper() == direction.letter:
             return True
-    return dimension.lower() in direction.names
+    return dimension.split("/")[-1].lower() in direction.names
 
 
-def _grid_of(variable: Variable, variables: dict[str, Variable]) -> Grid | None:
-    dimensions = variable.dimensions
+def _grid_of(variable: Variable, variables: Mapping[str, Variable]) -> Grid | None:
+    dimensions = [str(dimension) for dimension in variable.dims]
     ys = [dimension for dimension in dimensions if _runs(dimension, NORTH, variables)]
     xs = [dimension for dimension in dimensions if _runs(dimension, EAST, variables)]
     if ys and xs and ys[-1] != xs[-1]:
         return _grid(variable, ys[-1], xs[-1], variables)
-    for coordinate in variables.values():
-        y, x = coordinate.dimensions[-2:] if len(coordinate.dimensions) >= 2 else ("", "")
-        if _is_angle(coordinate, NORTH) and y in dimensions and x in dimensions and coordinate is not variable:
-            return _grid(variable, y, x, variables)
+    for name, coordinate in variables.items():
+        y, x = coordinate.dims[-2:] if len(coordinate.dims) >= 2 else ("", "")
+        if coordinate is not variable and y in dimensions and x in dimensions and _is_angle(name, coordinate, NORTH):
+            return _grid(variable, str(y), str(x), variables)
     return None
 
 
-def _grid(variable: Variable, y: str, x: str, variables: dict[str, Variable]) -> Grid:
-    height, width = (variable.data.shape[variable.dimensions.index(name)] for name in (y, x))
-    latitudes = angles(coordinate_of(y, NORTH, variables), NORTH)
-    longitudes = angles(coordinate_of(x, EAST, variables), EAST)
+def _grid(variable: Variable, y: str, x: str, variables: Mapping[str, Variable]) -> Grid:
+    height, width = variable.sizes[y], variable.sizes[x]
+    latitudes, longitudes = angles(y, NORTH, variables), angles(x, EAST, variables)
     if latitudes is None or longitudes is None:
         return Grid(y, x, (Axis(height, "node"), Axis(width, "node")), sphere=False)
     kind: AxisKind = "periodic" if _goes_round(longitudes) else "node"
     return Grid(y, x, (Axis(height, "node", points=latitudes), Axis(width, kind, points=longitudes)), sphere=True)
 
 
-def angles(coordinate: Variable | None, direction: Direction) -> np.ndarray | None:
-    """[size] float64 degrees, strictly monotonic; None if the coordinate is no latitude or longitude.
+def angles(dimension: str, direction: Direction, variables: Mapping[str, Variable]) -> np.ndarray | None:
+    """[size] float64 degrees along a dimension, strictly monotonic; None if it is no latitude or longitude.
 
     Longitudes that jump by a turn on the way (0 … 180, -179 … -1) are continued instead.
     """
-    if coordinate is None or not _is_angle(coordinate, direction):
+    name = coordinate_of(dimension, direction, variables)
+    if name is None or not _is_angle(name, variables[name], direction):
         return None
-    degrees = numbers_of(coordinate)
+    degrees = numbers_of(variables[name])
     if degrees is None:
         return None
     if direction is NORTH:
@@ -170,10 +184,13 @@ def angles(coordinate: Variable | None, direction: Direction) -> np.ndarray | No
 
 def numbers_of(coordinate: Variable) -> np.ndarray | None:
     """[size] float64 unpacked numbers, all finite, of a 1-D variable, or None."""
-    if coordinate.data.dtype.kind not in "iuf" or not coordinate.data.size:
+    if coordinate.dtype.kind not in "iuf" or not coordinate.size:
         return None
-    packing = packing_of(f"variable {coordinate.name!r}", coordinate.data.dtype, coordinate.attributes)
-    values, missing = unpack(coordinate.data, packing)
+    try:
+        packing = packing_of("", coordinate.dtype, coordinate.attrs)
+    except SignalError:
+        return None
+    values, missing = unpack(coordinate.values, packing)
     return values.astype(np.float64) if not missing.any() and np.isfinite(values).all() else None
 
 

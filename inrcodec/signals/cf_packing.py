@@ -10,7 +10,6 @@ import netCDF4
 import numpy as np
 
 from inrcodec.errors import SignalError
-from inrcodec.signals.netcdf import cast_exactly
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +61,21 @@ def packing_of(label: str, stored: np.dtype, attributes: Mapping[str, Any]) -> P
     markers = [marker.view(number) for marker in stated if marker is not None]
     markers = markers or _unstated_markers(number, lowest, highest)
     return Packing(stored, number, scale, offset, lowest, highest, tuple(markers))
+
+
+def cast_exactly(value: Any, dtype: np.dtype) -> Any:
+    """A number or character as a scalar of `dtype`, or None where that changes it."""
+    array = np.asarray(value).reshape(-1)[:1]
+    if array.size == 0 or (array.dtype.kind in "SU") != (dtype.kind == "S"):
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = array.astype(dtype)
+    if dtype.kind == "S":
+        return cast[0]
+    if np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"):
+        return cast[0]
+    # A double attribute that was meant for single-precision values, such as 1e20, is rounded to them.
+    return cast[0] if dtype.kind == "f" and array.dtype.kind == "f" else None
 
 
 def _coefficient(label: str, key: str, attributes: Mapping[str, Any]) -> float | None:
@@ -134,21 +148,25 @@ def unpack(raw: np.ndarray, packing: Packing) -> tuple[np.ndarray, np.ndarray]:
         return values.astype(packing.value_dtype), missing
 
 
-def pack(label: str, values: np.ndarray, missing: np.ndarray | None, packing: Packing) -> np.ndarray:
+def pack(
+    label: str, values: np.ndarray, missing: np.ndarray | None, gaps: np.ndarray | None, packing: Packing
+) -> np.ndarray:
     """Inverse of `unpack`. Values become the nearest numbers that are valid and stand for no missing value.
 
-    Raises: SignalError if values are missing and the variable has no number for that.
+    gaps: stored numbers for the missing values, one for each or one for all.
+    Raises: SignalError if values are missing and there is no number for that.
     """
     numbers = _nearest_numbers(values, packing)
     for marker in packing.markers:
         hits = numbers == marker
         if hits.any():
             numbers[hits] = _neighbour(marker, packing)
+    raw = numbers.view(packing.stored)
     if missing is not None and missing.any():
-        if not packing.markers:
+        if gaps is None:
             raise SignalError(f"{label} has missing values but no _FillValue; give it one")
-        numbers[missing] = packing.markers[0]
-    return numbers.view(packing.stored)
+        raw[missing] = gaps
+    return raw
 
 
 def _nearest_numbers(values: np.ndarray, packing: Packing) -> np.ndarray:

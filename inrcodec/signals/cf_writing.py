@@ -1,13 +1,14 @@
 """Climate signals to the contents of a NetCDF file; the attributes they carry are described in `climate`."""
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from xarray import Variable
 
 from inrcodec.errors import SignalError
-from inrcodec.signals import netcdf
+from inrcodec.signals.cf_exact import exact_values, gap_numbers
 from inrcodec.signals.cf_grid import (
     EAST,
     NORTH,
@@ -15,11 +16,13 @@ from inrcodec.signals.cf_grid import (
     Direction,
     angles,
     coordinate_of,
+    data_grids,
     is_monotonic,
     numbers_of,
+    resolved,
 )
 from inrcodec.signals.cf_packing import Packing, pack, packing_of
-from inrcodec.signals.netcdf import Contents, Dimension, Variable
+from inrcodec.signals.netcdf import Contents, Dimension, group_of, parse_attributes, parse_variable, repeated_dimensions
 from inrcodec.signals.signal import Axis, Signal
 
 # Attributes about the stored numbers of a coordinate, wrong for others.
@@ -57,7 +60,7 @@ LISTS = ("coordinates", "ancillary_variables")
 
 
 @dataclass(frozen=True, eq=False)
-class _Field:
+class Field:
     """A signal and its variable: dimensions in the file's order, shape as it was read."""
 
     signal: Signal
@@ -69,41 +72,56 @@ class _Field:
     dtype: np.dtype
     attributes: dict[str, Any]
 
+    @property
+    def packing(self) -> Packing:
+        """How the values are stored. Raises: SignalError."""
+        return packing_of(f"variable {self.name!r}", self.dtype, self.attributes)
 
+    def numbers(self) -> np.ndarray:
+        """What is stored of the values, [S, H, W]. Raises: SignalError, and as `contents_of`."""
+        signal, packing = self.signal, self.packing
+        missing = signal.missing
+        count = 0 if missing is None else int(np.count_nonzero(missing))
+        gaps = gap_numbers(signal.attributes.get("gaps"), count, packing) if count else None
+        values = exact_values(signal.values, signal.attributes)[..., 0]
+        return pack(f"variable {self.name!r}", values, missing, gaps, packing)
+
+
+@repeated_dimensions()
 def contents_of(signals: list[Signal]) -> Contents:
     """Raises: SignalError if the signals contradict each other; LookupError, TypeError, ValueError or
     AttributeError if their attributes are malformed."""
-    fields = {field.name: field for field in map(_field_of, signals)}
-    if len(fields) < len(signals):
+    fields = {field.name: field for field in map(field_of, signals) if "carrier" not in field.signal.attributes}
+    if len(fields) < len(signals) - ("carrier" in signals[0].attributes):
         raise SignalError(f"two signals of the same name: {[signal.name for signal in signals]}; rename one")
     file = signals[0].attributes.get("file", {"dimensions": [], "attributes": {}, "variables": []})
-    stored = [netcdf.parse_variable(plain) for plain in file["variables"] if "dimensions" in plain]
-    supporting = {variable.name: variable for variable in stored}
+    supporting = {plain["name"]: parse_variable(plain) for plain in file["variables"] if "dimensions" in plain}
     resampled = _resampled(list(fields.values()), supporting)
-    coordinates = {variable.name: variable for variable in resampled.values() if variable is not None}
-    kept = {name: variable for name, variable in supporting.items() if not resampled.keys() & set(variable.dimensions)}
+    coordinates = dict(filter(None, (each.coordinate for each in resampled.values())))
+    attributes = {"": file["attributes"]} | file.get("groups", {})
+    plain = {place: parse_attributes(each) for place, each in attributes.items()}
     data = {name: _data_variable(field, resampled.keys()) for name, field in fields.items()}
+    on_grids = data_grids(Contents({}, plain, supporting | data)) if resampled else {}
+    kept = {
+        name: _nearest(variable, resampled)
+        for name, variable in supporting.items()
+        if name in on_grids or not resampled.keys() & set(variable.dims)
+    }
     available = kept | coordinates | data
     order = [plain["name"] for plain in file["variables"]] + list(coordinates) + list(data)
     dropped = supporting.keys() - available.keys()
-    variables = tuple(
-        _without_references(available[name], dropped) for name in dict.fromkeys(order) if name in available
-    )
-    dimensions = tuple(Dimension(*dimension) for dimension in file["dimensions"])
-    attributes = netcdf.parse_attributes(file["attributes"])
-    return Contents(_fitted(dimensions, variables, resampled.keys()), attributes, variables)
+    variables = {
+        name: _without_references(name, available[name], dropped) for name in dict.fromkeys(order) if name in available
+    }
+    dimensions = {name: Dimension(size, unlimited) for name, size, unlimited in file["dimensions"]}
+    dimensions = _fitted(dimensions, variables, resampled.keys())
+    for place in sorted({group_of(name) for name in (*dimensions, *variables)}):
+        plain.setdefault(place, {})
+    return Contents(dimensions, plain, variables)
 
 
-def packing_of_signal(signal: Signal) -> Packing:
-    """How the values of a signal are stored. Raises: SignalError, and as `contents_of`."""
-    return _packing_of_field(_field_of(signal))
-
-
-def _packing_of_field(field: _Field) -> Packing:
-    return packing_of(f"variable {field.name!r}", field.dtype, field.attributes)
-
-
-def _field_of(signal: Signal) -> _Field:
+def field_of(signal: Signal) -> Field:
+    """Raises: SignalError if it is no climate field, and as `contents_of`."""
     if len(signal.axes) != 3 or signal.channels != 1:
         raise SignalError(
             f"signal {signal.name!r} of shape {signal.values.shape} is no climate field [slices, H, W, 1]"
@@ -112,7 +130,7 @@ def _field_of(signal: Signal) -> _Field:
     y, x = attributes.get("horizontal", ("latitude", "longitude") if signal.sphere else ("y", "x"))
     slices, *horizontal = signal.shape
     leading = {"slice": slices} if slices > 1 else {}
-    return _Field(
+    return Field(
         signal=signal,
         name=signal.name or "data",
         dimensions=tuple(attributes.get("dimensions", [*leading, y, x])),
@@ -120,27 +138,34 @@ def _field_of(signal: Signal) -> _Field:
         y=y,
         x=x,
         dtype=np.dtype(attributes.get("dtype", signal.values.dtype)).newbyteorder("="),
-        attributes=netcdf.parse_attributes(attributes.get("attributes", {})),
+        attributes=parse_attributes(attributes.get("attributes", {})),
     )
 
 
-def _data_variable(field: _Field, resampled: Set[str]) -> Variable:
-    values, missing = field.signal.values[..., 0], field.signal.missing
+def _data_variable(field: Field, resampled: Set[str]) -> Variable:
+    values = field.signal.values
     places = [field.dimensions.index(field.y), field.dimensions.index(field.x)]
     leading = [size for place, size in enumerate(field.shape) if place not in places]
     if np.prod(leading, dtype=np.int64) != values.shape[0]:
         raise SignalError(f"signal {field.name!r} has {values.shape[0]} slices, but its file had {leading}")
-    raw = pack(f"variable {field.name!r}", values, missing, _packing_of_field(field))
-    data = np.moveaxis(raw.reshape(*leading, *values.shape[1:]), [-2, -1], places)
+    data = np.moveaxis(field.numbers().reshape(*leading, *values.shape[1:3]), [-2, -1], places)
     wrong = GRIB_GRID_ATTRIBUTES if resampled & set(field.dimensions) else frozenset()
     attributes = {key: value for key, value in field.attributes.items() if key not in wrong}
-    return Variable(field.name, field.dimensions, attributes, data)
+    return Variable(field.dimensions, data, attributes)
 
 
-def _resampled(fields: list[_Field], supporting: dict[str, Variable]) -> dict[str, Variable | None]:
-    """The horizontal dimensions that are not as in the file, each with its new coordinate variable."""
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A horizontal dimension that is not as in the file: its axes, and its new coordinate variable by name."""
+
+    before: Axis
+    after: Axis
+    coordinate: tuple[str, Variable] | None
+
+
+def _resampled(fields: list[Field], supporting: dict[str, Variable]) -> dict[str, Resampled]:
     seen: dict[str, Axis] = {}
-    resampled: dict[str, Variable | None] = {}
+    resampled: dict[str, Resampled] = {}
     for field in fields:
         for dimension, direction, axis in zip((field.y, field.x), (NORTH, EAST), field.signal.axes[1:], strict=True):
             if not _same_axis(seen.setdefault(dimension, axis), axis):
@@ -148,13 +173,25 @@ def _resampled(fields: list[_Field], supporting: dict[str, Variable]) -> dict[st
                     f"signal {field.name!r} has {axis.size} points along {dimension!r}, another one has "
                     f"{seen[dimension].size} or others; decode all variables of a file at one resolution"
                 )
-            coordinate = coordinate_of(dimension, direction, supporting)
             size = field.shape[field.dimensions.index(dimension)]
-            before = Axis(size, "node", points=angles(coordinate, direction))
+            before = Axis(size, axis.kind, points=angles(dimension, direction, supporting))
             unknown = before.points is None and axis.points is not None
             if unknown or not _same_axis(before, axis):
-                resampled[dimension] = _new_coordinate(dimension, direction, axis, coordinate)
+                coordinate = _new_coordinate(dimension, direction, axis, supporting)
+                resampled[dimension] = Resampled(before, axis, coordinate)
     return resampled
+
+
+def _nearest(variable: Variable, resampled: dict[str, Resampled]) -> Variable:
+    """The numbers of a variable that are nearest to the new points."""
+    data = variable.values
+    for place, dimension in enumerate(variable.dims):
+        if dimension in resampled:
+            each = resampled[str(dimension)]
+            index = np.rint(each.before.positions(each.after)).astype(np.int64)
+            size = each.before.size
+            data = data.take(index % size if each.before.kind == "periodic" else index.clip(0, size - 1), axis=place)
+    return Variable(variable.dims, data, variable.attrs, variable.encoding)
 
 
 def _same_axis(one: Axis, other: Axis) -> bool:
@@ -165,56 +202,62 @@ def _same_axis(one: Axis, other: Axis) -> bool:
     return bool(np.abs(one.points - other.points).max() <= tolerance)
 
 
-def _new_coordinate(dimension: str, direction: Direction, axis: Axis, coordinate: Variable | None) -> Variable | None:
-    """The coordinate variable of a resampled dimension: the axis's points, else the stored coordinate
+def _new_coordinate(
+    dimension: str, direction: Direction, axis: Axis, supporting: dict[str, Variable]
+) -> tuple[str, Variable] | None:
+    """The coordinate variable of a resampled dimension and its name: the axis's points, else the stored coordinate
     interpolated; None if there is neither."""
     points = axis.points
-    if coordinate is None:
+    old_name = coordinate_of(dimension, direction, supporting)
+    if old_name is None:
         if points is None:
             return None
         name, unit = ("latitude", "degrees_north") if direction is NORTH else ("longitude", "degrees_east")
         attributes = {"standard_name": name, "long_name": name, "units": unit}
-        return Variable(dimension, (dimension,), attributes, points)
+        return dimension, Variable([dimension], points, attributes)
+    old = supporting[old_name]
     if points is None:
-        before = numbers_of(coordinate)
+        before = numbers_of(old)
         if before is None or not is_monotonic(before):
             return None
         points = Axis(before.size, "node", points=before).resampled(axis.size).points
-    if coordinate.data.dtype.kind == "f" and not {"scale_factor", "add_offset"} & coordinate.attributes.keys():
-        wrong, dtype = frozenset({"actual_range"}), coordinate.data.dtype
+    if old.dtype.kind == "f" and not {"scale_factor", "add_offset"} & old.attrs.keys():
+        wrong, dtype = frozenset({"actual_range"}), old.dtype
     else:
         wrong, dtype = STORAGE_ATTRIBUTES, np.dtype(np.float64)
-    attributes = {key: value for key, value in coordinate.attributes.items() if key not in wrong}
-    return Variable(coordinate.name, (dimension,), attributes, np.asarray(points, dtype))
+    attributes = {key: value for key, value in old.attrs.items() if key not in wrong}
+    return old_name, Variable([dimension], np.asarray(points, dtype), attributes)
 
 
-def _without_references(variable: Variable, dropped: Set[str]) -> Variable:
+def _without_references(owner: str, variable: Variable, dropped: Set[str]) -> Variable:
     """Attributes that name variables which are left out go too; of lists, only those names."""
     if not dropped:
         return variable
-    attributes = dict(variable.attributes)
+    attributes = dict(variable.attrs)
     for key in (*REFERENCES, "ancillary_variables", "formula_terms"):
         names = str(attributes.get(key, "")).split()
-        if not dropped & set(names):
+        gone = {name for name in names if resolved(group_of(owner), name, dropped) in dropped}
+        if not gone:
             continue
-        left = [name for name in names if name not in dropped] if key in LISTS else []
+        left = [name for name in names if name not in gone] if key in LISTS else []
         attributes[key] = " ".join(left)
         if not left:
             del attributes[key]
-    return replace(variable, attributes=attributes)
+    return Variable(variable.dims, variable.values, attributes, variable.encoding)
 
 
 def _fitted(
-    dimensions: tuple[Dimension, ...], variables: tuple[Variable, ...], resampled: Set[str]
-) -> tuple[Dimension, ...]:
+    dimensions: dict[str, Dimension], variables: dict[str, Variable], resampled: Set[str]
+) -> dict[str, Dimension]:
     """The file's dimensions with the sizes they have now, and those it did not have."""
-    sizes = {dimension.name: dimension.size for dimension in dimensions if dimension.name not in resampled}
-    for variable in variables:
-        for name, size in zip(variable.dimensions, variable.data.shape, strict=True):
-            if sizes.setdefault(name, size) != size:
+    sizes = {name: dimension.size for name, dimension in dimensions.items() if name not in resampled}
+    for variable_name, variable in variables.items():
+        for name, size in variable.sizes.items():
+            if sizes.setdefault(str(name), size) != size:
                 raise SignalError(
-                    f"dimension {name!r} has {sizes[name]} points, {size} in variable {variable.name!r}; "
+                    f"dimension {name!r} has {sizes[str(name)]} points, {size} in variable {variable_name!r}; "
                     "decode all variables of a file at one resolution"
                 )
-    fitted = [replace(each, size=sizes.pop(each.name)) for each in dimensions if each.name in sizes]
-    return (*fitted, *(Dimension(name, size) for name, size in sizes.items()))
+    unlimited = {name for name, dimension in dimensions.items() if dimension.unlimited}
+    order = [name for name in dimensions if name in sizes]
+    return {name: Dimension(sizes[name], name in unlimited) for name in dict.fromkeys([*order, *sizes])}

@@ -1,16 +1,18 @@
 """GRIB files as the contents of a NetCDF file. Needs the extra `inrcodec[grib]`."""
 
 import math
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+import xarray
+
 from inrcodec.errors import SignalError
-from inrcodec.signals import netcdf
+from inrcodec.signals.climate_files import storable
+from inrcodec.signals.netcdf import Contents, Dimension
 
 
-def load(path: Path) -> netcdf.Contents:
+def load(path: Path) -> Contents:
     """Read a whole GRIB file (edition 1 or 2); nothing is written beside it.
 
     Fields that do not fit into one hypercube become several: a coordinate that differs gets a number behind
@@ -21,7 +23,6 @@ def load(path: Path) -> netcdf.Contents:
     try:
         import cfgrib
         import eccodes
-        import xarray  # noqa: F401  (cfgrib.open_datasets needs it)
     except (ImportError, RuntimeError) as error:
         raise SignalError("reading GRIB needs: pip install 'inrcodec[grib]'") from error
     if not path.is_file():
@@ -31,14 +32,16 @@ def load(path: Path) -> netcdf.Contents:
             messages = eccodes.codes_count_in_file(file)
         if messages == 0:
             raise SignalError(f"{path}: not a GRIB file; give it the extension of its format")
-        # The warnings are about calls between libraries.
-        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-            warnings.simplefilter("ignore")
-            datasets = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about calls between libraries
+            options = {"decode_times": False, "mask_and_scale": False}
+            datasets = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, **options)
             _check_all_fields_arranged(path, datasets, messages)
-            converted = Path(folder) / "converted.nc"
-            merged(datasets).to_netcdf(converted, engine="netcdf4")
-            return netcdf.load(converted)
+            whole = merged(datasets)
+            variables, attributes = xarray.conventions.encode_dataset_coordinates(whole)
+            dimensions = {str(name): Dimension(size) for name, size in whole.sizes.items()}
+            loaded = {str(name): variable.to_base_variable().load() for name, variable in variables.items()}
+        return storable(path, Contents(dimensions, {"": dict(attributes)}, loaded))
     except SignalError:
         raise
     except (OSError, EOFError, ValueError, KeyError, eccodes.CodesInternalError) as error:
@@ -62,8 +65,6 @@ def _check_all_fields_arranged(path: Path, datasets: list[Any], messages: int) -
 
 def merged(datasets: list[Any]) -> Any:
     """One xarray dataset of several, with what clashes renamed."""
-    import xarray
-
     result = datasets[0]
     for dataset in datasets[1:]:
         dataset = dataset.rename({name: _free_name(name, dataset, result) for name in dataset.dims})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from inrcodec.signals.oddities import InrcodecWarning
+from inrcodec.errors import InrcodecWarning
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo

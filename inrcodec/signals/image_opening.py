@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from inrcodec.errors import SignalError
+from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals.image_formats import FORMATS
 from inrcodec.signals.image_gamma import colour_code
 from inrcodec.signals.image_metadata import is_turned
-from inrcodec.signals.oddities import InrcodecWarning
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

@@ -1,173 +1,82 @@
-"""NetCDF files as plain data: dimensions, attributes and variables exactly as stored, nothing interpreted.
-
-The whole file is read into memory. NetCDF classic and NetCDF-4 are read, NetCDF-4 (HDF5) is written.
-"""
+"""The contents of a NetCDF or Zarr file exactly as stored, and the same as plain values for a signal's attributes."""
 
 import math
-import os
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import netCDF4
 import numpy as np
-
-from inrcodec.errors import SignalError
-from inrcodec.signals import netcdf_classic
+import xarray
 
 Plain = dict[str, Any]
 
-# A progression is a few bytes that unfold to any length: this bounds what a crafted file can ask for.
-MAX_PROGRESSION = 1 << 24
+# Few bytes can unfold to any length: this bounds what a crafted file can ask for, in bytes of one array.
+MAX_UNFOLDED = 1 << 30
 
-
-@dataclass(frozen=True, eq=False)
-class Variable:
-    """A variable as stored: packed values, not unpacked ones.
-
-    data: array of the shape of `dimensions`; numbers, single characters ("S1") or strings (dtype object).
-    attributes: numpy scalars and arrays, strings, lists of strings.
-    """
-
-    name: str
-    dimensions: tuple[str, ...]
-    attributes: dict[str, Any]
-    data: np.ndarray
+# Shorter arrays are left to the compression of the whole header, which finds more in common.
+DEFLATED_FROM = 1 << 16
 
 
 @dataclass(frozen=True)
 class Dimension:
-    name: str
     size: int
     unlimited: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """All of a NetCDF file, in the file's order."""
+    """All of a file, in the file's order, nothing interpreted.
 
-    dimensions: tuple[Dimension, ...]
-    attributes: dict[str, Any]
-    variables: tuple[Variable, ...]
+    Names of what is in a group begin with the group's path, as in "forecast/t"; a dimension belongs to the group that
+    defines it.
 
-
-def load(path: Path) -> Contents:
-    """Read a whole NetCDF file.
-
-    Raises: SignalError if it is not a complete NetCDF file, or has groups or user-defined types.
+    dimensions: by name. attributes: of the file ("") and of each group, by path.
+    variables: by name, packed numbers, single characters ("S1") or strings (dtype object), in memory. Their attributes
+        and those of the groups are numpy scalars and arrays, strings, lists of strings, and bytes for text in an
+        unknown encoding. An enumeration has "enum" in its encoding: its name, and the number of each of its words.
     """
-    if not path.is_file():
-        raise SignalError(f"{path}: no such file")
-    try:
-        netcdf_classic.check_length(path)
-        with netCDF4.Dataset(os.fspath(path)) as dataset:
-            dataset.set_auto_maskandscale(False)
-            dataset.set_auto_chartostring(False)
-            if dataset.groups:
-                raise SignalError(
-                    f"{path}: the groups {sorted(dataset.groups)} are not supported; "
-                    "extract the wanted group to a file of its own"
-                )
-            dimensions = tuple(
-                Dimension(name, len(dimension), dimension.isunlimited())
-                for name, dimension in dataset.dimensions.items()
-            )
-            variables = tuple(_load_variable(path, variable) for variable in dataset.variables.values())
-            return Contents(dimensions, _load_attributes(dataset), variables)
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:
-        raise SignalError(f"{path}: not a readable NetCDF file ({error}); is it complete?") from error
-    except MemoryError as error:
-        raise SignalError(f"{path}: does not fit in memory; split it, for example by time") from error
+
+    dimensions: dict[str, Dimension]
+    attributes: dict[str, dict[str, Any]]
+    variables: dict[str, xarray.Variable]
 
 
-def _load_attributes(owner: Any) -> dict[str, Any]:
-    return {name: owner.getncattr(name) for name in owner.ncattrs()}
+@contextmanager
+def repeated_dimensions() -> Iterator[None]:
+    """Let variables have the same dimension twice, as covariances do; xarray warns of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Duplicate dimension names", UserWarning)
+        yield
 
 
-def _load_variable(path: Path, variable: Any) -> Variable:
-    user_defined = (netCDF4.CompoundType, netCDF4.EnumType, netCDF4.VLType)
-    if variable.dtype is not str and isinstance(variable.datatype, user_defined):
-        raise SignalError(
-            f"{path}: variable {variable.name!r} has a user-defined type (compound, enum, variable length), "
-            "which is not supported; remove it, for example with: ncks -x -v"
-        )
-    if variable.dtype is str:
-        data = np.empty(variable.shape, dtype=object)
-        data[...] = variable[...]
-    else:
-        data = np.asarray(variable[...]).reshape(variable.shape)
-        data = data.astype(data.dtype.newbyteorder("="), copy=False)
-    return Variable(variable.name, tuple(variable.dimensions), _load_attributes(variable), data)
+def group_of(name: str) -> str:
+    """The path of the group that a variable or dimension is in."""
+    return name.rpartition("/")[0]
 
 
-def save(contents: Contents, path: Path) -> None:
-    """Write a NetCDF-4 file, numbers deflated. A `_FillValue` that its variable's type cannot hold is left
-    out: NetCDF-4, unlike the classic format, has no place for it.
-
-    Raises: SignalError if the file cannot be written or the contents contradict themselves.
-    """
-    try:
-        with netCDF4.Dataset(os.fspath(path), "w", format="NETCDF4") as dataset:
-            dataset.set_auto_maskandscale(False)
-            dataset.set_auto_chartostring(False)
-            for dimension in contents.dimensions:
-                dataset.createDimension(dimension.name, None if dimension.unlimited else dimension.size)
-            dataset.setncatts(contents.attributes)
-            for variable in contents.variables:
-                _save_variable(dataset, variable)
-    except (OSError, RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise SignalError(f"{path}: cannot be written as NetCDF ({error})") from error
+def qualified(group: str, name: str) -> str:
+    """The name in `Contents` of what is called `name` in a group."""
+    return f"{group}/{name}" if group else name
 
 
-def _save_variable(dataset: Any, variable: Variable) -> None:
-    attributes = dict(variable.attributes)
-    fill = attributes.pop("_FillValue", None)
-    text = variable.data.dtype == object
-    if fill is not None and not text:
-        fill = cast_exactly(fill, variable.data.dtype)
-    created = dataset.createVariable(
-        variable.name,
-        str if text else variable.data.dtype,
-        variable.dimensions,
-        fill_value=fill,
-        compression="zlib" if variable.dimensions and not text else None,
-    )
-    created.set_auto_maskandscale(False)
-    created.set_auto_chartostring(False)
-    created.setncatts(attributes)
-    if text and not variable.dimensions:
-        created[...] = variable.data.item()
-    else:
-        created[...] = variable.data
-
-
-def cast_exactly(value: Any, dtype: np.dtype) -> Any:
-    """A number or character as a scalar of `dtype`, or None where that changes it."""
-    array = np.asarray(value).reshape(-1)[:1]
-    if array.size == 0 or (array.dtype.kind in "SU") != (dtype.kind == "S"):
-        return None
-    with np.errstate(invalid="ignore", over="ignore"):
-        cast = array.astype(dtype)
-    if dtype.kind == "S":
-        return cast[0]
-    if np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"):
-        return cast[0]
-    # A double attribute that was meant for single-precision values, such as 1e20, is rounded to them.
-    return cast[0] if dtype.kind == "f" and array.dtype.kind == "f" else None
-
-
-# --- plain values, for a signal's attributes ---
+# --- plain values ---
 
 
 def plain_attributes(attributes: dict[str, Any]) -> Plain:
+    """The attributes of a variable, group or file as plain values."""
     return {name: _plain_attribute(value) for name, value in attributes.items()}
 
 
 def _plain_attribute(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, bytes):
+        return bytes(value)
     if isinstance(value, list):
-        return [str(item) for item in value]
+        value = np.array(value, dtype=object)
     array = np.asarray(value)
     if array.shape == () and array.dtype == np.float64:
         return float(array)
@@ -188,24 +97,65 @@ def _parse_attribute(value: Any) -> Any:
         return np.int64(value)
     if isinstance(value, dict):
         array = parse_array(value)
+        if array.dtype == object:
+            return array.tolist()
         return array if array.shape else array[()]
-    if isinstance(value, str | list):
+    if isinstance(value, str | bytes):
         return value
     raise TypeError(f"no NetCDF attribute: {value!r}")
 
 
 def plain_array(array: np.ndarray) -> Plain:
-    """{"dtype", "shape"} with {"data"}: bytes, or with {"start", "step"} for equally spaced numbers, or with
-    {"text"}: a list of strings."""
+    """{"dtype", "shape"} with {"start", "step"} for equally spaced numbers, else with {"data"} or {"planes"}: bytes.
+
+    Planes have the first bytes of all numbers first, then the second ones and so on. {"deflated"} says that they, or
+    the data, are a zlib stream. The dtype "text" stands for strings (dtype object): UTF-8, a zero byte between two.
+    """
     shape = list(array.shape)
-    if array.dtype == object:
-        return {"dtype": "text", "shape": shape, "text": [str(item) for item in array.reshape(-1)]}
-    array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    if array.dtype.kind in "OU":
+        return {"dtype": "text", "shape": shape} | _packed("\0".join(map(str, array.reshape(-1))).encode(), 1)
+    array = np.ascontiguousarray(array).reshape(shape)
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     plain: Plain = {"dtype": array.dtype.str, "shape": shape}
-    progression = _progression(array) if array.ndim == 1 and 3 <= array.size <= MAX_PROGRESSION else None
-    if progression is not None:
-        return plain | {"start": progression[0], "step": progression[1]}
-    return plain | {"data": array.tobytes()}
+    if array.ndim == 1 and array.size >= 3 and array.nbytes <= MAX_UNFOLDED:
+        progression = _progression(array)
+        if progression is not None:
+            return plain | {"start": progression[0], "step": progression[1]}
+    return plain | _packed(array.tobytes(), array.dtype.itemsize)
+
+
+def _packed(data: bytes, width: int) -> Plain:
+    """The bytes of numbers of `width` bytes, in the order that deflates better."""
+    planes = np.frombuffer(data, np.uint8).reshape(-1, width).T.tobytes()
+    as_is, apart = (zlib.compress(order, 9) for order in (data, planes))
+    packed = {"planes": planes} if len(apart) < 0.95 * len(as_is) else {"data": data}
+    ((order, stored),) = packed.items()
+    deflated = apart if order == "planes" else as_is
+    if DEFLATED_FROM <= len(stored) <= MAX_UNFOLDED and len(deflated) < len(stored):
+        return {order: deflated, "deflated": True}
+    return packed
+
+
+def _unpacked(plain: Plain, width: int, limit: int) -> bytes:
+    order = "planes" if "planes" in plain else "data"
+    data: bytes = plain[order]
+    if type(data) is not bytes:
+        raise TypeError(f"{data!r:.80} where bytes belong")
+    if "deflated" in plain:
+        data = inflate(data, min(limit, MAX_UNFOLDED))
+    return data if order == "data" else np.frombuffer(data, np.uint8).reshape(width, -1).T.tobytes()
+
+
+def inflate(deflated: bytes, limit: int) -> bytes:
+    """What a zlib stream holds. Raises: ValueError if it is damaged or holds more than `limit` bytes."""
+    inflater = zlib.decompressobj()
+    try:
+        data = inflater.decompress(deflated, limit + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(data) > limit or not inflater.eof:
+        raise ValueError(f"not a zlib stream of {limit} bytes at most")
+    return data
 
 
 def _progression(array: np.ndarray) -> tuple[float | int, float | int] | None:
@@ -234,33 +184,36 @@ def _unfold(start: float | int, step: float | int, like: np.ndarray) -> np.ndarr
 def parse_array(plain: Plain) -> np.ndarray:
     """Inverse of `plain_array`. Raises: KeyError, TypeError, ValueError for malformed ones."""
     shape = tuple(plain["shape"])
-    if "text" in plain:
-        array = np.empty(len(plain["text"]), dtype=object)
-        array[:] = [str(item) for item in plain["text"]]
+    size = math.prod(shape)
+    if plain["dtype"] == "text":
+        texts = _unpacked(plain, 1, MAX_UNFOLDED).decode().split("\0") if size else []
+        array = np.empty(len(texts), dtype=object)
+        array[:] = texts
         return array.reshape(shape)
     dtype = np.dtype(plain["dtype"])
-    if dtype.kind not in "iufS":
+    if dtype.kind not in "iufS" or not dtype.itemsize:
         raise ValueError(f"no NetCDF type: {dtype}")
-    if "data" in plain:
-        array = np.frombuffer(plain["data"], dtype)
-    else:
-        size = math.prod(shape)
-        if not 0 <= size <= MAX_PROGRESSION:
-            raise ValueError(f"too long: {size}")
+    if "start" not in plain:
+        array = np.frombuffer(_unpacked(plain, dtype.itemsize, size * dtype.itemsize), dtype)
+    elif 0 <= size * dtype.itemsize <= MAX_UNFOLDED:
         array = _unfold(plain["start"], plain["step"], np.broadcast_to(np.zeros(1, dtype), size))
+    else:
+        raise ValueError(f"too long: {size}")
     return array.reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def plain_variable(variable: Variable) -> Plain:
-    return {
-        "name": variable.name,
-        "dimensions": list(variable.dimensions),
-        "attributes": plain_attributes(variable.attributes),
-        **plain_array(variable.data),
+def plain_variable(name: str, variable: xarray.Variable) -> Plain:
+    plain = {
+        "name": name,
+        "dimensions": list(variable.dims),
+        "attributes": plain_attributes(variable.attrs),
+        **plain_array(variable.values),
     }
+    return plain | ({"enum": list(variable.encoding["enum"])} if "enum" in variable.encoding else {})
 
 
-def parse_variable(plain: Plain) -> Variable:
+def parse_variable(plain: Plain) -> xarray.Variable:
     """Inverse of `plain_variable`. Raises: KeyError, TypeError, ValueError for malformed ones."""
     attributes = parse_attributes(plain["attributes"])
-    return Variable(plain["name"], tuple(plain["dimensions"]), attributes, parse_array(plain))
+    encoding = {"enum": plain["enum"]} if "enum" in plain else {}
+    return xarray.Variable(plain["dimensions"], parse_array(plain), attributes, encoding)

@@ -1,4 +1,4 @@
-"""Whether a NetCDF classic file is complete, by its own header."""
+"""Whether a NetCDF classic file is complete: the NetCDF library reads zeros where it is cut off."""
 
 import math
 import os
@@ -8,10 +8,11 @@ from typing import BinaryIO
 
 from inrcodec.errors import SignalError
 
+_TYPE_SIZES = (0, 1, 1, 2, 4, 4, 8, 1, 2, 4, 8, 8)
+
 
 def check_length(path: Path) -> None:
-    """Compare a classic file's length with what its header announces: the NetCDF library reads zeros where
-    the file is cut off. Other files pass.
+    """Compare a classic file's length with what its header announces. Other files pass.
 
     Raises: SignalError for a file that is cut off.
     """
@@ -21,75 +22,57 @@ def check_length(path: Path) -> None:
             return
         length = os.fstat(file.fileno()).st_size
         try:
-            needed = _Header(file, magic[3]).data_end()
+            needed = _data_end(file, ">q" if magic[3] == 5 else ">i", ">i" if magic[3] == 1 else ">q")
         except struct.error:
             needed = length + 1
     if needed > length:
         raise SignalError(f"{path}: cut off: {length} bytes of at least {needed}; fetch the file again")
 
 
-class _Header:
-    """The header of a classic file (CDF-1, 64-bit offset, CDF-5), read as far as the places of the data."""
+def _data_end(file: BinaryIO, count_format: str, offset_format: str) -> int:
+    """Bytes up to the last value, by the header. Raises: struct.error if the header itself is cut off."""
 
-    type_sizes = (0, 1, 1, 2, 4, 4, 8, 1, 2, 4, 8, 8)
+    def number(kind: str = count_format) -> int:
+        return int(struct.unpack(kind, file.read(struct.calcsize(kind)))[0])
 
-    def __init__(self, file: BinaryIO, version: int) -> None:
-        self.file = file
-        self.count_format = ">q" if version == 5 else ">i"
-        self.offset_format = ">i" if version == 1 else ">q"
-
-    def number(self, number_format: str) -> int:
-        value = struct.unpack(number_format, self.file.read(struct.calcsize(number_format)))[0]
-        return int(value)
-
-    def count(self) -> int:
-        return self.number(self.count_format)
-
-    def skip(self, size: int) -> None:
+    def skip(size: int) -> None:
         if size < 0:
             raise struct.error("negative size")
-        self.file.seek(-(-size // 4) * 4, os.SEEK_CUR)
+        file.seek(-(-size // 4) * 4, os.SEEK_CUR)
 
-    def list_length(self) -> int:
-        self.number(">i")
-        return self.count()
+    def items() -> range:
+        number(">i")  # what is listed
+        return range(number())
 
-    def skip_attributes(self) -> None:
-        for _ in range(self.list_length()):
-            self.skip(self.count())
-            size = self.type_sizes[self.number(">i") % len(self.type_sizes)]
-            self.skip(size * self.count())
+    def type_size() -> int:
+        return _TYPE_SIZES[number(">i") % len(_TYPE_SIZES)]
 
-    def data_end(self) -> int:
-        """Bytes up to the last value. Raises: struct.error if the header itself is cut off."""
-        records = self.count()
-        sizes = []
-        for _ in range(self.list_length()):
-            self.skip(self.count())
-            sizes.append(self.count())
-        self.skip_attributes()
-        variables = []
-        for _ in range(self.list_length()):
-            self.skip(self.count())
-            shape = [self.dimension(sizes) for _ in range(self.count())]
-            self.skip_attributes()
-            size = self.type_sizes[self.number(">i") % len(self.type_sizes)]
-            self.count()
-            begin = self.number(self.offset_format)
-            recorded = bool(shape) and shape[0] == 0
-            variables.append((begin, size * math.prod(shape[1:] if recorded else shape), recorded))
-        recorded_sizes = [size for _, size, recorded in variables if recorded]
-        record = sum(-(-size // 4) * 4 for size in recorded_sizes) if len(recorded_sizes) > 1 else sum(recorded_sizes)
-        ends = [self.file.tell()]
-        for begin, size, recorded in variables:
-            if not recorded:
-                ends.append(begin + size)
-            elif records > 0:
-                ends.append(begin + (records - 1) * record + size)
-        return max(ends)
+    def skip_attributes() -> None:
+        for _ in items():
+            skip(number())
+            skip(type_size() * number())
 
-    def dimension(self, sizes: list[int]) -> int:
-        index = self.count()
-        if not 0 <= index < len(sizes):
+    records = number()
+    sizes = []
+    for _ in items():
+        skip(number())
+        sizes.append(number())
+    skip_attributes()
+    fixed, recorded = [file.tell()], []
+    for _ in items():
+        skip(number())
+        dimensions = [number() for _ in range(number())]
+        if not all(0 <= dimension < len(sizes) for dimension in dimensions):
             raise struct.error("no such dimension")
-        return sizes[index]
+        shape = [sizes[dimension] for dimension in dimensions]
+        skip_attributes()
+        width = type_size()
+        number()
+        begin = number(offset_format)
+        if shape and shape[0] == 0:
+            recorded.append((begin, width * math.prod(shape[1:])))
+        else:
+            fixed.append(begin + width * math.prod(shape))
+    # Records are padded unless there is only one variable of them.
+    record = sum(-(-size // 4) * 4 for _, size in recorded) if len(recorded) > 1 else sum(s for _, s in recorded)
+    return max(fixed + [begin + (records - 1) * record + size for begin, size in recorded if records > 0])

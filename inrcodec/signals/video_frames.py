@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inrcodec.errors import SignalError
-from inrcodec.signals.oddities import InrcodecWarning
+from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals.signal import Axis, Signal
 
 FOLDER_RATE = Fraction(25)

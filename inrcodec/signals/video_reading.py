@@ -12,8 +12,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from inrcodec.errors import SignalError
-from inrcodec.signals.oddities import InrcodecWarning
+from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_colours import colour_attributes
 from inrcodec.signals.video_formats import ACCURATE, MAX_RATE

@@ -10,80 +10,18 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray
+from climate_files import EAST, NORTH, Values, assert_same_dataset, at_resolution, field, grid, make, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import inrcodec.signals
-from inrcodec.errors import SignalError
+from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals import climate
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = Path(__file__).parent.parent / "assets" / "samples"
 FORMATS = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA", "NETCDF4_CLASSIC", "NETCDF4"]
-NORTH = {"units": "degrees_north", "standard_name": "latitude"}
-EAST = {"units": "degrees_east", "standard_name": "longitude"}
-
-Values = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
-
-
-def make(
-    path: Path,
-    variables: dict[str, Values],
-    netcdf_format: Any = "NETCDF4",
-    unlimited: tuple[str, ...] = (),
-    attributes: dict[str, Any] | None = None,
-) -> Path:
-    """Write {name: (dimensions, stored numbers, attributes)} as they are."""
-    with netCDF4.Dataset(path, "w", format=netcdf_format) as dataset:
-        dataset.setncatts(attributes or {})
-        for name, (dimensions, data, variable_attributes) in variables.items():
-            for dimension, size in zip(dimensions, data.shape, strict=True):
-                if dimension not in dataset.dimensions:
-                    dataset.createDimension(dimension, None if dimension in unlimited else size)
-            rest = dict(variable_attributes)
-            dtype = str if data.dtype == object else data.dtype
-            variable = dataset.createVariable(name, dtype, dimensions, fill_value=rest.pop("_FillValue", None))
-            variable.set_auto_maskandscale(False)
-            variable.set_auto_chartostring(False)
-            variable.setncatts(rest)
-            variable[...] = data.item() if data.dtype == object and not dimensions else data
-    return path
-
-
-def grid(latitudes: np.ndarray | None = None, longitudes: np.ndarray | None = None) -> dict[str, Values]:
-    latitudes = np.linspace(90, -90, 5) if latitudes is None else latitudes
-    longitudes = np.arange(0.0, 360.0, 45.0) if longitudes is None else longitudes
-    return {"lat": (("lat",), latitudes, NORTH), "lon": (("lon",), longitudes, EAST)}
-
-
-def field(*shape: int, dtype: str = "f4") -> np.ndarray:
-    return (280 + 10 * np.random.default_rng(0).standard_normal(shape)).astype(dtype)
-
-
-def rewritten(path: Path) -> tuple[list[Signal], Path]:
-    """Read a file, send the attributes through the container's serialization, write the signals again."""
-    signals = climate.read(path)
-    carried = [
-        dataclasses.replace(signal, attributes=cbor2.loads(cbor2.dumps(signal.attributes))) for signal in signals
-    ]
-    copy = path.with_name("copy.nc")
-    climate.write(carried, copy)
-    return signals, copy
-
-
-def assert_same_dataset(one: Path, other: Path) -> None:
-    for masked in (True, False):
-        with (
-            xarray.open_dataset(one, mask_and_scale=masked, decode_times=False) as a,
-            xarray.open_dataset(other, mask_and_scale=masked, decode_times=False) as b,
-        ):
-            xarray.testing.assert_identical(a, b)
-            assert list(a.variables) == list(b.variables)
-            for name in a.variables:
-                assert a[name].dtype == b[name].dtype, name
-            assert set(a.encoding["unlimited_dims"]) == set(b.encoding["unlimited_dims"])
-
 
 FLAVOURS: dict[str, tuple[dict[str, Values], tuple[int, ...]]] = {
     "no leading dimension": (grid() | {"t": (("lat", "lon"), field(5, 8), {"units": "K"})}, (1, 5, 8)),
@@ -415,19 +353,15 @@ def test_unsigned_packing(tmp_path: Path) -> None:
 def test_decoded_values_never_become_the_fill_value(tmp_path: Path) -> None:
     attributes = {"scale_factor": 1.0, "_FillValue": np.int16(-32768), "missing_value": np.int16(-32767)}
     data = np.zeros((5, 8), "i2")
+    data[1, :2] = -32766, 32767
     (signal,) = climate.read(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
+    del signal.attributes["zeros"]
     values = signal.values.copy()
     values[0, 0, :3, 0] = -1e9, -32767, 1e9
     climate.write([dataclasses.replace(signal, values=values)], tmp_path / "b.nc")
     (again,) = climate.read(tmp_path / "b.nc")
     assert again.missing is None
     np.testing.assert_array_equal(again.values[0, 0, :3, 0], [-32766, -32766, 32767])
-
-
-def at_resolution(signal: Signal, height: int, width: int) -> Signal:
-    axes = (signal.axes[0], signal.axes[1].resampled(height), signal.axes[2].resampled(width))
-    values = np.full((signal.axes[0].size, height, width, 1), 280, signal.values.dtype)
-    return dataclasses.replace(signal, values=values, axes=axes, missing=None)
 
 
 def test_another_resolution_has_its_own_coordinates(tmp_path: Path) -> None:
@@ -517,10 +451,8 @@ def test_signals_without_attributes(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_any_numbers_come_back(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    dtype = data.draw(st.sampled_from(["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"]))
+    dtype = data.draw(st.sampled_from(["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]))
     elements = hnp.from_dtype(np.dtype(dtype))
-    if dtype[0] == "f":
-        elements = st.floats(-(2.0**60), 2.0**60, width=32 if dtype == "f4" else 64) | st.just(float("nan"))
     numbers = data.draw(hnp.arrays(dtype, (2, 3, 4), elements=elements))
     attributes: dict[str, Any] = {}
     if data.draw(st.booleans(), label="fill value"):
@@ -530,12 +462,14 @@ def test_any_numbers_come_back(tmp_path_factory: pytest.TempPathFactory, data: s
         attributes |= {"scale_factor": data.draw(scales), "add_offset": data.draw(st.floats(-1e4, 1e4))}
     path = tmp_path_factory.mktemp("any") / "a.nc"
     variables = grid(np.linspace(-60, 60, 3), np.arange(4.0)) | {"t": (("n", "lat", "lon"), numbers, attributes)}
-    _, copy = rewritten(make(path, variables))
+    make(path, variables)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InrcodecWarning)
+        _, copy = rewritten(path)
     with netCDF4.Dataset(copy) as dataset:
         dataset.set_auto_maskandscale(False)
-        # All that is missing is written alike.
-        expected = np.where(np.isnan(numbers), attributes.get("_FillValue", np.nan), numbers)
-        np.testing.assert_array_equal(dataset["t"][...], expected)
+        # A negative zero is a zero.
+        assert (dataset["t"][...] + numbers.dtype.type(0)).tobytes() == (numbers + numbers.dtype.type(0)).tobytes()
 
 
 @pytest.mark.parametrize("name", ["t2m.nc", *(f"climate/{p.name}" for p in (SAMPLES / "climate").glob("*.nc"))])
@@ -594,67 +528,11 @@ def test_files_that_are_cut_off(tmp_path: Path, netcdf_format: str) -> None:
     np.testing.assert_array_equal(climate.read(path)[0].values, expected.values)
 
 
-def test_no_gridded_variable(tmp_path: Path) -> None:
-    variables: dict[str, Values] = {
-        "series": (("time",), field(3), {}),
-        "table": (("a", "b"), field(3, 4), {}),
-        "lat": (("station",), np.arange(3.0), NORTH),
-        "lon": (("station",), np.arange(3.0), EAST),
-        "t": (("time", "station"), field(3, 3), {}),
-    }
-    with pytest.raises(SignalError, match=r"latitude.*series, table, lat, lon, t$"):
-        climate.read(make(tmp_path / "a.nc", variables))
-    with netCDF4.Dataset(tmp_path / "b.nc", "w"):
+def test_no_variable(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w"):
         pass
-    with pytest.raises(SignalError, match="none"):
-        climate.read(tmp_path / "b.nc")
-
-
-def test_infinite_values(tmp_path: Path) -> None:
-    data = field(5, 8)
-    data[1, 2:4] = np.inf, -np.inf
-    with pytest.raises(SignalError, match="'t' has 2 infinite"):
-        climate.read(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, {})}))
-
-
-def test_integers_of_64_bits(tmp_path: Path) -> None:
-    data = np.arange(40, dtype="i8").reshape(5, 8) * 100_000_000 - 2_000_000_000
-    data[1, 2] = -(2**62)
-    attributes = {"_FillValue": np.int64(-(2**62))}
-    signals, copy = rewritten(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
-    assert signals[0].values.dtype == np.int32
-    assert_same_dataset(tmp_path / "a.nc", copy)
-    data[0, 0] = 2**40
-    with pytest.raises(SignalError, match=r"'t' has integers from .* to 1099511627776, beyond 32 bits; store it as d"):
-        climate.read(make(tmp_path / "b.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
-
-
-@pytest.mark.parametrize("scale", [1e-170, 1e160, 1.7e308])
-def test_values_whose_squares_are_no_numbers(tmp_path: Path, scale: float) -> None:
-    data = np.linspace(-1, 1, 40).reshape(5, 8) * scale
-    with pytest.raises(SignalError, match=r"'t' has values from .*another unit"):
-        climate.read(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, {})}))
-
-
-def test_nonsense_scale(tmp_path: Path) -> None:
-    for scale in (np.nan, "much"):
-        variables = grid() | {"t": (("lat", "lon"), np.ones((5, 8), "i2"), {"scale_factor": scale})}
-        with pytest.raises(SignalError, match="scale_factor"):
-            climate.read(make(tmp_path / "a.nc", variables))
-
-
-def test_groups_and_types_of_ones_own(tmp_path: Path) -> None:
-    path = ordinary(tmp_path / "a.nc")
-    with netCDF4.Dataset(path, "a") as dataset:
-        kind = dataset.createEnumType(np.int8, "weather", {"rain": 0, "sun": 1})
-        dataset.createVariable("w", kind, ("lat",))
-    with pytest.raises(SignalError, match="user-defined type"):
-        climate.read(path)
-    path = ordinary(tmp_path / "b.nc")
-    with netCDF4.Dataset(path, "a") as dataset:
-        dataset.createGroup("inner")
-    with pytest.raises(SignalError, match="groups"):
-        climate.read(path)
+    with pytest.raises(SignalError, match="no variables"):
+        climate.read(tmp_path / "a.nc")
 
 
 def test_files_are_closed_and_folders_left_alone(tmp_path: Path) -> None:
