@@ -37,7 +37,7 @@ def decode(
             "-o",
             metavar="FILE|FOLDER|-",
             show_default="beside the input",
-            help="Where to write, over what is there; the extension is the format.",
+            help="Where to write; the extension is the format.",
         ),
     ] = None,
     resolution: Annotated[
@@ -67,6 +67,7 @@ def decode(
         bool, typer.Option("--skip-damaged", help="Decode what is whole of a damaged or cut file.")
     ] = False,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> None:
@@ -95,6 +96,7 @@ def decode(
             target = places.output_path(output, source, source.with_suffix(extension).name)
             if not target.suffix:
                 raise UsageError(f"-o {target} has no extension: add the format's, as {target}{extension}")
+            places.check_free(target, force)
         known = [named_initialization(name) for name in init or ()]
         line = stack.enter_context(console.ProgressLine(quiet=quiet))
         began = time.perf_counter()

@@ -34,7 +34,7 @@ def encode(
             "-o",
             metavar="FILE|FOLDER|-",
             show_default="beside the input",
-            help="Where to write, over what is there; a folder for several inputs.",
+            help="Where to write; a folder for several inputs.",
         ),
     ] = None,
     quality: Annotated[
@@ -80,6 +80,7 @@ def encode(
     device: Annotated[
         str | None, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object per file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> None:
@@ -120,7 +121,7 @@ def encode(
         label = f"{number}/{len(jobs)} {job.source.name}" if several else job.source.name
         try:
             with ExitStack() as stack:
-                source, target = _open(job, output, format, written, stack)
+                source, target = _open(job, output, format, force, written, stack)
                 line = stack.enter_context(console.ProgressLine(quiet=quiet))
                 show = show_progress(line, label)
                 report = encode_file(source, target, options, on_progress=show, **settings)
@@ -141,7 +142,9 @@ def encode(
         raise typer.Exit(1)
 
 
-def _open(job: Job, output: str | None, format: str | None, written: set[Path], stack: ExitStack) -> tuple[Path, Path]:
+def _open(
+    job: Job, output: str | None, format: str | None, force: bool, written: set[Path], stack: ExitStack
+) -> tuple[Path, Path]:
     """Return the files to read and to write for a job; temporary ones for standard input and output."""
     source = job.source
     if source == places.STANDARD:
@@ -151,6 +154,7 @@ def _open(job: Job, output: str | None, format: str | None, written: set[Path], 
     target = places.output_path(output, job.source, job.name)
     if target in written:
         raise UsageError(f"{target} is the output of another input too: rename one of them")
+    places.check_free(target, force)
     written.add(target)
     return source, target
 
@@ -177,6 +181,10 @@ def _check_usage(
         raise UsageError(f"--modality is {modality!r}, give one of {', '.join(MODALITIES)}")
     if init and field:
         raise UsageError("--field chooses among the installed initializations, --init names one: give one of them")
+    if output and Path(output).suffix.lower() in _media_extensions() and not places.is_folder(output):
+        raise UsageError(
+            f"-o is {output}, but encode writes .inr files: name one, and make {Path(output).suffix} of it with decode"
+        )
     from_stdin = places.STANDARD in inputs
     if from_stdin and len(inputs) > 1:
         raise UsageError("standard input (-) cannot be one of several inputs: encode it by itself")
@@ -187,6 +195,13 @@ def _check_usage(
     places.extension(format)
     if output == "-" and json:
         raise UsageError("standard output cannot take both the file (-o -) and --json: give -o a file")
+
+
+def _media_extensions() -> frozenset[str]:
+    """Return the extensions of files that are encoded, not written."""
+    from inrcodec.signals import MODALITIES, extensions
+
+    return frozenset().union(*map(extensions, MODALITIES))
 
 
 def encode_options(**given: Any) -> "EncodeOptions":

@@ -57,7 +57,7 @@ def meta_train(
             "-o",
             metavar="FILE",
             show_default="MODALITY-FIELD.safetensors",
-            help="Where to write, over what is there.",
+            help="Where to write.",
         ),
     ] = None,
     start: Annotated[
@@ -69,6 +69,7 @@ def meta_train(
             help="Initialization whose fitting tensors to begin with.",
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the output.")] = False,
     patch: Annotated[
         str | None,
@@ -85,7 +86,7 @@ def meta_train(
     with --resume.
     """
     preset = configure(modality, field, scale, settings, patch)
-    target = _target(output, f"{modality}-{field}.safetensors", resume)
+    target = _target(output, f"{modality}-{field}.safetensors", resume, force)
     if threads is not None:
         import torch
 
@@ -122,18 +123,20 @@ def configure(modality: str, field: str, scale: str, settings: dict[str, Any], p
     return configured(modality, field, scale, changes, sizes, patch)
 
 
-def _target(output: Path | None, name: str, resume: bool) -> Path:
+def _target(output: Path | None, name: str, resume: bool, force: bool) -> Path:
     """Return the file to write. Raises: UsageError if something is in the way."""
     from inrcodec.meta.checkpoint import checkpoint_of
 
     path = output or Path(name)
     if path.is_dir() or not path.parent.is_dir() or path.suffix in ("", ".md"):
         raise UsageError(f"-o is {path}: give a file in a folder that exists, as {name}")
-    if path.exists() and output is None and not resume:
-        raise UsageError(f"{path} is there already: say where to write with -o, or go on with --resume")
+    if path.exists() and not (resume or force):
+        raise UsageError(f"{path} is there already: give another name with -o, --force or, to go on, --resume")
     checkpoint = checkpoint_of(path)
-    if checkpoint.exists() and not path.exists() and not resume:
-        raise UsageError(f"{checkpoint} is from a run that was stopped: go on with --resume, or remove it")
+    if checkpoint.exists() and not path.exists() and not (resume or force):
+        raise UsageError(
+            f"{checkpoint} is from a run that was stopped: go on with --resume, or begin anew with --force"
+        )
     return path
 
 

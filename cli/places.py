@@ -34,24 +34,26 @@ def output_path(output: str | None, source: Path, name: str) -> Path:
     """Return the file to write for `source`: what -o says, in the folder it says, or beside the source.
 
     name: of the file where -o does not name it.
-    Raises: UsageError if the file would be written over the source, or, its name not being given, over
-        another; or if its folder does not exist.
+    Raises: UsageError if the file would be written over the source, or its folder does not exist.
     """
     if source == STANDARD and (output is None or is_folder(output)):
         raise UsageError("say with -o which file to write from standard input, - is standard output")
-    if output is None:
-        path = source.parent / name
-        if path.exists():
-            raise UsageError(f"{path} is there already: say where to write with -o")
-        return path
-    path = Path(output) / name if is_folder(output) else Path(output)
+    path = source.parent / name if output is None else Path(output) / name if is_folder(output) else Path(output)
     if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"{path} would be written over itself: give -o another name")
+    if output is None:
+        return path
     if is_folder(output):
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
     return path
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Raises: UsageError if a file would be written over another one, unless that is asked for."""
+    if path.is_file() and not force:
+        raise UsageError(f"{path} is there already: give another name with -o, or --force to write over it")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ The pipeline: cut the signal into context sets, adapt the fields from the shared
 the quantization and code what was adapted (`encode`).
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from inrcodec import metrics
 from inrcodec.coding.container import Container, Stream, write_container
 from inrcodec.decoder import Resolution, decode_stream
 from inrcodec.device import pick_device
-from inrcodec.errors import UsageError
+from inrcodec.errors import InrcodecWarning, UsageError
 from inrcodec.field_codec import AdaptedSignal, codec_of
 from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
@@ -98,6 +99,8 @@ def encode(
 
     if options.target is not None:
         file = search(options.target, choose, code, report)
+        if options.target.far(file):
+            warnings.warn(options.target.not_near(file), InrcodecWarning, stacklevel=2)
     else:
         streams = [
             part.code(part.choose(options.trade_off, None))

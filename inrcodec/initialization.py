@@ -263,7 +263,7 @@ def _parsed(document: dict[str, Any], tensors: Parameters) -> Initialization:
         },
         log_step_sizes=_step_sizes(tensors, model),
         prior=_PRIORS[model.family].parsed(document, tensors, model),
-        provenance=_mapping(document["provenance"]),
+        provenance=_writable(document["provenance"]),
     )
 
 
@@ -331,6 +331,15 @@ def _logarithms(tensors: Parameters, name: str, shape: tuple[int, ...]) -> Tenso
     if float(tensor.abs().max()) > LARGEST_LOG_STEP_SIZE:
         raise ValueError(f"step_sizes/{name} are beyond e^{LARGEST_LOG_STEP_SIZE:g}")
     return tensor
+
+
+def _writable(provenance: Any) -> dict[str, Any]:
+    """Return a provenance. Raises: ValueError if it cannot be written again, as integers beyond 2^53 cannot."""
+    try:
+        rfc8785.dumps(provenance)
+    except rfc8785.CanonicalizationError as error:
+        raise ValueError(f"a provenance that has no canonical form ({error})") from error
+    return _mapping(provenance)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -13,6 +13,9 @@ RATE_TOLERANCE = 0.01
 PSNR_TOLERANCE = 0.02
 """How far above a target PSNR is near enough, in dB."""
 
+FAR_RATE, FAR_PSNR = 0.1, 0.5
+"""How far from a target a result is told as such: a share of the rate, and dB."""
+
 LAMBDAS = (1e-9, 10.0)
 """Trade-offs between which the search goes on, from best to smallest."""
 
@@ -51,6 +54,18 @@ class Target:
         if self.rate is not None:
             return math.log(result.rate / (self.rate * (1 - RATE_TOLERANCE / 2)))
         return min(result.psnr, 200.0) - (self._psnr + PSNR_TOLERANCE / 2)
+
+    def far(self, result: "Coded") -> bool:
+        """Say whether a result that meets the target meets it by so much that a user should know."""
+        if self.rate is not None:
+            return result.rate < self.rate * (1 - FAR_RATE)
+        return result.psnr > self._psnr + FAR_PSNR
+
+    def not_near(self, result: "Coded") -> str:
+        """Say that a result meets the target by far: nothing nearer was found."""
+        if self.rate is not None:
+            return f"no file nearer to {self.rate:g} bits per sample was found than one of {result.rate:.4g}"
+        return f"no file nearer to {self._psnr:g} dB was found than one of {result.psnr:.2f} dB"
 
     def missed(self, results: Sequence["Coded"]) -> str:
         """Say how near the results come to a target that none of them meets."""

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -72,7 +73,7 @@ class LatentSpectrum(LatentTransform):
         mode = "replicate" if grid.shape[0] < self.hop else "constant"
         padded = functional.pad(values - 0.5, (self.hop, frames * self.hop - grid.shape[0]), mode=mode)
         windows = padded.unfold(2, 2 * self.hop, self.hop)
-        return _take_apart(windows @ self._cosines(np.arange(2 * self.hop)).to(values), self.levels_of(grid))
+        return _take_apart(windows @ _frame_cosines(self.hop).to(values), self.levels_of(grid))
 
     def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
         """Return the plane of coefficients: [B, C, frames, N]."""
@@ -80,7 +81,7 @@ class LatentSpectrum(LatentTransform):
         return plane * quantization_step(step_index, 2)
 
     def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor) -> Tensor:
-        cosines = self._cosines(np.arange(2 * self.hop)).to(maps)
+        cosines = _frame_cosines(self.hop).to(maps)
         rising, falling = (maps @ cosines.T).chunk(2, 3)
         return (falling[:, :, :-1] + rising[:, :, 1:]).flatten(2)[..., : grid.shape[0]] + 0.5
 
@@ -94,8 +95,8 @@ class LatentSpectrum(LatentTransform):
         result = maps.new_empty(*maps.shape[:2], len(times))
         for start in range(0, len(phases), _PHASES):
             asked = phases[start : start + _PHASES]
-            falling = maps[:, :, :-1] @ self._cosines(asked + self.hop).to(maps).T
-            rising = maps[:, :, 1:] @ self._cosines(asked).to(maps).T
+            falling = maps[:, :, :-1] @ _cosines(self.hop, asked + self.hop).to(maps).T
+            rising = maps[:, :, 1:] @ _cosines(self.hop, asked).to(maps).T
             here = np.flatnonzero((phase >= start) & (phase < start + _PHASES))
             places = [torch.from_numpy(index).to(maps.device) for index in (here, block[here], phase[here] - start)]
             result[..., places[0]] = (falling + rising)[:, :, places[1], places[2]]
@@ -104,12 +105,18 @@ class LatentSpectrum(LatentTransform):
     def _frames(self, grid: Grid) -> int:
         return -(-grid.shape[0] // self.hop) + 1
 
-    def _cosines(self, times: np.ndarray) -> Tensor:
-        """Return the windowed cosines at times within a frame, in samples: [len(times), N] float32."""
-        size = self.hop
-        window = np.sin(math.pi / (2 * size) * (times + 0.5)) * math.sqrt(2 / size)
-        angles = math.pi / size * np.outer(times + (size + 1) / 2, np.arange(size) + 0.5)
-        return torch.from_numpy((window[:, None] * np.cos(angles)).astype(np.float32))
+
+@lru_cache(maxsize=4)
+def _frame_cosines(hop: int) -> Tensor:
+    """Return the windowed cosines at the samples of a frame, [2 N, N]: kept, as they take longer than their use."""
+    return _cosines(hop, np.arange(2 * hop))
+
+
+def _cosines(hop: int, times: np.ndarray) -> Tensor:
+    """Return the windowed cosines at times within a frame, in samples: [len(times), N] float32."""
+    window = np.sin(math.pi / (2 * hop) * (times + 0.5)) * math.sqrt(2 / hop)
+    angles = math.pi / hop * np.outer(times + (hop + 1) / 2, np.arange(hop) + 0.5)
+    return torch.from_numpy((window[:, None] * np.cos(angles)).astype(np.float32))
 
 
 def _take_apart(plane: Tensor, levels: Sequence[Level]) -> list[Tensor]:

@@ -13,9 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def tiny_initializations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with "tiny-image" and "tiny-audio", made by a few outer steps; their cards beside them."""
-    from inrcodec.meta import evaluation, run
+    """Make a folder with "tiny-image" and "tiny-audio", learned in a few outer steps; their cards are beside them."""
+    from inrcodec.meta import evaluation, weight_trainer
+    from inrcodec.meta.data import TrainingData
     from inrcodec.meta.presets import preset
+    from inrcodec.meta.run import meta_train
     from inrcodec.patches import PatchConfig
 
     folder = tmp_path_factory.mktemp("initializations")
@@ -24,13 +26,13 @@ def tiny_initializations(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "audio": (tiny_sound, PatchConfig((128,), (8,), extent=8.0)),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "PRIOR_PATCHES", 16)
+        patch.setattr(weight_trainer, "PRIOR_PATCHES", 16)
         patch.setattr(evaluation, "WEIGHT_PATCHES", 4)
         for modality, (make, patches) in kinds.items():
             usual = preset(modality)
             tiny = replace(
                 usual,
-                model=replace(usual.field, width=8, depth=3),
+                field=replace(usual.field, width=8, depth=3),
                 patches=patches,
                 training=replace(
                     usual.training,
@@ -39,14 +41,14 @@ def tiny_initializations(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     batch=2,
                 ),
             )
-            data = run.TrainingData([make(seed) for seed in range(4)], [make(9)], 4, {})
-            run.meta_train(modality, tiny, data, folder / f"tiny-{modality}.safetensors", source="waves made for tests")
+            data = TrainingData([make(seed) for seed in range(4)], [make(9)], 4, {})
+            meta_train(tiny, data, folder / f"tiny-{modality}.safetensors", source="waves made for tests")
     return folder
 
 
 @pytest.fixture
 def tiny_installed(tiny_initializations: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same folder, installed for this test: `--init tiny-image`."""
+    """Install this folder for one test, so that `--init tiny-image` finds it."""
     from inrcodec.registry import PATH_VARIABLE
 
     monkeypatch.setenv(PATH_VARIABLE, str(tiny_initializations))

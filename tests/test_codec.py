@@ -19,6 +19,7 @@ from inrcodec.options import EncodeOptions
 from inrcodec.registry import DEFAULTS, PATH_VARIABLE, default_initialization, named_initialization
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.weights.chunk import PatchDeltas, pack_chunk, unpack_chunk
+from inrcodec.weights.model import WeightModel
 from inrcodec.weights.normalization import Normalization
 from inrcodec.weights.quantization import Quantizer, dequantize, quantize, symbol_step_indices
 
@@ -142,7 +143,7 @@ def test_of_several_initializations_for_a_field_the_default_is_used(tiny_install
     monkeypatch.setitem(DEFAULTS, "image", "tiny-image")
     tiny = named_initialization("tiny-image")
     assert default_initialization("image", "siren").identifier == tiny.identifier
-    assert default_initialization("image", "pyramid").model.name == "pyramid"
+    assert default_initialization("image", "pyramid").field.name == "pyramid"
 
 
 def test_unknown_initialization(image_initialization, monkeypatch):
@@ -203,32 +204,33 @@ def test_an_initialization_of_another_kind(sound_initialization, image_initializ
 def test_chunks_round_trip_and_stand_alone(image_initialization, data):
     count = data.draw(st.integers(1, 6))
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    tensors = len(image_initialization.adapted)
+    model = WeightModel.of(image_initialization)
+    tensors = len(model.adapted)
     quantizer = Quantizer(
         tuple(random.integers(-60, 10, tensors).tolist()), tuple(random.integers(-8, 9, tensors).tolist())
     )
     exponents = random.integers(-24, 2, count)
     means = np.rint(random.uniform(size=(count, 3)) * 16 * np.exp2(-exponents)[:, None]).astype(np.int64)
     normalization = Normalization(exponents, means)
-    deltas = random.laplace(size=(count, image_initialization.delta_size)) * 10 ** random.uniform(-4, 1)
-    packed = pack_chunk(PatchDeltas(normalization, deltas), quantizer, image_initialization)
-    unpacked = unpack_chunk(packed, count, quantizer, image_initialization)
+    deltas = random.laplace(size=(count, model.delta_size)) * 10 ** random.uniform(-4, 1)
+    packed = pack_chunk(PatchDeltas(normalization, deltas), quantizer, model)
+    unpacked = unpack_chunk(packed, count, quantizer, model)
     np.testing.assert_array_equal(unpacked.normalization.exponents, normalization.exponents)
     np.testing.assert_array_equal(unpacked.normalization.means, normalization.means)
-    steps = symbol_step_indices(quantizer.columns(image_initialization)[0], normalization.exponents)
-    np.testing.assert_array_equal(unpacked.deltas, dequantize(quantize(deltas, steps), steps))
+    step_indices = symbol_step_indices(quantizer.columns(model)[0], normalization.exponents)
+    np.testing.assert_array_equal(unpacked.deltas, dequantize(quantize(deltas, step_indices), step_indices))
 
 
 @settings(deadline=None, max_examples=50)
 @given(
     value=st.floats(-1e3, 1e3),
-    step=st.integers(-40, 40),
+    step_index=st.integers(-40, 40),
     dead_zone=st.floats(0, 0.49),
 )
-def test_quantization_error_is_bounded(value, step, dead_zone):
-    steps = np.array([[step]])
-    rebuilt = dequantize(quantize(np.array([[value]]), steps, dead_zone), steps)[0, 0]
-    assert abs(rebuilt - value) <= (0.5 + dead_zone) * 2 ** (step / 4) * (1 + 1e-9)
+def test_quantization_error_is_bounded(value, step_index, dead_zone):
+    step_indices = np.array([[step_index]])
+    rebuilt = dequantize(quantize(np.array([[value]]), step_indices, dead_zone), step_indices)[0, 0]
+    assert abs(rebuilt - value) <= (0.5 + dead_zone) * 2 ** (step_index / 4) * (1 + 1e-9)
     assert rebuilt * value >= 0
 
 
@@ -239,12 +241,22 @@ def test_a_file_that_does_not_fit_its_initialization(image_initialization):
         {"axes": (Axis(32), Axis(400))},
         {"axes": (Axis(32),)},
         {"channels": 2},
-        {"steps": stream.header.steps[:-1], "shifts": stream.header.shifts[:-1]},
+        {"coding": stream.header.coding[:-1]},
+        {"coding": b""},
         {"patches_per_chunk": 1},
     ]
     for change in broken:
         forged = write_container(Container((replace(stream, header=replace(stream.header, **change)),)))
         with pytest.raises(CorruptFile):
+            decode(forged, initializations=[image_initialization])
+
+
+def test_a_file_of_another_modality_than_its_initialization(image_initialization):
+    data, _ = encode([tiny_image(17)], [image_initialization], FEW)
+    stream = read_container(data).streams[0]
+    for modality in ("climate", "audio", "video"):
+        forged = write_container(Container((replace(stream, header=replace(stream.header, modality=modality)),)))
+        with pytest.raises(CorruptFile, match=f"is {modality}, its initialization is for image"):
             decode(forged, initializations=[image_initialization])
 
 

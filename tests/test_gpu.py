@@ -34,7 +34,7 @@ def test_adaptation_is_that_of_the_cpu(initialization):
 
 
 def waves(modality: str) -> Signal:
-    """Something small of a modality, smooth with a little noise."""
+    """Return something small of a modality, smooth with a little noise."""
     axes = {
         "image": (Axis(40), Axis(56)),
         "video": (Axis(3, "start", rate=Fraction(25)), Axis(32), Axis(48)),
@@ -84,5 +84,5 @@ def test_meta_training_steps(field, score):
     random = torch.Generator().manual_seed(0)
     for _ in range(2):
         coordinates = torch.rand((1, 256, 3), generator=random) * 2 - 1
-        context = ContextSet(coordinates.cuda(), torch.rand((2, 256, 3), generator=random).cuda())
-        assert torch.isfinite(trainer.train_step(context).total)
+        context_set = ContextSet(coordinates.cuda(), torch.rand((2, 256, 3), generator=random).cuda())
+        assert torch.isfinite(trainer.train_step(context_set).total)

@@ -299,7 +299,7 @@ def on_sphere(latitude: float, longitude: float) -> np.ndarray:
 
 
 def great_circle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Haversine distance in radians of points [..., 2] in degrees."""
+    """Return the haversine distance in radians of points [..., 2] in degrees."""
     (lat_a, lon_a), (lat_b, lon_b) = np.moveaxis(np.radians(a), -1, 0), np.moveaxis(np.radians(b), -1, 0)
     half = np.sin((lat_a - lat_b) / 2) ** 2 + np.cos(lat_a) * np.cos(lat_b) * np.sin((lon_a - lon_b) / 2) ** 2
     return 2 * np.arcsin(np.sqrt(half))
@@ -378,7 +378,7 @@ def test_small_patches_are_undistorted_wherever_they_lie(top: float, left: float
 
 
 class _StartsAt:
-    """Stands in for a random generator, to cut a patch at a given place."""
+    """Stand in for a random generator, to cut a patch at a given place."""
 
     def __init__(self, *starts: int) -> None:
         self.starts = iter(starts)
@@ -552,30 +552,30 @@ def test_values_are_shown_in_the_unit_interval() -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_contexts_are_the_patches_values_and_coordinates(normalize: bool) -> None:
+def test_context_sets_are_the_patches_values_and_coordinates(normalize: bool) -> None:
     axes = (Axis(9), Axis(12))
     signal = signal_of(axes, 3)
     patches = Patches.cover(axes, PatchConfig((5, 6), (1, 2), normalize=normalize))
-    contexts = patch_context_sets(signal, patches, 3)
-    assert len(contexts) == len(patches)
-    assert contexts.values.dtype == contexts.coordinates.dtype == np.float32
-    rebuilt = contexts.normalization.invert(contexts.values)
+    context_sets = patch_context_sets(signal, patches, 3)
+    assert len(context_sets) == len(patches)
+    assert context_sets.values.dtype == context_sets.coordinates.dtype == np.float32
+    rebuilt = context_sets.normalization.invert(context_sets.values)
     for patch in range(len(patches)):
         np.testing.assert_allclose(rebuilt[patch], patches.values(signal, patch), atol=1e-6)
-        np.testing.assert_array_equal(contexts.coordinates[0], patches.coordinates(patch))
+        np.testing.assert_array_equal(context_sets.coordinates[0], patches.coordinates(patch))
         if not normalize:
-            np.testing.assert_allclose(contexts.values[patch], patches.values(signal, patch), atol=1e-6)
+            np.testing.assert_allclose(context_sets.values[patch], patches.values(signal, patch), atol=1e-6)
 
 
-def test_contexts_of_the_globe_have_coordinates_of_their_own() -> None:
+def test_context_sets_of_the_globe_have_coordinates_of_their_own() -> None:
     axes = globe(25, 48)
     patches = Patches.cover(axes, PatchConfig((8, 8), (2, 2), sphere=True))
-    contexts = patch_context_sets(signal_of(axes, 1, sphere=True), patches, 1)
-    assert contexts.coordinates.shape == (len(patches), patches.points, 3)
-    part = contexts[slice(2, 5)]
+    context_sets = patch_context_sets(signal_of(axes, 1, sphere=True), patches, 1)
+    assert context_sets.coordinates.shape == (len(patches), patches.points, 3)
+    part = context_sets[slice(2, 5)]
     np.testing.assert_array_equal(part.coordinates[1], patches.coordinates(3))
-    np.testing.assert_array_equal(part.values, contexts.values[2:5])
-    np.testing.assert_array_equal(part.normalization.means, contexts.normalization.means[2:5])
+    np.testing.assert_array_equal(part.values, context_sets.values[2:5])
+    np.testing.assert_array_equal(part.normalization.means, context_sets.normalization.means[2:5])
 
 
 def test_one_channel_is_shown_to_every_output() -> None:
@@ -587,16 +587,16 @@ def test_one_channel_is_shown_to_every_output() -> None:
     assert signal_channels(field_channels(colour, 3), 3) is colour
 
 
-def test_batches_of_contexts_are_bounded() -> None:
+def test_batches_of_context_sets_are_bounded() -> None:
     axes = (Axis(40), Axis(40))
-    contexts = patch_context_sets(signal_of(axes), Patches.cover(axes, PatchConfig((8, 8), (0, 0))), 2)
+    context_sets = patch_context_sets(signal_of(axes), Patches.cover(axes, PatchConfig((8, 8), (0, 0))), 2)
     covered: list[int] = []
-    for part in contexts.batches(200):
-        numbers = list(range(len(contexts)))[part]
+    for part in context_sets.batches(200):
+        numbers = list(range(len(context_sets)))[part]
         assert 0 < len(numbers) * 64 <= 200
         covered += numbers
     assert covered == list(range(25))
-    assert len(contexts.batches(10)) == 25
+    assert len(context_sets.batches(10)) == 25
 
 
 @pytest.fixture(autouse=True)

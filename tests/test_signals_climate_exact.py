@@ -18,11 +18,10 @@ import scipy.io
 import xarray
 from climate_files import EAST, NORTH, Values, at_resolution, contents, field, grid, make, rewritten
 
-from inrcodec.errors import SignalError
+from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals import climate
 from inrcodec.signals.cf_exact import undeclared_fills
 from inrcodec.signals.signal import Signal
-from inrcodec.signals.warn import InrcodecWarning
 
 SHAPE = (3, 19, 36)
 DIMENSIONS = ("time", "lat", "lon")

@@ -18,18 +18,18 @@ class Result:
 
 @dataclass(frozen=True)
 class Coarseness:
-    """As of a signal coded with tensors of these step indices, an eighth octave apart."""
+    """Stand in for the quantization of a signal coded with tensors of these step indices, an eighth octave apart."""
 
-    steps: tuple[int, ...]
+    step_indices: tuple[int, ...]
 
     @property
     def tensors(self) -> int:
-        return len(self.steps)
+        return len(self.step_indices)
 
     def moved(self, tensor: int, direction: int) -> "Coarseness":
-        steps = list(self.steps)
-        steps[tensor] += direction
-        return replace(self, steps=tuple(steps))
+        step_indices = list(self.step_indices)
+        step_indices[tensor] += direction
+        return replace(self, step_indices=tuple(step_indices))
 
     def held_at(self, trade_off: float) -> "Coarseness":
         return self
@@ -49,9 +49,9 @@ class Continuous:
 
 @dataclass(frozen=True)
 class Jumping:
-    """As of latents: the rate jumps with the step, and is continuous in lambda between."""
+    """Stand in for the quantization of latents: the rate jumps with the step, and is continuous in lambda between."""
 
-    step: int
+    step_index: int
     trade_off: float
     tensors: int = 0
 
@@ -63,14 +63,14 @@ class Jumping:
 
 
 def smooth(slope: float) -> Callable[[tuple[Continuous, ...]], Result]:
-    """A coder whose rate is a power of lambda, and every bit worth 6 dB."""
+    """Return a coder whose rate is a power of lambda, and every bit worth 6 dB."""
     return lambda parts: Result(
         rate := sum(0.02 * part.trade_off**slope for part in parts) / len(parts), 20 + 6.02 * rate
     )
 
 
 def stepped(parts: tuple[Coarseness, ...]) -> Result:
-    rate = sum(sum(2 ** (-step / 8) for step in part.steps) / part.tensors for part in parts) / len(parts)
+    rate = sum(sum(2 ** (-index / 8) for index in part.step_indices) / part.tensors for part in parts) / len(parts)
     return Result(rate, 20 + 6.02 * rate)
 
 
@@ -110,7 +110,7 @@ def test_jumps_of_the_step_are_bridged(wanted, jump):
 
     def code(parts):
         (part,) = parts
-        rate = 0.02 * part.trade_off**-0.2 * 2 ** (-jump * part.step)
+        rate = 0.02 * part.trade_off**-0.2 * 2 ** (-jump * part.step_index)
         return Result(rate, 20 + 6.02 * rate)
 
     target = Target(rate=wanted)

@@ -94,6 +94,7 @@ def write_container(container: Container) -> bytes:
     names = [stream.header.name for stream in container.streams]
     if len(set(names)) < len(names):
         raise UsageError(f"the signals of a file need different names, not {names!r:.200}")
+    budget = Budget()
     sections = [MAGIC, bytes([VERSION])]
     sections += [_section(_INITIALIZATION, content) for content in container.initializations]
     for stream in container.streams:
@@ -105,7 +106,7 @@ def write_container(container: Container) -> bytes:
                 f"the header of signal {header.name!r} disagrees with its stream about the number of chunks, a mask or "
                 f"a residual: {said = }, {there = }"
             )
-        sections.append(_section(_HEADER, pack_header(header)))
+        sections.append(_section(_HEADER, pack_header(header, budget)))
         if stream.missing is not None:
             sections.append(_section(_MISSING, stream.missing))
         sections += [_section(_CHUNK, chunk) for chunk in stream.chunks]

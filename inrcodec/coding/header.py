@@ -67,14 +67,14 @@ class StreamHeader:
     max_error: float | None = None
 
 
-def pack_header(header: StreamHeader) -> bytes:
-    """Return the payload of a header section.
+def pack_header(header: StreamHeader, budget: plain.Budget | None = None) -> bytes:
+    """Return the payload of a header section, and take what it needs from the budget, a whole file's unless given.
 
-    Raises: UsageError if a field is out of the range that the format allows.
+    Raises: UsageError if a field is out of the range that the format allows, or the budget is exceeded.
     """
     try:
         _check(header)
-        content = plain.dumps(_to_fields(header))
+        content = plain.dumps(_to_fields(header), budget)
     except ValueError as error:
         raise UsageError(f"cannot store the header of signal {header.name!r}: {error}") from error
     deflated = zlib.compress(content, 9)
@@ -106,9 +106,7 @@ def _inflated(payload: bytes, budget: plain.Budget) -> bytes:
             raise ValueError(f"malformed content ({error})") from error
     else:
         raise ValueError(f"the compression {payload[:1]!r}")
-    budget.bytes -= len(content)
-    if budget.bytes < 0:
-        raise ValueError(f"more content than the {plain.MAX_BYTES} bytes that all headers of a file may have")
+    budget.take_bytes(len(content))
     return content
 
 

@@ -26,18 +26,24 @@ class Budget:
     bytes: int = MAX_BYTES
     items: int = MAX_ITEMS
 
+    def take_bytes(self, count: int) -> None:
+        """Raises: ValueError if there are not so many left."""
+        self.bytes -= count
+        if self.bytes < 0:
+            raise ValueError(f"more content than the {MAX_BYTES} bytes that all headers of a file may have")
 
-def dumps(value: Any) -> bytes:
-    """Return the CBOR of a plain value.
+
+def dumps(value: Any, budget: Budget | None = None) -> bytes:
+    """Return the CBOR of a plain value, and take its bytes and items from the budget, a whole file's unless given.
 
     Raises: ValueError if it is none: another type, an integer beyond 64 bits, text that is no Unicode, nested
-        deeper than `MAX_DEPTH`, or more than `MAX_ITEMS` items or `MAX_BYTES` bytes.
+        deeper than `MAX_DEPTH`, or more than is left of the budget.
     """
     _check_value(value, 0)
     content: bytes = cbor2.dumps(value)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{len(content)} bytes of values, more than {MAX_BYTES}")
-    _check_items(content, Budget())
+    budget = budget or Budget()
+    budget.take_bytes(len(content))
+    _check_items(content, budget)
     return content
 
 

@@ -1,7 +1,8 @@
 """Step sizes of latents, per level and step: how far targets move, and how prices are charged and averaged.
 
-An initialization that learned them has a tensor of logarithms, [rows, levels], for each of `StepSizes`, finest level
-first; the last row holds for all later steps. One that did not has the key `SHARED`, and the constants here.
+An initialization that learned them has a tensor of logarithms for each of `StepSizes`: [rows, levels], finest level
+first, or [rows, 1] for all levels; the last row holds for all later steps. One that did not has the key `SHARED`, and
+the constants here.
 """
 
 from typing import NamedTuple
@@ -59,5 +60,5 @@ def latent_step_sizes(log_step_sizes: Parameters, step: int, depth: int, like: T
     """Return the step sizes at `step`; of the type and device of `like` where they are the constants."""
     if SHARED in log_step_sizes:
         return StepSizes(*(like.new_full((depth,), constant) for constant in (MOVE, PRICE, AVERAGING)))
-    sizes = StepSizes(*(step_size(log_step_sizes, name, step) for name in StepSizes._fields))
+    sizes = StepSizes(*(step_size(log_step_sizes, name, step).expand(depth) for name in StepSizes._fields))
     return sizes._replace(averaging=sizes.averaging.clamp(max=1.0))

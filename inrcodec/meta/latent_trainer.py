@@ -162,10 +162,10 @@ class LatentTrainer(Trainer):
         return take_over(pairs)
 
     def initialization(
-        self, modality: str, preset: Preset, sampler: PatchSampler, provenance: dict[str, Any], device: torch.device
+        self, preset: Preset, sampler: PatchSampler, provenance: dict[str, Any], device: torch.device
     ) -> Initialization:
         return Initialization(
-            modality=modality,
+            modality=preset.modality,
             field=self.field,
             patches=preset.patches,
             adaptation=self.config.adaptation,

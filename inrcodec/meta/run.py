@@ -79,7 +79,7 @@ def meta_train(
         "torch": torch.__version__,
         "inrcodec": __version__,
     }
-    initialization = trainer.initialization(preset.modality, preset, sampler, provenance, device)
+    initialization = trainer.initialization(preset, sampler, provenance, device)
     evaluation = evaluate(initialization, held_out, device).to_json()
     initialization = replace(initialization, provenance=provenance | {"evaluation": evaluation})
     write_whole(output, lambda path: path.write_bytes(initialization.to_bytes()))

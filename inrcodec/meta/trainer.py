@@ -82,7 +82,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def initialization(
-        self, modality: str, preset: Preset, sampler: PatchSampler, provenance: dict[str, Any], device: torch.device
+        self, preset: Preset, sampler: PatchSampler, provenance: dict[str, Any], device: torch.device
     ) -> Initialization:
         """Return the initialization that the run has led to."""
 

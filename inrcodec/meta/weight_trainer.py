@@ -138,13 +138,13 @@ class WeightTrainer(Trainer):
             raise UsageError(f"no tensor of the initialization to start from, a {start.field.name}, fits the field")
 
     def initialization(
-        self, modality: str, preset: Preset, sampler: PatchSampler, provenance: dict[str, Any], device: torch.device
+        self, preset: Preset, sampler: PatchSampler, provenance: dict[str, Any], device: torch.device
     ) -> Initialization:
         """Return the initialization, with the prior fitted to deltas of training patches."""
         theta_0 = {name: value.detach().cpu() for name, value in self.theta_0.items()}
         shapes = self.field.adapted_shapes()
         initialization = Initialization(
-            modality=modality,
+            modality=preset.modality,
             field=self.field,
             patches=preset.patches,
             adaptation=self.config.adaptation,

@@ -119,6 +119,12 @@ def default_extension(modality: str) -> str:
     return extension
 
 
+def extensions(modality: str) -> frozenset[str]:
+    """Return the extensions of the files that a modality reads."""
+    known: frozenset[str] = frozenset(_module(modality).EXTENSIONS)
+    return known
+
+
 def find_files(folder: Path, modality: str | None = None) -> list[Path]:
     """Return all regular files below a folder (links followed) whose names belong to a modality (or to any), sorted.
 
@@ -126,13 +132,13 @@ def find_files(folder: Path, modality: str | None = None) -> list[Path]:
     with nothing but images is one video when videos are asked for. A folder that cannot be read is warned of.
     """
     modalities = MODALITIES if modality is None else (modality,)
-    extensions = frozenset().union(*(_module(name).EXTENSIONS for name in modalities))
+    wanted = frozenset().union(*map(extensions, modalities))
     found: dict[Path, Path] = {}
     for parent, files in _folders(folder):
         if modality == "video" and files and all(path.suffix.lower() in FRAME_EXTENSIONS for path in files):
             found.setdefault(parent.resolve(), parent)
         for path in files:
-            if path.suffix.lower() in extensions and (not path.is_symlink() or path.resolve() not in found):
+            if path.suffix.lower() in wanted and (not path.is_symlink() or path.resolve() not in found):
                 found[path.resolve()] = path
     return sorted(found.values())
 

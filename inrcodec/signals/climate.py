@@ -41,6 +41,9 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 LARGEST = 1e150
 """Beyond it, and for differences below its reciprocal, squares are no numbers of 64 bits."""
 
+EXACT_INTEGERS = 1 << 53
+"""Larger integers are not all exact as floats."""
+
 CATEGORIES = 256
 """Integers of no more different values than these, each on average there four times, are taken for categories, unless
 they are packed."""
@@ -135,6 +138,10 @@ def _is_categorical(variable: "xarray.Variable") -> bool:
     return variable.dtype.itemsize == 8 or 1 < np.unique(present).size <= min(CATEGORIES, present.size // 4)
 
 
+def _extremes(numbers: np.ndarray) -> tuple[int, int]:
+    return int(numbers.min()), int(numbers.max())
+
+
 def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") -> Signal:
     from inrcodec.signals.cf_exact import gaps_of, pack_mask, zeros_of
     from inrcodec.signals.cf_packing import packing_of, unpack
@@ -145,6 +152,8 @@ def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") ->
     raw = np.ascontiguousarray(stored).reshape(-1, *stored.shape[-2:])
     packing = packing_of(label, variable.dtype, variable.attrs)
     values, missing = unpack(raw, packing)
+    if raw.dtype.kind in "iu" and raw[~missing].size and max(map(abs, _extremes(raw[~missing]))) > EXACT_INTEGERS:
+        raise SignalError(f"{label} has numbers beyond 2^53, which no float tells apart")
     missing = missing | _unusual(label, values, missing)
     present = values[~missing]
     low, high = (float(present.min()), float(present.max())) if present.size else (0.0, 1.0)

@@ -22,7 +22,7 @@ def laplace_symbols(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
 
 
 def naive_decode(data: bytes, rows: list[int]) -> list[int]:
-    """docs/FORMAT.md, "Entropy coding", in Python integers, symbol by symbol."""
+    """Decode by docs/FORMAT.md, "Entropy coding", in Python integers, symbol by symbol."""
     words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
     state = 0
     for word in reversed(words[-2:]):
@@ -190,7 +190,7 @@ def test_data_that_does_not_end_with_its_symbols_is_corrupt() -> None:
 
 
 def escape_with_bits(row: int, bits: str) -> bytes:
-    """The code of one escape and the bits behind it, whatever they say."""
+    """Return the code of one escape and the bits behind it, whatever they say."""
     words, state = [], 0
     escape = 2**8 * int(TABLE[row][0])
     for begin, size in [(int(bit) * 2**23, 2**23) for bit in reversed(bits)] + [(2**24 - escape, escape)]:

@@ -56,18 +56,18 @@ def _shorter(axis: Axis, size: int) -> Axis:
     return replace(axis, size=size, kind=kind, points=None if axis.points is None else axis.points[:size])
 
 
-def random_initialization(modality: str, field: str) -> Initialization:
-    """Return a field as it is before meta-training, made small."""
-    usual = preset(modality, field)
-    small = {"width": 8, "depth": 3, "frequencies": 8} if field == "ffn" else {"stem": 8, "channels": (4, 4, 4, 4)}
-    model = replace(usual.field, **small)
-    assert isinstance(model, PointField)
-    theta_0 = model.initialize(torch.Generator().manual_seed(0))
-    adapted = {name: theta_0[name] for name in model.adapted_shapes()}
+def random_initialization(modality: str, kind: str) -> Initialization:
+    """Return a field as it is before meta-training, made small. kind: the field's name."""
+    usual = preset(modality, kind)
+    small = {"width": 8, "depth": 3, "frequencies": 8} if kind == "ffn" else {"stem": 8, "channels": (4, 4, 4, 4)}
+    field = replace(usual.field, **small)
+    assert isinstance(field, PointField)
+    theta_0 = field.initialize(torch.Generator().manual_seed(0))
+    adapted = {name: theta_0[name] for name in field.adapted_shapes()}
     scales = {name: torch.full(value.shape, -24, dtype=torch.int16) for name, value in adapted.items()}
     return Initialization(
         modality=modality,
-        field=model,
+        field=field,
         patches=usual.patches,
         adaptation=AdaptationConfig(steps=2),
         theta_0=theta_0,
@@ -77,6 +77,7 @@ def random_initialization(modality: str, field: str) -> Initialization:
 
 
 def signals() -> dict[str, Signal]:
+    """Return a small part of a sample signal of every modality."""
     first = {
         "image": inrcodec.read(SAMPLES / "photo.png")[0],
         "video": inrcodec.read(SAMPLES / "clip.mp4")[0],
@@ -88,6 +89,7 @@ def signals() -> dict[str, Signal]:
 
 
 def main() -> None:
+    """Write what is missing, and the hashes of its symbols."""
     known = json.loads((HERE / "symbols.json").read_text()) if (HERE / "symbols.json").exists() else {}
     for modality, signal in signals().items():
         for field in FIELDS[modality]:

@@ -10,13 +10,27 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from test_pyramid_training import CPU, FIELD, textured_image, tiny_preset, trainer_of, whole_and_resumed
+from tiny_latents import (
+    CPU,
+    FIELD,
+    GRID,
+    STEP_INDICES,
+    disturbed_model,
+    evaluate_briefly,
+    initialization_of,
+    latent_trainer,
+    textured_data,
+    textured_patches,
+    tiny_preset,
+    whole_and_resumed,
+)
 from torch import Tensor
 
 from inrcodec.adaptation import SHARED
 from inrcodec.encoder import encode
 from inrcodec.errors import InitializationError, UsageError
 from inrcodec.initialization import Initialization
+from inrcodec.latents import adaptation
 from inrcodec.latents.adaptation import adapt_for_training, adapt_latents, first_state, next_state
 from inrcodec.latents.costs import Costs
 from inrcodec.latents.decisions import decide
@@ -24,60 +38,43 @@ from inrcodec.latents.gradients import Training, gradients_at, kept_samples
 from inrcodec.latents.model import LatentModel
 from inrcodec.latents.objective import Task, objective
 from inrcodec.latents.step_sizes import initial_latent_step_sizes, latent_step_sizes
-from inrcodec.meta import evaluation, pyramid_adaptation
 from inrcodec.meta.data import PatchSampler, TrainingData
 from inrcodec.meta.latent_trainer import bootstrap_distance, objective_to_learn
 from inrcodec.meta.presets import Preset
-from inrcodec.meta.run import meta_train, pyramid_initialization
+from inrcodec.meta.run import meta_train
 from inrcodec.models import Parameters
 from inrcodec.models.latent import Grid
 from inrcodec.options import EncodeOptions
 from inrcodec.settings import AdaptationConfig
 
-GRID = Grid((24, 40), (False, False))
-STEPS = torch.tensor([-44.0, -30.0, -16.0])
 PRUNED = AdaptationConfig(steps=3, gamma=0.25, score="error")
 
 
 def learned(depth: int = 2, rows: int = 3) -> Parameters:
-    """Step sizes that differ from the constants and from each other."""
+    """Return step sizes that differ from the constants and from each other."""
     sizes = initial_latent_step_sizes("tensor-step", steps=rows, depth=depth)
     generator = torch.Generator().manual_seed(4)
     return {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in sizes.items()}
 
 
-@pytest.fixture(scope="module", params=[(0, 0), (4, 0), (4, 2)], ids=["zeros", "expectations", "parts"])
-def pyramid(request: pytest.FixtureRequest) -> LatentModel:
-    """With networks that matter; with and without expectations of details, and parts of phases."""
+@pytest.fixture(scope="module", params=[(0, 0), (4, 0), (4, 2)], ids=["zeros", "predictions", "parts"])
+def model(request: pytest.FixtureRequest) -> LatentModel:
+    """Return networks that matter; with and without predictions of details, and parts of phases."""
     prediction, divided = request.param
-    settings = replace(tiny_preset(), model=replace(FIELD, prediction=prediction, divided=divided))
-    trainer = trainer_of(settings)
-    generator = torch.Generator().manual_seed(2)
-
-    def disturbed(parameters: Parameters) -> Parameters:
-        return {n: v.detach() + 0.1 * torch.randn(v.shape, generator=generator) for n, v in parameters.items()}
-
-    return LatentModel(
-        trainer.model,
-        disturbed(trainer.theta_0),
-        trainer.contexts,
-        disturbed(trainer.weights),
-        learned(),
-        replace(PRUNED, gamma=1.0),
-    )
+    settings = replace(tiny_preset(), field=replace(FIELD, prediction=prediction, divided=divided))
+    return replace(disturbed_model(settings), log_step_sizes=learned(), adaptation=replace(PRUNED, gamma=1.0))
 
 
 @pytest.fixture(scope="module")
 def values() -> Tensor:
-    """Three patches, [3, 3, 24, 40] in [0, 1]."""
-    patches = np.stack([textured_image(seed).values[:24, 20:60] for seed in range(3)])
-    return torch.from_numpy(patches / 255).permute(0, 3, 1, 2).float().contiguous()
+    """Return three patches, [3, 3, 24, 40] in [0, 1]."""
+    return textured_patches()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "LATENT_PATCHES", 1)
+        evaluate_briefly(patch)
         yield
 
 
@@ -94,7 +91,7 @@ def test_decisions_are_the_cheapest_candidates_and_their_gradient_that_of_the_so
     curvature = torch.tensor([8.0, 14.4], dtype=torch.float64).reshape(2, 1, 1)
 
     def oracle(wanted: Tensor, price: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Hard decisions; the mean over candidates, 2^-cost each, of the magnitude and of its bits."""
+        """Return hard decisions; the mean over candidates, 2^-cost each, of the magnitude and of its bits."""
         best, mean, bits = (torch.zeros_like(wanted) for _ in range(3))
         for place in np.ndindex(*wanted.shape):
             zero, one, more = (float(part[place]) for part in (costs.zero, costs.one, costs.more))
@@ -135,42 +132,42 @@ def test_decisions_are_the_cheapest_candidates_and_their_gradient_that_of_the_so
 
 
 @pytest.mark.parametrize("start", [0, 2])
-def test_training_goes_through_the_symbols_of_the_encoder(pyramid: LatentModel, values: Tensor, start: int) -> None:
-    task = Task.of(pyramid, values, GRID, STEPS)
-    state = first_state(pyramid, task)
+def test_training_goes_through_the_symbols_of_the_encoder(model: LatentModel, values: Tensor, start: int) -> None:
+    task = Task.of(model, values, GRID, STEP_INDICES)
+    state = first_state(model, task)
     for index in range(start + 3):
-        state, _ = next_state(pyramid, task, state, index)
-    trained = adapt_for_training(pyramid, task, start=start)
+        state, _ = next_state(model, task, state, index)
+    trained = adapt_for_training(model, task, start=start)
     for own, other in zip(trained.symbols, state.symbols, strict=True):
         assert torch.equal(own.detach(), other)
-    assert any(not torch.equal(a, b) for a, b in zip(first_state(pyramid, task).details, state.details, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first_state(model, task).details, state.details, strict=True))
 
 
-def test_steps_before_the_window_are_not_learned_from(pyramid: LatentModel, values: Tensor) -> None:
-    sizes = {name: value.clone().requires_grad_() for name, value in pyramid.log_step_sizes.items()}
-    learner = replace(pyramid, log_step_sizes=sizes)
-    task = Task.of(learner, values, GRID, STEPS)
+def test_steps_before_the_window_are_not_learned_from(model: LatentModel, values: Tensor) -> None:
+    sizes = {name: value.clone().requires_grad_() for name, value in model.log_step_sizes.items()}
+    learner = replace(model, log_step_sizes=sizes)
+    task = Task.of(learner, values, GRID, STEP_INDICES)
     state = adapt_for_training(learner, task, start=2, steps=1)
     error, bits = objective_to_learn(learner, state.symbols, task, state.magnitudes)
     (slope,) = torch.autograd.grad((error + bits + state.choice).sum(), sizes["move"])
     assert slope[2].any() and not slope[:2].any()
 
 
-def test_expectations_are_learned_through_the_decisions(pyramid: LatentModel, values: Tensor) -> None:
-    """A latent far from a decision's border follows its symbol, whatever is expected of it: no slope of the error."""
-    if not pyramid.field.prediction:
-        pytest.skip("this field expects nothing")
+def test_predictions_are_learned_through_the_decisions(model: LatentModel, values: Tensor) -> None:
+    """A latent far from a decision's border follows its symbol, whatever its prediction: no slope of the error."""
+    if not model.field.prediction:
+        pytest.skip("this field predicts nothing")
     heads = {
         name: value.clone().requires_grad_()
-        for name, value in pyramid.shared.items()
+        for name, value in model.shared.items()
         if name.startswith("prediction") and name.endswith("head.weight")
     }
-    learner = replace(pyramid, shared=pyramid.shared | heads)
-    task = Task.of(learner, values, GRID, STEPS)
+    learner = replace(model, shared=model.shared | heads)
+    task = Task.of(learner, values, GRID, STEP_INDICES)
     norms = []
     for training in (Training(), None):
         state = first_state(learner, task, training)
-        latents = learner.field.decoded(learner.shared, state.symbols, GRID, STEPS)
+        latents = learner.field.decoded(learner.shared, state.symbols, GRID, STEP_INDICES)
         # Where symbols are not zero, on the finest level, decided last.
         loss = latents[0][state.details[0] != 0].sum()
         slopes = torch.autograd.grad(loss, list(heads.values()), allow_unused=True)
@@ -178,15 +175,15 @@ def test_expectations_are_learned_through_the_decisions(pyramid: LatentModel, va
     assert norms[0] < 0.5 * norms[1]
 
 
-def test_first_steps_differentiate_as_finite_differences(pyramid: LatentModel, values: Tensor) -> None:
+def test_first_steps_differentiate_as_finite_differences(model: LatentModel, values: Tensor) -> None:
     """The targets of step 1 are smooth in its moves; float64. The decisions of step 0 are not touched by them."""
     double = replace(
-        pyramid,
-        shared={name: value.double() for name, value in pyramid.shared.items()},
-        weights={name: value.double() for name, value in pyramid.weights.items()},
-        log_step_sizes={name: value.double().requires_grad_() for name, value in pyramid.log_step_sizes.items()},
+        model,
+        shared={name: value.double() for name, value in model.shared.items()},
+        weights={name: value.double() for name, value in model.weights.items()},
+        log_step_sizes={name: value.double().requires_grad_() for name, value in model.log_step_sizes.items()},
     )
-    task = Task.of(double, values.double(), GRID, STEPS.double())
+    task = Task.of(double, values.double(), GRID, STEP_INDICES.double())
     before = first_state(double, task)
 
     def targets(sizes: Parameters) -> Tensor:
@@ -206,22 +203,22 @@ def test_first_steps_differentiate_as_finite_differences(pyramid: LatentModel, v
         torch.testing.assert_close(slope[0, level], (around[0] - around[1]).detach() / 2e-5, rtol=1e-3, atol=1e-9)
 
 
-def test_everything_learned_gets_a_gradient_through_the_steps(pyramid: LatentModel, values: Tensor) -> None:
+def test_everything_learned_gets_a_gradient_through_the_steps(model: LatentModel, values: Tensor) -> None:
     """From the symbols alone: networks through their slopes and costs, step sizes of every row."""
     groups = [
         {name: value.clone().requires_grad_() for name, value in group.items()}
-        for group in (pyramid.shared, pyramid.weights, pyramid.log_step_sizes)
+        for group in (model.shared, model.weights, model.log_step_sizes)
     ]
-    learner = replace(pyramid, shared=groups[0], weights=groups[1], log_step_sizes=groups[2])
-    state = adapt_for_training(learner, Task.of(learner, values, GRID, STEPS))
+    learner = replace(model, shared=groups[0], weights=groups[1], log_step_sizes=groups[2])
+    state = adapt_for_training(learner, Task.of(learner, values, GRID, STEP_INDICES))
     moment = sum((level.square().sum() for level in state.symbols[:-1]), torch.zeros(()))
     for group in groups:
         slopes = torch.autograd.grad(moment, list(group.values()), retain_graph=True, allow_unused=True)
         found = {name: slope for name, slope in zip(group, slopes, strict=True) if slope is not None}
         assert all(torch.isfinite(slope).all() for slope in found.values())
-        # A constant added by the head moves no target; the first pass of a level without parents has an empty context.
+        # A constant added by the head moves no target; the first pass of a level without parents has no inputs.
         without = {name for name in group if name not in found or not found[name].any()}
-        assert without <= {"head.bias", "1.2.0.0.context", "3.2.0.0.context"}
+        assert without <= {"restoring.head.bias", "1.2.0.0.input", "3.2.0.0.input"}
     rows = torch.autograd.grad(moment, groups[2]["move"])[0]
     assert rows.abs().sum(1).min() > 0
 
@@ -230,22 +227,22 @@ def test_everything_learned_gets_a_gradient_through_the_steps(pyramid: LatentMod
 
 
 @pytest.mark.parametrize("score", ["error", "grad-norm", "random"])
-def test_the_network_is_asked_at_kept_samples_only(pyramid: LatentModel, values: Tensor, score: Any) -> None:
-    pruned = replace(pyramid, adaptation=replace(PRUNED, score=score))
-    task = Task.of(pruned, values, GRID, STEPS)
+def test_the_network_is_asked_at_kept_samples_only(model: LatentModel, values: Tensor, score: Any) -> None:
+    pruned = replace(model, adaptation=replace(PRUNED, score=score))
+    task = Task.of(pruned, values, GRID, STEP_INDICES)
     state = first_state(pruned, task)
-    latents = pruned.field.decoded(pruned.shared, state.symbols, GRID, STEPS)
-    maps = pruned.field.maps(pruned.shared, latents, GRID, STEPS)
+    latents = pruned.field.decoded(pruned.shared, state.symbols, GRID, STEP_INDICES)
+    maps = pruned.field.maps(pruned.shared, latents, GRID, STEP_INDICES)
     points = kept_samples(pruned, task, maps, torch.Generator().manual_seed(0))
     assert points is not None and points.shape == (3, 240)
     assert all(len(set(each.tolist())) == 240 for each in points)
-    whole = pruned.field.values(pruned.shared, maps, GRID, STEPS)
+    whole = pruned.field.values(pruned.shared, maps, GRID, STEP_INDICES)
     linear = maps[:, :3]
     assert not torch.allclose(whole, linear, atol=1e-4)
     kept = torch.zeros(3, 24 * 40, dtype=torch.bool).scatter(1, points, True).reshape(3, 1, 24, 40)
-    shown = pruned.field.partly_restored(pruned.shared, maps, GRID, STEPS, points)
+    shown = pruned.field.partly_restored(pruned.shared, maps, GRID, STEP_INDICES, points)
     torch.testing.assert_close(shown, torch.where(kept, whole, linear))
-    error = (shown - values).square().sum(dim=(1, 2, 3)) * task.curvature / (2 * 4 ** (STEPS / 8))
+    error = (shown - values).square().sum(dim=(1, 2, 3)) * task.curvature / (2 * 4 ** (STEP_INDICES / 8))
     seen = gradients_at(pruned, task, state, Training(generator=torch.Generator().manual_seed(0)), "none")
     torch.testing.assert_close(seen.distortion.detach(), error)
     if score == "error":
@@ -254,16 +251,16 @@ def test_the_network_is_asked_at_kept_samples_only(pyramid: LatentModel, values:
         assert (errors.masked_fill(kept.flatten(1), 0).max(1).values <= lowest).all()
 
 
-def test_the_norm_of_moves_is_rescaled(pyramid: LatentModel, values: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_norm_of_moves_is_rescaled(model: LatentModel, values: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Full-context moves, as long as the pruned ones: eq. 4, worked out from the targets of three runs."""
-    monkeypatch.setattr(pyramid_adaptation, "REACH", math.inf)
-    pruned = replace(pyramid, adaptation=PRUNED)
-    task = Task.of(pruned, values, GRID, STEPS)
+    monkeypatch.setattr(adaptation, "REACH", math.inf)
+    pruned = replace(model, adaptation=PRUNED)
+    task = Task.of(pruned, values, GRID, STEP_INDICES)
     before = first_state(pruned, task)
-    sizes = pruned.step_sizes(0, STEPS).move
+    sizes = pruned.step_sizes(0, STEP_INDICES).move
 
     def moves(training: Training | None, rescaling: Any) -> Tensor:
-        """[3, all latents]."""
+        """Return the moves of all latents, [3, latents]."""
         state, _ = next_state(pruned, task, before, 0, training, rescaling)
         parts = [
             ((new - old) / size).detach().flatten(1)
@@ -277,18 +274,18 @@ def test_the_norm_of_moves_is_rescaled(pyramid: LatentModel, values: Tensor, mon
     direction = torch.nn.functional.cosine_similarity(full, rescaled)
     torch.testing.assert_close(direction, torch.ones(3))
     torch.testing.assert_close(rescaled.norm(dim=1), short.norm(dim=1))
-    symbols = [adapt_latents(pruned, values, GRID, STEPS, steps=2, rescaling=each) for each in ("exact", "none")]
+    symbols = [adapt_latents(pruned, values, GRID, STEP_INDICES, steps=2, rescaling=each) for each in ("exact", "none")]
     assert any(not torch.equal(a, b) for a, b in zip(*symbols, strict=True))
 
 
 # Bootstrap
 
 
-def test_the_bootstrap_distance_is_that_to_better_latents(pyramid: LatentModel, values: Tensor) -> None:
+def test_the_bootstrap_distance_is_that_to_better_latents(model: LatentModel, values: Tensor) -> None:
     learner = replace(
-        pyramid, log_step_sizes={name: value.clone().requires_grad_() for name, value in pyramid.log_step_sizes.items()}
+        model, log_step_sizes={name: value.clone().requires_grad_() for name, value in model.log_step_sizes.items()}
     )
-    task = Task.of(learner, values, GRID, STEPS)
+    task = Task.of(learner, values, GRID, STEP_INDICES)
     state = adapt_for_training(learner, task)
     distance = bootstrap_distance(learner, task, state, range(3, 9))
     assert distance.shape == (3,) and distance.max() > 1e-3
@@ -316,7 +313,7 @@ def test_initializations_without_step_sizes_have_the_constants() -> None:
 
 
 def ecop(**training: Any) -> Preset:
-    """The last half of a short run of second order, pruned, with a bootstrap target."""
+    """Return the preset of a short run with second order at its end, pruned, with a bootstrap target."""
     settings = {
         "adaptation": AdaptationConfig(steps=4, gamma=0.5, score="error"),
         "step_sizes": "tensor-step",
@@ -330,12 +327,19 @@ def ecop(**training: Any) -> Preset:
 
 @pytest.fixture(scope="module")
 def data() -> TrainingData:
-    return TrainingData([textured_image(seed) for seed in range(4)], [textured_image(9)], 4, {})
+    return textured_data()
 
 
-def test_step_sizes_are_stored_and_checked(data: TrainingData, tmp_path: Path) -> None:
-    output = tmp_path / "a.safetensors"
-    trained = meta_train("image", ecop(), data, output, source="waves")
+@pytest.fixture(scope="module")
+def run(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Initialization, Path]:
+    """Return what a run of which the last six steps are of second order makes, and where it is stored."""
+    output = tmp_path_factory.mktemp("run") / "a.safetensors"
+    settings = ecop(outer_steps=30, step_size_rate=0.1, schedule="cosine")
+    return meta_train(settings, data, output, source="waves"), output
+
+
+def test_step_sizes_are_stored_and_checked(run: tuple[Initialization, Path], data: TrainingData) -> None:
+    trained, output = run
     start = initial_latent_step_sizes("tensor-step", steps=4, depth=2)
     assert all(not torch.equal(trained.log_step_sizes[name], start[name]) for name in start)
     stored = Initialization.load(output)
@@ -349,7 +353,7 @@ def test_step_sizes_are_stored_and_checked(data: TrainingData, tmp_path: Path) -
     tensors = safetensors.torch.load(stored.to_bytes())
     for name, wrong in (
         ("move", torch.zeros(4, 3)),
-        ("price", torch.zeros(3, 2)),
+        ("price", torch.zeros(3, 2, 1)),
         ("averaging", torch.zeros(0)),
         ("price", torch.full((4, 2), 100.0)),
     ):
@@ -363,10 +367,9 @@ def test_step_sizes_are_stored_and_checked(data: TrainingData, tmp_path: Path) -
     }
 
 
-def test_step_sizes_have_a_schedule_of_their_own(data: TrainingData, tmp_path: Path) -> None:
+def test_step_sizes_have_a_schedule_of_their_own(run: tuple[Initialization, Path]) -> None:
     """They are learned at the end of a run alone, where the schedule of the run is all but over."""
-    settings = ecop(outer_steps=30, step_size_rate=0.1, schedule="cosine")
-    trained = meta_train("image", settings, data, tmp_path / "a.safetensors", source="waves")
+    trained, _ = run
     start = initial_latent_step_sizes("tensor-step", steps=4, depth=2)
     moved = max(float((trained.log_step_sizes[name] - start[name]).abs().max()) for name in start)
     # Six of Adam's steps of 0.1 sum to 0.3 along a cosine of their own, along the run's to 0.02.
@@ -376,39 +379,45 @@ def test_step_sizes_have_a_schedule_of_their_own(data: TrainingData, tmp_path: P
 def test_a_cut_run_resumes_through_the_second_order(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With random samples kept, which must be the same ones again."""
-    settings = ecop(adaptation=AdaptationConfig(steps=4, gamma=0.5, score="random"))
-    whole, resumed, _ = whole_and_resumed(settings, data, tmp_path, monkeypatch, (20, 3))
+    """Cut before and in the second order, with random samples kept, which must be the same ones again."""
+    settings = ecop(adaptation=AdaptationConfig(steps=4, gamma=0.5, score="random"), second_order=0.5, outer_steps=7)
+    whole, resumed, progress = whole_and_resumed(settings, data, tmp_path, monkeypatch, (3, 4))
+    assert [each.step for each in progress] == [6, 7]
     assert resumed.identifier == whole.identifier
 
 
 def test_second_order_makes_adaptation_worth_more(data: TrainingData, tmp_path: Path) -> None:
-    """From the same first order, some dozens of steps with networks that stay: only the step sizes are learned."""
-    first = meta_train("image", tiny_preset(outer_steps=30), data, tmp_path / "first.safetensors", source="waves")
-    settings = ecop(
-        adaptation=AdaptationConfig(steps=2, gamma=1.0, score="full"),
-        bootstrap_steps=0,
-        second_order=1.0,
-        outer_steps=50,
-        outer_step_size=1e-9,
-        step_size_rate=0.05,
+    """From the same first order, a dozen steps with networks that stay: only the step sizes are learned."""
+    field = replace(FIELD, prediction=0)
+    settings = replace(tiny_preset(outer_steps=24), field=field)
+    first = meta_train(settings, data, tmp_path / "first.safetensors", source="waves")
+    settings = replace(
+        ecop(
+            adaptation=AdaptationConfig(steps=2, gamma=1.0, score="full"),
+            bootstrap_steps=0,
+            second_order=1.0,
+            outer_steps=12,
+            outer_step_size=1e-9,
+            step_size_rate=0.7,  # which the first thirty steps of any run rise to
+        ),
+        field=field,
     )
-    second = meta_train("image", settings, data, tmp_path / "second.safetensors", source="waves", start=first)
+    second = meta_train(settings, data, tmp_path / "second.safetensors", source="waves", start=first)
     sampler = PatchSampler(data.held_out, settings.training_patches, 3, seed=1)
     values = sampler.batch(0, 12).context_set(CPU).values.transpose(1, 2).unflatten(2, (16, 16))
-    step = torch.linspace(-50, -20, 12).round()
-    grid = Grid((16, 16), (False, False))
+    step_indices = torch.linspace(-50, -20, 12).round()
+    grid = Grid.open((16, 16))
 
     def gained(initialization: Initialization) -> float:
-        """log J after two steps over that before."""
-        pyramid = LatentModel.of(initialization, CPU)
-        task = Task.of(pyramid, values, grid, step)
+        """Return log J after two steps over that before."""
+        model = LatentModel.of(initialization, CPU)
+        task = Task.of(model, values, grid, step_indices)
         objectives = []
         for steps in (0, 2):
-            symbols = adapt_latents(pyramid, values, grid, step, steps=steps)
-            objectives.append(objective(pyramid, task, symbols))
+            symbols = adapt_latents(model, values, grid, step_indices, steps=steps)
+            objectives.append(objective(model, task, symbols))
         return float((objectives[1] / objectives[0]).log().mean())
 
-    untrained = pyramid_initialization("image", settings, trainer_of(settings), {}).log_step_sizes
+    untrained = initialization_of(latent_trainer(settings), settings).log_step_sizes
     assert gained(second) < gained(replace(first, log_step_sizes=untrained))
     assert gained(second) < gained(first)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,40 +11,41 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_latents import CPU, evaluate_briefly, initialization_of, latent_trainer
 
 import inrcodec
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.initialization import Initialization
 from inrcodec.latents.clip_coder import ClipCoder
-from inrcodec.latents.coder import Adaptation
+from inrcodec.latents.coder import Effort
 from inrcodec.latents.objective import trade_off_of_step_index
+from inrcodec.meta import latent_trainer as latent_trainer_module
 from inrcodec.meta.clip_trainer import ClipTrainer
 from inrcodec.meta.data import TrainingData
-from inrcodec.meta.latent_trainer import LatentTrainer, nearest_symbols
+from inrcodec.meta.latent_trainer import nearest_symbols
 from inrcodec.meta.presets import Preset, preset
-from inrcodec.meta.run import meta_train, pyramid_initialization
-from inrcodec.models import LatentClip
+from inrcodec.meta.run import meta_train
+from inrcodec.models import Grid, LatentClip, LatentPyramid
 from inrcodec.models.clip import STAGE_PICTURES, stages_of
-from inrcodec.models.latent import Grid
 from inrcodec.models.pyramid import resample
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.signals.signal import Axis, Signal
 
-CPU = torch.device("cpu")
-STEP = -30
+FIELD = LatentClip(3, 3, (3, 3), width=4, prediction=4)
+STEP_INDEX = -30
 
 
 @pytest.fixture(autouse=True)
 def _evaluated_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inrcodec.meta.evaluation.CLIP_PATCHES", 1)
+    evaluate_briefly(monkeypatch)
 
 
 def tiny() -> Preset:
     usual = preset("video", "clip")
     return replace(
         usual,
-        model=LatentClip(3, 3, (3, 3), width=4, prediction=4),
+        field=FIELD,
         patches=PatchConfig((6, 40, 40), (0, 8, 8), normalize=False),
         training=replace(usual.training, batch=2, outer_steps=6, outer_step_size=2e-3),
         crop=(5, 24, 40),
@@ -51,16 +53,20 @@ def tiny() -> Preset:
     )
 
 
-def untrained(settings: Preset | None = None) -> Initialization:
-    """Its networks expect nothing but the mean of what a picture sees, moved along."""
-    settings = settings or tiny()
-    assert settings.crop is not None and settings.hidden is not None
-    trainer = ClipTrainer(settings.model, settings.training, settings.crop, settings.hidden, CPU)
-    return pyramid_initialization("video", settings, trainer, {})
+def clip_trainer(settings: Preset) -> ClipTrainer:
+    trainer = latent_trainer(settings)
+    assert isinstance(trainer, ClipTrainer)
+    return trainer
+
+
+@cache
+def untrained() -> Initialization:
+    """Return an initialization whose networks predict nothing but the mean of a picture's references, moved along."""
+    return initialization_of(clip_trainer(tiny()), tiny())
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """[height, width, 3] in [0, 1], without edges: a few waves."""
+    """Return a few waves without edges, [height, width, 3] in [0, 1]."""
     random = np.random.default_rng(seed)
     rows, columns = np.indices((height, width))
     waves = [
@@ -71,16 +77,17 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def clip_of(pictures: list[np.ndarray]) -> torch.Tensor:
-    """[1, 3, T, H, W] float32."""
+    """Return pictures as a batch of one clip, [1, 3, T, H, W] float32."""
     return torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(3, 0, 1, 2)[None].contiguous()
 
 
-def coder_of(clip: torch.Tensor, initialization: Initialization | None = None, step: int = STEP) -> ClipCoder:
-    return ClipCoder(initialization or untrained(), Grid(tuple(clip.shape[2:]), (False,) * 3), step, 0, CPU)
+def coder_of(clip: torch.Tensor, initialization: Initialization | None = None) -> ClipCoder:
+    return ClipCoder(initialization or untrained(), Grid.open(clip.shape[2:]), STEP_INDEX, 0, CPU)
 
 
 def coded(clip: torch.Tensor, initialization: Initialization | None = None, steps: int = 0) -> bytes:
-    return coder_of(clip, initialization).encode(clip, Adaptation(trade_off_of_step_index(STEP, 3), steps))
+    effort = Effort(trade_off_of_step_index(STEP_INDEX, 3), steps)
+    return coder_of(clip, initialization).encode(clip, effort)
 
 
 def shown(
@@ -96,36 +103,35 @@ def shown(
 
 
 def objective(clip: torch.Tensor, steps: int, initialization: Initialization | None = None) -> float:
-    """D / lambda + R of a coded clip, in bits per sample."""
+    """Return D / lambda + R of a coded clip, in bits per sample."""
     chunk = coded(clip, initialization, steps)
     error = float((shown(clip, chunk, initialization=initialization) - clip).square().mean())
-    return error / trade_off_of_step_index(STEP, 3) + 8 * len(chunk) / clip[0, 0].numel()
+    return error / trade_off_of_step_index(STEP_INDEX, 3) + 8 * len(chunk) / clip[0, 0].numel()
 
 
 @given(st.integers(1, 80))
-def test_stages_code_every_picture_after_those_it_sees(count: int) -> None:
+def test_stages_code_every_picture_after_its_references(count: int) -> None:
     done: dict[int, int] = {}
     for stage in stages_of(count):
         assert 1 <= len(stage.pictures) <= STAGE_PICTURES
         assert len(stage.references) == (len(stage.pictures) if done else 0)
-        for picture, seen in zip(stage.pictures, stage.references or [()] * len(stage.pictures), strict=True):
-            assert picture not in done and len(set(seen)) == len(seen) <= 2
-            assert all(reference in done and done[reference] <= stage.offset for reference in seen)
+        for picture, references in zip(stage.pictures, stage.references or [()] * len(stage.pictures), strict=True):
+            assert picture not in done and len(set(references)) == len(references) <= 2
+            assert all(each in done and done[each] <= stage.offset for each in references)
         done |= dict.fromkeys(stage.pictures, stage.offset)
     assert sorted(done) == list(range(count))
 
 
-def test_what_sees_others_starts_near_them() -> None:
-    """Before anything is learned, too, symbols are what differs from the pictures that are seen."""
-    settings = tiny()
-    trainer = ClipTrainer(settings.model, settings.training, (5, 24, 40), 4, CPU)
-    values = clip_of([texture(24, 40)[:, :40]] * 5)
-    steps = torch.tensor([-40.0])
+def test_what_sees_references_starts_near_them() -> None:
+    """Before anything is learned, too, symbols are what differs from the references."""
+    trainer = clip_trainer(tiny())
+    values = clip_of([texture(24, 40)] * 5)
+    step_indices = torch.tensor([-40.0])
     trainer.step = 1
-    pyramid, task = trainer._task(values, steps, torch.Generator().manual_seed(0))
-    symbols = nearest_symbols(pyramid, task)
+    model, task = trainer.task(values, step_indices, torch.Generator().manual_seed(0))
+    symbols = nearest_symbols(model, task)
     with torch.no_grad():
-        error = float((pyramid.values(symbols, task.grid, steps) - task.values).square().mean())
+        error = float((model.values(symbols, task.grid, step_indices) - task.values).square().mean())
     assert error < 2 ** (2 * -40 / 8)
 
 
@@ -150,7 +156,7 @@ def test_more_steps_are_better_for_a_picture() -> None:
 
 
 def nonzero(pictures: list[np.ndarray]) -> int:
-    """Symbols that say something; an entropy model that learned nothing charges for the others too."""
+    """Count the symbols that say something; an entropy model that learned nothing charges for the others too."""
     clip = clip_of(pictures)
     return sum(int(np.count_nonzero(level)) for level in coder_of(clip).symbols(coded(clip), 1))
 
@@ -199,8 +205,8 @@ def test_some_times_are_as_when_all_are_asked() -> None:
     places = [np.arange(0, 32, 0.5), np.arange(10.0)]
     everything = shown(clip, chunk, [np.arange(9.0), *places])
     for times in ([0.0], [5.0], [8.0, 3.0], [6.5, 1.25], []):
-        expected = resample(everything, [np.array(times), *(np.arange(len(along)) for along in places)], (False,) * 3)
-        torch.testing.assert_close(shown(clip, chunk, [np.array(times), *places]), expected, atol=1e-5, rtol=0)
+        wanted = resample(everything, [np.array(times), *(np.arange(len(along)) for along in places)], (False,) * 3)
+        torch.testing.assert_close(shown(clip, chunk, [np.array(times), *places]), wanted, atol=1e-5, rtol=0)
 
 
 def test_damaged_chunks_are_refused_or_decode() -> None:
@@ -225,41 +231,41 @@ def video(pictures: list[np.ndarray]) -> Signal:
 
 
 def test_a_video_of_several_patches_round_trips() -> None:
-    signal = video([texture(70, 90)[:, shift : shift + 60] for shift in range(14)])
-    initialization = untrained()
-    data, (decoded,) = inrcodec.encode([signal], [initialization], EncodeOptions(device="cpu"), embed=True)
+    signal = video([texture(60, 90)[:, shift : shift + 60] for shift in range(10)])
+    options = EncodeOptions(effort="fast", device="cpu")
+    data, (decoded,) = inrcodec.encode([signal], [untrained()], options, embed=True)
     (again,) = inrcodec.decode(data, device="cpu")
     np.testing.assert_array_equal(again.values, decoded.values)
     assert again.values.shape == signal.values.shape
     assert np.abs(again.values.astype(int) - signal.values).mean() < 6
-    (smaller,) = inrcodec.decode(data, resolution=inrcodec.Resolution(size=(35, 30)), device="cpu")
-    assert smaller.values.shape == (14, 35, 30, 3)
-    halves = signal.values.reshape(14, 35, 2, 30, 2, 3).mean((2, 4))
+    (smaller,) = inrcodec.decode(data, resolution=inrcodec.Resolution(size=(30, 30)), device="cpu")
+    assert smaller.values.shape == (10, 30, 30, 3)
+    halves = signal.values.reshape(10, 30, 2, 30, 2, 3).mean((2, 4))
     assert np.abs(smaller.values - halves).mean() < 6
 
 
 def test_an_initialization_is_read_back() -> None:
     written = untrained()
     read = Initialization.from_bytes(written.to_bytes())
-    assert read.model == written.model and read.identifier == written.identifier
+    assert read.field == written.field and read.identifier == written.identifier
     assert {name.split(".")[0] for name in read.theta_0} == {"intra", "inter"}
 
 
-def test_training_lowers_the_objective(tmp_path: Path) -> None:
+def test_training_lowers_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_trainer_module, "UNTRAINED_STEPS", 4)
     settings = tiny()
-    settings = replace(settings, training=replace(settings.training, outer_steps=50, outer_step_size=3e-2))
+    settings = replace(settings, training=replace(settings.training, outer_steps=10, outer_step_size=0.5))
     signals = [video([texture(60, 90, seed)[:, shift : shift + 60] for shift in range(8)]) for seed in range(4)]
     data = TrainingData(signals[:3], signals[3:], 3, {})
     losses = []
     result = meta_train(
-        "video",
         settings,
         data,
         tmp_path / "clip.safetensors",
         source="waves",
         on_progress=lambda progress: losses.append(progress.psnr),
     )
-    assert len(losses) == 50
+    assert len(losses) == 10
     clip = clip_of([texture(40, 60, 9)[:, shift : shift + 40] for shift in range(6)])
     assert objective(clip, 0, result) < 0.8 * objective(clip, 0, untrained())
     assert "clip" in (tmp_path / "clip.md").read_text()
@@ -268,21 +274,21 @@ def test_training_lowers_the_objective(tmp_path: Path) -> None:
 def test_a_clip_starts_from_the_pictures_of_a_pyramid(tmp_path: Path) -> None:
     usual = tiny()
     pictures = replace(
-        preset("image", "pyramid"), model=usual.field.picture("intra"), training=usual.training, crop=(24, 40), hidden=4
+        preset("image", "pyramid"), field=FIELD.transform(), training=usual.training, crop=(24, 40), hidden=4
     )
-    trainer = LatentTrainer(pictures.model, pictures.training, (24, 40), 4, CPU)
+    trainer = latent_trainer(pictures)
     with torch.no_grad():
         for value in trainer.theta_0.values():
             value += 0.01
-    images = pyramid_initialization("image", pictures, trainer, {})
+    images = initialization_of(trainer, pictures)
     short = replace(usual, training=replace(usual.training, outer_steps=1, outer_step_size=1e-9))
     signals = [video([texture(60, 90, seed)[:, shift : shift + 60] for shift in range(6)]) for seed in range(2)]
     data = TrainingData(signals[:1], signals[1:], 1, {})
     target = tmp_path / "clip.safetensors"
-    result = meta_train("video", short, data, target, source="waves", start=images)
+    result = meta_train(short, data, target, source="waves", start=images)
     for kind in ("intra", "inter"):
         for name, value in images.theta_0.items():
             torch.testing.assert_close(result.theta_0[f"{kind}.{name}"], value, atol=1e-5, rtol=0)
-    other = replace(short, model=preset("video", "pyramid").model)
+    other = replace(short, field=LatentPyramid(3, 3, (2, 2, 2)))
     with pytest.raises(UsageError, match="is for image"):
-        meta_train("video", other, data, target, source="waves", start=images)
+        meta_train(other, data, target, source="waves", start=images)

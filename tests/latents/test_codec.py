@@ -1,4 +1,4 @@
-"""The codec from signals to bytes and back with latent pyramids that are random but for their expectation of zeros."""
+"""The codec from signals to bytes and back, with latent pyramids that are random but for predicting many zeros."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import torch
 from damage import with_flipped_bits
+from tiny_latents import initialization_of, latent_trainer
 from waves import tiny_image
 
-from inrcodec import latent_fields, metrics
+from inrcodec import metrics
 from inrcodec.coding.container import Container, Stream, read_container, write_container
-from inrcodec.decoder import Resolution, decode
+from inrcodec.decoder import Resolution, decode, decode_stream
 from inrcodec.encoder import encode
 from inrcodec.errors import ContainerError, CorruptFile, UnknownInitialization, UsageError
 from inrcodec.initialization import Initialization
-from inrcodec.meta.latent_trainer import LatentTrainer
+from inrcodec.latents import codec, coder
+from inrcodec.latents.codec import LatentQuantization
 from inrcodec.meta.presets import preset
-from inrcodec.meta.run import pyramid_initialization
 from inrcodec.models import LatentPyramid
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
@@ -31,11 +32,16 @@ FINE = EncodeOptions(steps=0, quality=100)
 def random_initialization(
     modality: str, channels: int, levels: tuple[int, ...], patch: tuple[int, ...], overlap: tuple[int, ...]
 ) -> Initialization:
-    """Random weights everywhere, the restoring network's head too; symbols are small and mostly zero."""
-    usual = preset(modality, "pyramid")
-    model = LatentPyramid(len(levels), channels, levels, width=4)
-    tiny = replace(usual, model=model, patches=PatchConfig(patch, overlap, normalize=False), crop=None, hidden=6)
-    trainer = LatentTrainer(model, tiny.training, patch, 6, torch.device("cpu"))
+    """Return random weights everywhere, the restoring network's head too; symbols are small and mostly zero."""
+    settings = replace(
+        preset("image", "pyramid"),
+        modality=modality,
+        field=LatentPyramid(len(levels), channels, levels, width=4),
+        patches=PatchConfig(patch, overlap, normalize=False),
+        crop=None,
+        hidden=6,
+    )
+    trainer = latent_trainer(settings)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, value in trainer.theta_0.items():
@@ -45,7 +51,7 @@ def random_initialization(
                 flags, magnitudes = bias.chunk(2, 1)
                 flags[:-1] -= 1.0
                 magnitudes[-2] -= 0.8
-    return pyramid_initialization(modality, tiny, trainer, {})
+    return initialization_of(trainer, settings)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def rough_image(height: int, width: int, channels: int = 3) -> Signal:
 
 
 def smooth_at(shape: tuple[int, ...]) -> np.ndarray:
-    """A function of [0, 1]^2, flat at its ends, at the cell centres of a grid: [*shape, 3]."""
+    """Return a function of [0, 1]^2, flat at its ends, at the cell centres of a grid: [*shape, 3]."""
     y, x = np.meshgrid(*((np.arange(size) + 0.5) / size for size in shape), indexing="ij")
     return np.stack([0.5 + 0.4 * np.cos(2 * np.pi * y) * np.cos(k * np.pi * x) for k in (1, 2, 3)], -1)
 
@@ -79,14 +85,14 @@ def smooth_image(*shape: int) -> Signal:
 
 
 def climate_at(latitudes: np.ndarray, longitudes: np.ndarray, slices: int) -> np.ndarray:
-    """Waves around a globe that rise from pole to pole, turning from slice to slice: [slices, ..., 1] kelvins."""
+    """Return waves that rise from pole to pole and turn from slice to slice: [slices, ..., 1] kelvins."""
     y, x = np.radians(latitudes)[:, None], np.radians(longitudes)
     slice_values = [280 + 20 * np.cos(y) * np.cos(x + turn) + 8 * np.sin(y) for turn in range(slices)]
     return np.stack(slice_values)[..., None]
 
 
 def globe(height: int, width: int, slices: int = 2) -> Signal:
-    """From pole to pole, all around."""
+    """Return such waves from pole to pole, all around."""
     latitudes, longitudes = np.linspace(90, -90, height), np.arange(width) * 360 / width
     axes = (
         Axis(slices, "slice"),
@@ -158,7 +164,7 @@ def test_a_signal_of_several_chunks(pictures: Initialization, monkeypatch: pytes
     """Chunks are coded alone, but what they say is the same."""
     picture = tiny_image(7, 60, 70)
     whole, said = encode([picture], [pictures], QUICK)
-    monkeypatch.setattr(latent_fields, "CHUNK_POINTS", 2000)
+    monkeypatch.setattr(codec, "CHUNK_POINTS", 2000)
     data, _ = encode([picture], [pictures], QUICK)
     (one,), several = read_container(whole).streams[0].chunks, read_container(data).streams[0].chunks
     assert len(several) > 2
@@ -187,7 +193,7 @@ def test_one_channel_is_the_mean_of_the_outputs(pictures: Initialization) -> Non
     grey = replace(tiny_image(8), values=tiny_image(8).values[..., :1])
     (stream,) = read_container(encode([grey], [pictures], QUICK)[0]).streams
     colours = replace(stream, header=replace(stream.header, channels=3, dtype="<f4"))
-    shades = replace(stream, header=replace(stream.header, dtype="<f4"))
+    shades = replace(stream, header=replace(stream.header, dtype="<f4", name="shades"))
     decoded = decode(write_container(Container((colours, shades))), initializations=[pictures])
     np.testing.assert_allclose(decoded[0].values.mean(-1, keepdims=True), decoded[1].values, rtol=1e-5)
 
@@ -254,8 +260,8 @@ def test_globes_close_and_end_at_the_poles(maps: Initialization, shape: tuple[in
 def test_globes_with_fewer_points_than_patches(maps: Initialization, size: tuple[int, int]) -> None:
     data, _ = encode([globe(25, 48)], [maps], FINE)
     coarse = decode(data, initializations=[maps], resolution=Resolution(size=size))[0]
-    expected = climate_at(np.linspace(90, -90, size[0]), np.arange(size[1]) * 360 / size[1], 2)
-    np.testing.assert_allclose(coarse.values, expected, atol=0.5)
+    wanted = climate_at(np.linspace(90, -90, size[0]), np.arange(size[1]) * 360 / size[1], 2)
+    np.testing.assert_allclose(coarse.values, wanted, atol=0.5)
 
 
 def test_videos_with_fewer_frames_than_patches(videos: Initialization) -> None:
@@ -268,7 +274,7 @@ def test_videos_with_fewer_frames_than_patches(videos: Initialization) -> None:
 
 
 def textured_image() -> Signal:
-    """Noise on waves, so that the rate does not leap where the noise begins to be coded."""
+    """Return noise on waves, so that the rate does not leap where the noise begins to be coded."""
     picture = tiny_image(9, 48, 64)
     noise = np.random.default_rng(9).normal(0, 20, picture.values.shape)
     return replace(picture, values=np.rint(picture.values + noise).clip(0, 255).astype(np.uint8))
@@ -326,9 +332,10 @@ def coded(pictures: Initialization) -> Stream:
     return read_container(data).streams[0]
 
 
-def decode_stream(stream: Stream, initialization: Initialization) -> Signal:
-    """With checksums that match."""
-    return decode(write_container(Container((stream,))), initializations=[initialization])[0]
+def decoded_stream(stream: Stream, initialization: Initialization) -> Signal:
+    """Return what a file with this stream decodes to, its checksums right."""
+    (read,) = read_container(write_container(Container((stream,)))).streams
+    return decode_stream(read, initialization, resolution=Resolution(), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -342,19 +349,31 @@ def decode_stream(stream: Stream, initialization: Initialization) -> Signal:
         {"axes": (Axis(1 << 20), Axis(1 << 20))},
         {"channels": 2},
         {"channels": 4},
-        {"steps": (), "shifts": ()},
-        {"steps": (-40, -40), "shifts": (0, 0)},
-        {"steps": (-121,)},
-        {"steps": (25,)},
-        {"steps": (0,)},
+        {"coding": b""},
+        {"coding": bytes([256 - 40, 256 - 40])},
+        {"coding": bytes([256 - 121])},
+        {"coding": bytes([25])},
+        {"coding": bytes([0])},
         {"patches_per_chunk": 1},
-        {"shifts": (1,)},
+        {"coding": bytes([256 - 40, 1])},
     ],
     ids=str,
 )
 def test_a_header_that_does_not_fit(pictures: Initialization, coded: Stream, change: dict[str, object]) -> None:
     with pytest.raises(CorruptFile):
-        decode_stream(replace(coded, header=replace(coded.header, **change)), pictures)
+        decoded_stream(replace(coded, header=replace(coded.header, **change)), pictures)
+
+
+@pytest.mark.parametrize("variants", [1, 4])
+@pytest.mark.parametrize("step_index", [-120, -1, 0, 24])
+def test_coding_parameters_are_a_step_index_and_a_variant(step_index: int, variants: int) -> None:
+    quantization = LatentQuantization(step_index, 0.0, variants - 1)
+    content = quantization.to_bytes(variants)
+    assert content == bytes([step_index % 256, 3][: 1 if variants == 1 else 2])
+    assert LatentQuantization.from_bytes(content, variants) == quantization
+    for wrong in (content[:-1], content + b"\0", bytes([step_index % 256, 4])):
+        with pytest.raises(CorruptFile, match="coding parameters"):
+            LatentQuantization.from_bytes(wrong, variants)
 
 
 def test_a_header_that_asks_for_too_much_memory(coded: Stream, pictures: Initialization) -> None:
@@ -362,15 +381,15 @@ def test_a_header_that_asks_for_too_much_memory(coded: Stream, pictures: Initial
     vast = replace(pictures, patches=PatchConfig((1 << 14, 1 << 14), (0, 0), normalize=False))
     header = replace(coded.header, initialization=vast.identifier, axes=(Axis(1 << 14), Axis(1 << 14)))
     with pytest.raises(CorruptFile, match="latents"):
-        decode_stream(replace(coded, header=header), vast)
+        decoded_stream(replace(coded, header=header), vast)
 
 
 def test_several_patches_in_a_chunk_are_few_latents(
     coded: Stream, pictures: Initialization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latent_fields, "MAX_CHUNK_LATENTS", 3 * 1000)
+    monkeypatch.setattr(codec, "MAX_CHUNK_LATENTS", 3 * 1000)
     with pytest.raises(CorruptFile, match="several"):
-        decode_stream(coded, pictures)
+        decoded_stream(coded, pictures)
     picture = tiny_image(7, 60, 70)
     data, said = encode([picture], [pictures], QUICK)
     assert read_container(data).streams[0].header.patches_per_chunk == 1
@@ -380,7 +399,7 @@ def test_several_patches_in_a_chunk_are_few_latents(
 def test_an_initialization_of_patches_that_no_decoder_takes(
     pictures: Initialization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latent_fields, "MAX_AT_ONCE", 1000)
+    monkeypatch.setattr(coder, "MAX_AT_ONCE", 1000)
     with pytest.raises(UsageError, match="smaller patches"):
         encode([tiny_image(7, 60, 70)], [pictures], QUICK)
 
@@ -389,10 +408,10 @@ def test_chunks_that_do_not_fit(pictures: Initialization, coded: Stream) -> None
     (chunk,) = coded.chunks
     for chunks in ((), (chunk, chunk)):
         with pytest.raises(CorruptFile):
-            decode_stream(replace(coded, header=replace(coded.header, chunks=len(chunks)), chunks=chunks), pictures)
+            decoded_stream(replace(coded, header=replace(coded.header, chunks=len(chunks)), chunks=chunks), pictures)
     for content in (chunk[:-3], chunk[3:], chunk + b"\1", b"\xff" * 5000):
         with pytest.raises(CorruptFile):
-            decode_stream(replace(coded, chunks=(content,)), pictures)
+            decoded_stream(replace(coded, chunks=(content,)), pictures)
 
 
 def test_any_other_chunk_is_a_picture_or_corrupt(pictures: Initialization, coded: Stream) -> None:
@@ -400,7 +419,7 @@ def test_any_other_chunk_is_a_picture_or_corrupt(pictures: Initialization, coded
     contents = [random.bytes(size) for size in (0, 1, 4, 50, 2000)]
     for content in contents + with_flipped_bits(coded.chunks[0], random, 15):
         try:
-            decoded = decode_stream(replace(coded, chunks=(content,)), pictures)
+            decoded = decoded_stream(replace(coded, chunks=(content,)), pictures)
         except CorruptFile:
             continue
         assert decoded.values.shape == (33, 47, 3)

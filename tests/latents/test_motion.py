@@ -40,13 +40,13 @@ def bits(motion: np.ndarray) -> float:
 
 
 def order_0_bits(symbols: np.ndarray) -> float:
-    """What they cost at least if each is coded alone, under the very distribution they have."""
+    """Return what symbols cost at least if each is coded alone, under the very distribution they have."""
     _, counts = np.unique(symbols, return_counts=True)
     return float(-(counts * np.log2(counts / symbols.size)).sum())
 
 
 def moving_scene(count: int, down: int, across: int, seed: int = 0) -> np.ndarray:
-    """A slow zoom, and before it some rectangles that move on their own, all a little uncertain."""
+    """Return a slow zoom, and before it some rectangles that move on their own, all a little uncertain."""
     random = np.random.default_rng(seed)
     y, x = np.meshgrid(np.linspace(-1, 1, down), np.linspace(-1, 1, across), indexing="ij")
     motion = np.zeros((count, 2, down, across), np.int64)
@@ -59,7 +59,7 @@ def moving_scene(count: int, down: int, across: int, seed: int = 0) -> np.ndarra
 
 
 def naive_parts(motion: np.ndarray, flag_rows: list[int], magnitude_rows: list[int]) -> Lines:
-    """The parts after the rows, block by block as docs/FORMAT.md has it."""
+    """Return the parts after the rows, block by block as docs/FORMAT.md has it."""
     count, _, down, across = motion.shape
     stride = 1
     while stride < max(down, across):
@@ -83,13 +83,13 @@ def naive_parts(motion: np.ndarray, flag_rows: list[int], magnitude_rows: list[i
                     near = [(y + dy, x + dx) for dy, dx in around]
                     near = [place for place in near if 0 <= place[0] < down and 0 <= place[1] < across]
                     known = sorted(int(field[place]) for place in near)
-                    expected, kind = 0, 10
+                    prediction, kind = 0, 10
                     if known:
                         middle = (known[(len(known) - 1) // 2], known[len(known) // 2])
-                        expected = min(middle, key=abs)
-                        spread = sum(abs(value - expected) for value in known)
-                        kind = 9 if spread == 0 and expected else min(len(f"{spread:b}") if spread else 0, 8)
-                    error = int(field[y, x]) - expected
+                        prediction = min(middle, key=abs)
+                        spread = sum(abs(value - prediction) for value in known)
+                        kind = 9 if spread == 0 and prediction else min(len(f"{spread:b}") if spread else 0, 8)
+                    error = int(field[y, x]) - prediction
                     flags.append((int(error != 0), flag_rows[kind]))
                     if error:
                         signs.append((int(error < 0), SIGN_ROW))

@@ -1,7 +1,8 @@
-"""Chunks of latent pyramids: bytes and back, for grids of any shape."""
+"""The symbols of latents: to bytes and back, for grids of any shape."""
 
 import itertools
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,11 +14,10 @@ from hypothesis import strategies as st
 from inrcodec.coding import entropy
 from inrcodec.errors import CorruptFile
 from inrcodec.latents.model import LatentModel
-from inrcodec.latents.symbols import pack_latents, unpack_latents
-from inrcodec.models import LatentPyramid, Parameters
-from inrcodec.models.entropy_model import EntropyModel
-from inrcodec.models.latent import Grid
-from inrcodec.models.layers import integer_weights
+from inrcodec.latents.symbols import SymbolCoder
+from inrcodec.models import EntropyModel, Grid, LatentPyramid, Parameters
+from inrcodec.models.layers import WEIGHT_UNIT, integer_weights
+from inrcodec.models.order import Place
 
 FIELDS = [
     LatentPyramid(1, 1, (3,)),
@@ -29,22 +29,25 @@ FIELDS = [
     LatentPyramid(3, 1, (1, 2, 2), divided=3),
 ]
 COLOURS = FIELDS[3]
-GRID = Grid((13, 18), (False, False))
-INDEX = -19
+GRID = Grid.open((13, 18))
+STEP_INDEX = -19
 
 
-def contexts_of(field: LatentPyramid) -> EntropyModel:
-    return EntropyModel(field.groups, field.levels, hidden=3, divided=field.divided)
+def entropy_model_of(field: LatentPyramid) -> EntropyModel:
+    return EntropyModel.of(field, hidden=3)
 
 
 def float_weights(field: LatentPyramid) -> Parameters:
     generator = torch.Generator().manual_seed(1)
-    initial = contexts_of(field).initialize(generator)
+    initial = entropy_model_of(field).initialize(generator)
     return {name: value + 0.4 * torch.randn(value.shape, generator=generator) for name, value in initial.items()}
 
 
 def random_symbols(field: LatentPyramid, grid: Grid, batch: int, size: float, seed: int = 0) -> list[np.ndarray]:
-    """Zeros mostly; the others up to some 3 * 10 ** size, but to 2^30 at most: differences of means are symbols too."""
+    """Return zeros mostly; the others are up to some 3 * 10 ** size, but to 2^30 at most.
+
+    Differences of means are symbols too.
+    """
     random = np.random.default_rng(seed)
     symbols = []
     for shape in [(batch, *latents) for latents in field.latent_shapes(grid)]:
@@ -53,23 +56,40 @@ def random_symbols(field: LatentPyramid, grid: Grid, batch: int, size: float, se
     return symbols
 
 
-def pack(symbols: list[np.ndarray], field: LatentPyramid, grid: Grid, index: int = INDEX) -> bytes:
-    weights = integer_weights(float_weights(field))
-    return entropy.encode_parts(pack_latents(symbols, index, field, grid, contexts_of(field), weights))
+def coder_of(field: LatentPyramid, grid: Grid, weights: Parameters | None = None) -> SymbolCoder:
+    """Return the coder of a grid. weights: those of `float_weights` unless given, int32."""
+    weights = weights or integer_weights(float_weights(field))
+    return SymbolCoder(field, grid, entropy_model_of(field), weights)
 
 
-def unpack(data: bytes, batch: int, field: LatentPyramid, grid: Grid, index: int = INDEX) -> list[np.ndarray]:
-    weights = integer_weights(float_weights(field))
+def pack(symbols: list[np.ndarray], field: LatentPyramid, grid: Grid, step_index: int = STEP_INDEX) -> bytes:
+    return entropy.encode_parts(coder_of(field, grid).parts(symbols, step_index))
+
+
+def unpack(data: bytes, batch: int, field: LatentPyramid, grid: Grid, step_index: int = STEP_INDEX) -> list[np.ndarray]:
     decoder = entropy.Decoder(data)
-    symbols = unpack_latents(decoder, batch, index, field, grid, contexts_of(field), weights)
+    symbols = coder_of(field, grid).read(decoder, batch, step_index)
     decoder.finish()
     return symbols
 
 
-def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    for level, reference in zip(found, expected, strict=True):
+def passes_of(
+    field: LatentPyramid, grid: Grid, symbols: list[np.ndarray]
+) -> Iterator[tuple[Place, np.ndarray, np.ndarray]]:
+    """Yield the passes with the rows of their flags and magnitudes, clipped to the tables."""
+    exact = {name: value.double() for name, value in integer_weights(float_weights(field)).items()}
+    magnitudes = [torch.from_numpy(np.abs(level)).double() for level in symbols[:-1]]
+    condition = torch.tensor([32.0 * STEP_INDEX + 768], dtype=torch.float64)
+    for place, flags, scales in entropy_model_of(field).passes(exact, magnitudes, field.levels_of(grid), condition):
+        flag_rows = (flags.flatten().long().numpy() + entropy.EVEN_FLAG).clip(0, entropy.FLAG_ROWS - 1)
+        scale_rows = (scales.flatten().long().numpy() + entropy.UNIT_MAGNITUDE).clip(0, entropy.MAGNITUDE_ROWS - 1)
+        yield place, entropy.FLAG_ROW + flag_rows, entropy.MAGNITUDE_ROW + scale_rows
+
+
+def assert_same(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for level, other in zip(found, wanted, strict=True):
         assert level.dtype == np.int64
-        np.testing.assert_array_equal(level, reference)
+        np.testing.assert_array_equal(level, other)
 
 
 @settings(deadline=None, max_examples=25)
@@ -80,14 +100,14 @@ def test_chunks_round_trip(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.integers(1, largest)) for _ in range(field.in_features))
     grid = Grid(shape, tuple(data.draw(st.booleans()) for _ in shape))
     batch = data.draw(st.integers(1, 3))
-    index = data.draw(st.integers(-120, 24))
+    step_index = data.draw(st.integers(-120, 24))
     symbols = random_symbols(field, grid, batch, data.draw(st.sampled_from([0.0, 1.0, 4.0, 9.0])), seed=batch)
-    assert_same(unpack(pack(symbols, field, grid, index), batch, field, grid, index), symbols)
+    assert_same(unpack(pack(symbols, field, grid, step_index), batch, field, grid, step_index), symbols)
 
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_the_largest_symbols_round_trip(field: LatentPyramid) -> None:
-    grid = Grid((5,) * field.in_features, (False,) * field.in_features)
+    grid = Grid.open((5,) * field.in_features)
     random = np.random.default_rng(2)
     limits = [2**31 - 1] * max(field.levels) + [2**30 - 1]
     symbols = [
@@ -99,20 +119,20 @@ def test_the_largest_symbols_round_trip(field: LatentPyramid) -> None:
 
 def test_blank_patches_are_nearly_free() -> None:
     symbols = [0 * level for level in random_symbols(COLOURS, GRID, 4, 0)]
-    surely_zero = contexts_of(COLOURS).initialize(torch.Generator().manual_seed(0))
+    surely_zero = entropy_model_of(COLOURS).initialize(torch.Generator().manual_seed(0))
     for name, value in surely_zero.items():
         if name.endswith("head_bias"):
             value[: max(COLOURS.levels)] = -20
-    weights = integer_weights(surely_zero)
-    data = entropy.encode_parts(pack_latents(symbols, INDEX, COLOURS, GRID, contexts_of(COLOURS), weights))
+    coder = coder_of(COLOURS, GRID, integer_weights(surely_zero))
+    data = entropy.encode_parts(coder.parts(symbols, STEP_INDEX))
     count = sum(level.size for level in symbols)
     assert len(data) < count / 1000 + 8
 
 
 def test_neighbouring_means_are_coded_as_differences() -> None:
     """A ramp costs hardly more than a constant, far from zero."""
-    symbols = [0 * level for level in random_symbols(COLOURS, Grid((60, 60), (False, False)), 1, 0)]
-    grid = Grid((60, 60), (False, False))
+    symbols = [0 * level for level in random_symbols(COLOURS, Grid.open((60, 60)), 1, 0)]
+    grid = Grid.open((60, 60))
     rows, columns = np.indices(symbols[-1].shape[2:])
     sizes = []
     for means in (0 * rows, 0 * rows + 1000, 1000 - 2 * rows, 1000 + columns - 2 * rows):
@@ -127,14 +147,14 @@ def test_neighbouring_means_are_coded_as_differences() -> None:
 
 def test_details_cost_what_the_float_model_says() -> None:
     """The rate that adaptation weighs is that of the file, up to the rounding of rows; large symbols are escaped."""
-    grid = Grid((48, 48), (False, False))
+    grid = Grid.open((48, 48))
     symbols = random_symbols(COLOURS, grid, 2, 0.3)
     symbols[-1][...] = 0
-    contexts, weights = contexts_of(COLOURS), integer_weights(float_weights(COLOURS))
-    pyramid = LatentModel(COLOURS, {}, contexts, {name: value.float() / 1024 for name, value in weights.items()})
+    weights = {name: value / WEIGHT_UNIT for name, value in integer_weights(float_weights(COLOURS)).items()}
+    model = LatentModel(COLOURS, {}, entropy_model_of(COLOURS), weights)
     latents = [torch.from_numpy(level).float() for level in symbols]
-    step = torch.full((2,), float(INDEX))
-    bits = pyramid.bits(latents, grid, step, [level.abs() for level in latents])
+    step_indices = torch.full((2,), float(STEP_INDEX))
+    bits = model.bits(latents, grid, step_indices, [level.abs() for level in latents])
     assert bits.shape == (2,)
     assert 8 * len(pack(symbols, COLOURS, grid)) == pytest.approx(float(bits.sum()), rel=0.005)
 
@@ -143,18 +163,12 @@ def test_size_is_the_sum_of_the_code_lengths() -> None:
     """Rows taken from the passes, symbols from the places."""
     symbols = random_symbols(COLOURS, GRID, 1, 1.0)
     symbols[-1][...] = 0
-    contexts, weights = contexts_of(COLOURS), integer_weights(float_weights(COLOURS))
-    exact = {name: value.double() for name, value in weights.items()}
-    magnitudes = [torch.from_numpy(np.abs(level)).double() for level in symbols[:-1]]
-    condition = torch.tensor([32.0 * INDEX + 768], dtype=torch.float64)
     bits = 0.0
-    for place, flags, scales in contexts.passes(exact, magnitudes, COLOURS.levels_of(GRID), condition):
+    for place, flag_rows, magnitude_rows in passes_of(COLOURS, GRID, symbols):
         coded = symbols[place.level][place.index].ravel()
         nonzero = coded != 0
-        flag_rows = entropy.FLAG_ROW + flags.flatten().long().numpy()
-        scale_rows = entropy.MAGNITUDE_ROW + scales.flatten().long().numpy()[nonzero]
         bits += entropy.code_length(nonzero.astype(np.int64), flag_rows).sum() + nonzero.sum()
-        bits += entropy.code_length(np.abs(coded[nonzero]) - 1, scale_rows).sum()
+        bits += entropy.code_length(np.abs(coded[nonzero]) - 1, magnitude_rows[nonzero]).sum()
     # The means are two rows and zeros.
     assert abs(len(pack(symbols, COLOURS, GRID)) - bits / 8) < 8
 
@@ -176,7 +190,7 @@ def test_damage_is_noticed_or_other_symbols() -> None:
         except CorruptFile:
             noticed += 1
         else:
-            assert any((level != reference).any() for level, reference in zip(found, symbols, strict=True))
+            assert any((level != other).any() for level, other in zip(found, symbols, strict=True))
             assert_same(unpack(pack(found, COLOURS, GRID), 2, COLOURS, GRID), found)
     assert noticed > len(damaged) / 2
 
@@ -191,14 +205,14 @@ def test_data_beyond_the_last_symbol_is_noticed(tail: bytes) -> None:
 
 def test_a_chunk_of_other_patches_is_noticed() -> None:
     data = pack(random_symbols(COLOURS, GRID, 2, 1.0), COLOURS, GRID)
-    for batch, grid, index in (
-        (1, GRID, INDEX),
-        (3, GRID, INDEX),
-        (2, Grid((13, 19), (False, False)), INDEX),
-        (2, GRID, INDEX + 30),
+    for batch, grid, step_index in (
+        (1, GRID, STEP_INDEX),
+        (3, GRID, STEP_INDEX),
+        (2, Grid.open((13, 19)), STEP_INDEX),
+        (2, GRID, STEP_INDEX + 30),
     ):
         with pytest.raises(CorruptFile):
-            unpack(data, batch, COLOURS, grid, index)
+            unpack(data, batch, COLOURS, grid, step_index)
 
 
 @settings(deadline=None, max_examples=40)
@@ -206,7 +220,7 @@ def test_a_chunk_of_other_patches_is_noticed() -> None:
 def test_anything_else_is_symbols_or_corrupt(content: bytes, place: int) -> None:
     """No other error, no endless loop, and not more memory than the symbols take."""
     field = FIELDS[place]
-    grid = Grid((4, 6, 3)[: field.in_features], (False,) * field.in_features)
+    grid = Grid.open((4, 6, 3)[: field.in_features])
     try:
         symbols = unpack(content, 2, field, grid)
     except CorruptFile:
@@ -229,20 +243,15 @@ def test_memory_is_bounded_by_the_size_of_the_patches() -> None:
 @pytest.mark.parametrize("row", [-2000, -25, 25, 2000])
 def test_rows_of_means_are_clipped_to_the_table(row: int) -> None:
     """A file can ask for any Laplace row."""
-    field, grid = FIELDS[0], Grid((1,), (False,))
+    field, grid = FIELDS[0], Grid.open((1,))
     clipped = min(max(row + entropy.ZERO_ROW, 0), entropy.ROWS - 1)
     parts = [
         (np.array([row]), np.array([40])),
         (np.array([5]), np.array([clipped])),
     ]
     zeros = [np.zeros((1, *shape), np.int64) for shape in field.latent_shapes(grid)]
-    contexts, weights = contexts_of(field), integer_weights(float_weights(field))
-    exact = {name: value.double() for name, value in weights.items()}
-    condition = torch.tensor([32.0 * INDEX + 768], dtype=torch.float64)
-    magnitudes = [torch.from_numpy(level).double() for level in zeros[:-1]]
-    for _, flags, _ in contexts.passes(exact, magnitudes, field.levels_of(grid), condition):
-        rows = entropy.FLAG_ROW + flags.flatten().long().numpy()
-        parts.append((np.zeros(len(rows), np.int64), rows))
+    for _, flag_rows, _ in passes_of(field, grid, zeros):
+        parts.append((np.zeros(len(flag_rows), np.int64), flag_rows))
     *details, means = unpack(entropy.encode_parts(parts), 1, field, grid)
     assert means.tolist() == [[[5]]]
     assert not any(level.any() for level in details)

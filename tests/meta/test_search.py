@@ -11,7 +11,7 @@ from inrcodec.meta.search import search
 
 
 def looked_up(scores, evaluated=None):
-    """Scores [B, N] as a function of points."""
+    """Return scores [B, N] as a function of points."""
 
     def of(points):
         if evaluated is not None:

@@ -1,4 +1,4 @@
-"""The entropy model of a latent pyramid against docs/FORMAT.md in Python integers, symbol by symbol."""
+"""The entropy model of latents against docs/FORMAT.md in Python integers, symbol by symbol."""
 
 import itertools
 import math
@@ -9,31 +9,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrcodec.coding import context_model, entropy
+from inrcodec.coding import entropy
 from inrcodec.latents.costs import Costs
-from inrcodec.models import Parameters
+from inrcodec.models import LatentPyramid, Parameters, layers
 from inrcodec.models.entropy_model import EntropyModel
-from inrcodec.models.layers import WEIGHT_UNIT, integer_weights
+from inrcodec.models.layers import ROWS_PER_UNIT, WEIGHT_UNIT, check_exact, integer_weights
 from inrcodec.models.wavelet import Level, levels_of
 
-INDEX = -21
+STEP_INDEX = -21
 CASES = [
     (EntropyModel((1, 2), (2, 2), hidden=3), (9, 7)),
     (EntropyModel((1, 2), (2, 2), hidden=3), (1, 5)),
     (EntropyModel((1,), (3,), hidden=4), (19,)),
     (EntropyModel((2,), (3, 3), hidden=3), (10, 6)),
     (EntropyModel((1,), (1, 2, 3), hidden=2), (3, 5, 6)),
-    (EntropyModel((1, 2), (2, 2), hidden=3, squeeze=2), (9, 7)),
-    (EntropyModel((1,), (1, 2, 3), hidden=2, squeeze=3), (3, 5, 6)),
     (EntropyModel((1, 2), (2, 2), hidden=3, divided=2), (13, 11)),
     (EntropyModel((1, 2), (2, 2), hidden=3, divided=4), (1, 5)),
     (EntropyModel((1,), (3,), hidden=4, divided=1), (19,)),
-    (EntropyModel((1,), (1, 2, 3), hidden=2, squeeze=3, divided=3), (3, 5, 6)),
+    (EntropyModel((1,), (1, 2, 3), hidden=2, divided=3), (3, 5, 6)),
 ]
 
 
 def random_weights(model: EntropyModel) -> Parameters:
-    """Float weights, biases too, for which rows are spread over much of the tables."""
+    """Return float weights, biases too, for which rows are spread over much of the tables."""
     generator = torch.Generator().manual_seed(7)
     return {
         name: value + (3.0 if "head" in name else 0.3) * torch.randn(value.shape, generator=generator) / 3
@@ -42,24 +40,30 @@ def random_weights(model: EntropyModel) -> Parameters:
 
 
 def random_magnitudes(model: EntropyModel, levels: tuple[Level, ...], batch: int = 1) -> list[Tensor]:
-    """Zeros mostly, and some large ones."""
+    """Return zeros mostly, and some large ones."""
     random = np.random.default_rng(8)
     shapes = [(batch, sum(model.groups) * level.bands, *level.half) for level in levels]
     return [torch.from_numpy(np.floor(random.exponential(0.8, shape) ** 3).astype(np.float64)) for shape in shapes]
 
 
-def exact_outputs(
+def rows_of(flags: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of outputs in quarter units, each counted from the first of its table."""
+    flag_rows = (flags + entropy.EVEN_FLAG).clamp(0, entropy.FLAG_ROWS - 1)
+    return flag_rows, (scales + entropy.UNIT_MAGNITUDE).clamp(0, entropy.MAGNITUDE_ROWS - 1)
+
+
+def exact_rows(
     model: EntropyModel,
     weights: Parameters,
     magnitudes: list[Tensor],
     levels: tuple[Level, ...],
-    indices: tuple[int, ...] | None = None,
+    step_indices: tuple[int, ...] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Rows of all passes, from the first of a table; indices: of each signal's quantization step."""
+    """Return the rows of all passes. step_indices: of each signal."""
     exact = {name: value.double() for name, value in integer_weights(weights).items()}
-    indices = indices or (INDEX,) * len(magnitudes[0])
-    condition = torch.tensor([32.0 * index + 768 for index in indices], dtype=torch.float64)
-    return [(flags, scales) for _, flags, scales in model.passes(exact, magnitudes, levels, condition)]
+    step_indices = step_indices or (STEP_INDEX,) * len(magnitudes[0])
+    condition = torch.tensor([32.0 * index + 768 for index in step_indices], dtype=torch.float64)
+    return [rows_of(flags, scales) for _, flags, scales in model.passes(exact, magnitudes, levels, condition)]
 
 
 # The specification
@@ -74,15 +78,15 @@ def logarithm(magnitude: int) -> int:
 def naive_rows(
     model: EntropyModel, weights: Parameters, magnitudes: list[Tensor], levels: tuple[Level, ...]
 ) -> list[dict[tuple[int, ...], tuple[int, int]]]:
-    """Of every pass, the rows of flag and magnitude by (level, channel and band, *place)."""
+    """Return the rows of flag and magnitude of every pass by (level, channel and band, *place)."""
     tables = {name: value.tolist() for name, value in integer_weights(weights).items()}
     known = [level[0].long().tolist() for level in magnitudes]
     dimensions, depth = len(levels[0].grid), len(levels)
-    t = 32 * INDEX + 768
+    t = 32 * STEP_INDEX + 768
     result = []
 
     def symbol(level: int, channel: int, place: tuple[int, ...]) -> int:
-        """m of a symbol, 0 outside."""
+        """Return m of a symbol, 0 outside."""
         if not all(0 <= p < size for p, size in zip(place, levels[level].half, strict=True)):
             return 0
         found = known[level][channel]
@@ -127,7 +131,6 @@ def naive_rows(
                 phase=phase,
                 grid=phase_grid,
                 at=at,
-                name=name,
                 part=part,
                 stride=stride,
                 offsets=offsets,
@@ -141,12 +144,6 @@ def naive_rows(
                         place = tuple(c // 2 if a in levels[level + 2].axes else c for a, c in enumerate(cell))
                     there = level + above < depth and levels[level + above].bands == bands
                     values += [symbol(level + above, channel, place) if there else 0 for channel in own]
-                if model.squeeze:
-                    rows, (shift,) = tables[f"{name}.squeeze"], tables[f"{name}.squeeze_bias"]
-                    values = [
-                        activation(256 * b + sum(w * x for w, x in zip(row, values, strict=True)))
-                        for row, b in zip(rows, shift, strict=True)
-                    ]
                 if part:
                     its_part = offsets.index(tuple(c % s for c, s in zip(cell, stride, strict=True)))
                     values += [symbol(level, channel, at(phase, cell)) if its_part < part else 0 for channel in own]
@@ -163,8 +160,8 @@ def naive_rows(
                 around = [inputs(tuple(c + o for c, o in zip(cell, tap, strict=True))) for tap in taps]
                 h = []
                 for unit in range(model.hidden):
-                    total = bias(tables[f"{name}.context_bias"], unit)
-                    kernels = tables[f"{name}.context"][unit]
+                    total = bias(tables[f"{name}.input_bias"], unit)
+                    kernels = tables[f"{name}.input"][unit]
                     if part:
                         total += bias(tables[f"{name}.part{part}_bias"], unit)
                         kernels = kernels + tables[f"{name}.part{part}"][unit]
@@ -198,15 +195,16 @@ def naive_rows(
 def test_the_integer_network_is_the_specified_one(model: EntropyModel, shape: tuple[int, ...]) -> None:
     weights, levels = random_weights(model), levels_of(shape, model.levels)
     magnitudes = random_magnitudes(model, levels)
-    expected = naive_rows(model, weights, magnitudes, levels)
+    specified = naive_rows(model, weights, magnitudes, levels)
     exact = {name: value.double() for name, value in integer_weights(weights).items()}
-    condition = torch.tensor([32.0 * INDEX + 768], dtype=torch.float64)
+    condition = torch.tensor([32.0 * STEP_INDEX + 768], dtype=torch.float64)
     seen = set()
     passes = list(model.passes(exact, magnitudes, levels, condition))
-    for (place, flags, scales), rows in zip(passes, expected, strict=True):
+    for (place, flags, scales), rows in zip(passes, specified, strict=True):
         numbers = torch.arange(magnitudes[place.level].numel()).reshape(magnitudes[place.level].shape)[place.index]
         assert numbers.shape == flags.shape == scales.shape and len(rows) == numbers.numel()
-        for number, flag, scale in zip(numbers.flatten(), flags.flatten(), scales.flatten(), strict=True):
+        flag_rows, scale_rows = rows_of(flags, scales)
+        for number, flag, scale in zip(numbers.flatten(), flag_rows.flatten(), scale_rows.flatten(), strict=True):
             where = np.unravel_index(int(number), magnitudes[place.level].shape)[1:]
             key = (place.level, *map(int, where))
             assert rows[key] == (int(flag), int(scale)), key
@@ -221,9 +219,9 @@ def test_points_are_computed_block_by_block(
 ) -> None:
     weights, levels = random_weights(model), levels_of(shape, model.levels)
     magnitudes = random_magnitudes(model, levels, batch=2)
-    whole = exact_outputs(model, weights, magnitudes, levels)
-    monkeypatch.setattr(context_model, "BLOCK", 5)
-    for one, other in zip(exact_outputs(model, weights, magnitudes, levels), whole, strict=True):
+    whole = exact_rows(model, weights, magnitudes, levels)
+    monkeypatch.setattr(layers, "_BLOCK", 5)
+    for one, other in zip(exact_rows(model, weights, magnitudes, levels), whole, strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
@@ -237,7 +235,7 @@ def test_sums_of_the_largest_weights_are_exact() -> None:
         for name, shape in model.shapes().items()
     }
     magnitudes = [torch.full((1, level.bands, *level.half), 2.0**31 - 1, dtype=torch.float64) for level in levels]
-    found = exact_outputs(model, weights, magnitudes, levels)
+    found = exact_rows(model, weights, magnitudes, levels)
     for (flags, scales), rows in zip(found, naive_rows(model, weights, magnitudes, levels), strict=True):
         assert sorted(zip(flags.flatten().tolist(), scales.flatten().tolist(), strict=True)) == sorted(rows.values())
 
@@ -246,26 +244,25 @@ def test_sums_of_the_largest_weights_are_exact() -> None:
 
 
 @pytest.mark.parametrize(("model", "shape"), CASES)
-def test_integers_expect_what_floats_do(model: EntropyModel, shape: tuple[int, ...]) -> None:
+def test_integers_say_what_floats_do(model: EntropyModel, shape: tuple[int, ...]) -> None:
     weights, levels = random_weights(model), levels_of(shape, model.levels)
     weights = {name: torch.round(value * WEIGHT_UNIT) / WEIGHT_UNIT for name, value in weights.items()}
     magnitudes = random_magnitudes(model, levels, batch=2)
-    exact = exact_outputs(model, weights, magnitudes, levels)
-    condition = torch.full((2,), INDEX / 8 + 3)
+    exact = exact_rows(model, weights, magnitudes, levels)
+    condition = torch.full((2,), STEP_INDEX / 8 + 3)
     floats = model.passes(weights, [level.float() for level in magnitudes], levels, condition)
     for (flag_rows, scale_rows), (_, flags, scales) in zip(exact, floats, strict=True):
-        expected = (4 * flags + entropy.EVEN_FLAG).clamp(0, entropy.FLAG_ROWS - 1)
-        assert bool(((flag_rows - expected).abs() < 1).all())
-        expected = (4 * scales + entropy.UNIT_MAGNITUDE).clamp(0, entropy.MAGNITUDE_ROWS - 1)
-        assert bool(((scale_rows - expected).abs() < 1).all())
+        float_flag_rows, float_scale_rows = rows_of(ROWS_PER_UNIT * flags, ROWS_PER_UNIT * scales)
+        assert bool(((flag_rows - float_flag_rows).abs() < 1).all())
+        assert bool(((scale_rows - float_scale_rows).abs() < 1).all())
 
 
 @pytest.mark.parametrize(("model", "shape"), CASES)
 def test_signals_of_a_batch_do_not_mix(model: EntropyModel, shape: tuple[int, ...]) -> None:
     weights, levels = random_weights(model), levels_of(shape, model.levels)
     magnitudes = random_magnitudes(model, levels, batch=3)
-    whole = exact_outputs(model, weights, magnitudes, levels, (INDEX - 9, INDEX, INDEX + 9))
-    alone = exact_outputs(model, weights, [level[1:2] for level in magnitudes], levels)
+    whole = exact_rows(model, weights, magnitudes, levels, (STEP_INDEX - 9, STEP_INDEX, STEP_INDEX + 9))
+    alone = exact_rows(model, weights, [level[1:2] for level in magnitudes], levels)
     for (flags, scales), (own_flags, own_scales) in zip(whole, alone, strict=True):
         assert torch.equal(flags[1:2], own_flags) and torch.equal(scales[1:2], own_scales)
 
@@ -291,38 +288,38 @@ def test_every_symbol_is_coded_once_from_coarse_to_fine(model: EntropyModel, sha
 
 
 @pytest.mark.parametrize(("model", "shape"), CASES)
-def test_no_symbol_is_expected_to_be_what_it_or_a_later_one_is(model: EntropyModel, shape: tuple[int, ...]) -> None:
-    """All symbols from one pass on are replaced: nothing that is expected until then may change."""
+def test_no_distribution_depends_on_the_symbol_or_a_later_one(model: EntropyModel, shape: tuple[int, ...]) -> None:
+    """All symbols from one pass on are replaced: no distribution until then may change."""
     weights, levels = random_weights(model), levels_of(shape, model.levels)
     magnitudes = random_magnitudes(model, levels)
     exact = {name: value.double() for name, value in integer_weights(weights).items()}
     condition = torch.zeros(1, dtype=torch.float64)
     places = [place for place, _, _ in model.passes(exact, magnitudes, levels, condition)]
-    before = exact_outputs(model, weights, magnitudes, levels)
+    before = exact_rows(model, weights, magnitudes, levels)
     influential = 0
     for number in range(len(places)):
         changed = [level.clone() for level in magnitudes]
         for place in places[number:]:
             changed[place.level][place.index] = 37 - changed[place.level][place.index].clamp(max=30)
-        after = exact_outputs(model, weights, changed, levels)
+        after = exact_rows(model, weights, changed, levels)
         same = [torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(before, after, strict=True)]
         assert all(same[: number + 1])
         influential += not all(same)
     assert influential > len(places) / 3
 
 
-def test_contexts_may_be_filled_in_while_the_passes_go_on() -> None:
-    """As a decoder does: what is expected is the same as if all symbols had been known."""
+def test_magnitudes_may_be_filled_in_while_the_passes_go_on() -> None:
+    """As a decoder does: distributions are the same as if all symbols had been known."""
     model, shape = CASES[0]
     weights, levels = random_weights(model), levels_of(shape, model.levels)
     magnitudes = random_magnitudes(model, levels)
     exact = {name: value.double() for name, value in integer_weights(weights).items()}
-    condition = torch.tensor([32.0 * INDEX + 768], dtype=torch.float64)
+    condition = torch.tensor([32.0 * STEP_INDEX + 768], dtype=torch.float64)
     known = [torch.zeros_like(level) for level in magnitudes]
-    expected = iter(exact_outputs(model, weights, magnitudes, levels))
+    all_known = iter(exact_rows(model, weights, magnitudes, levels))
     for place, flags, scales in model.passes(exact, known, levels, condition):
-        all_known = next(expected)
-        assert torch.equal(flags, all_known[0]) and torch.equal(scales, all_known[1])
+        for rows, other in zip(rows_of(flags, scales), next(all_known), strict=True):
+            assert torch.equal(rows, other)
         known[place.level][place.index] = magnitudes[place.level][place.index]
 
 
@@ -377,7 +374,7 @@ def test_at_first_every_symbol_is_probably_as_likely_zero_as_not() -> None:
     again = model.initialize(torch.Generator().manual_seed(0))
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
     levels = levels_of(shape, model.levels)
-    for flags, scales in exact_outputs(model, weights, [0 * m for m in random_magnitudes(model, levels)], levels):
+    for flags, scales in exact_rows(model, weights, [0 * m for m in random_magnitudes(model, levels)], levels):
         assert float((flags - entropy.EVEN_FLAG).abs().max()) <= 2
         assert float((scales - entropy.UNIT_MAGNITUDE).abs().max()) <= 2
 
@@ -391,8 +388,37 @@ def test_weights_are_rounded_to_their_unit() -> None:
 
 @pytest.mark.parametrize("value", [2.0**14, -(2.0**14), math.inf, math.nan])
 def test_weights_too_large_for_exact_sums(value: float) -> None:
-    with pytest.raises(ValueError, match="context model"):
+    with pytest.raises(ValueError, match="entropy model"):
         integer_weights({"a": torch.tensor([value, 0.0])})
+
+
+@pytest.mark.parametrize(("inputs", "exact"), [(1 << 12, True), ((1 << 12) + 1, False)])
+def test_sums_of_a_part_are_added_to_those_of_its_phase(inputs: int, exact: bool) -> None:
+    """Each alone is half of what float64 holds exactly."""
+    largest = torch.full((1, inputs), layers.LARGEST_WEIGHT - 1, dtype=torch.int32)
+    weights = {"1.2.0.0.input": largest, "1.2.0.0.part1": -largest}
+    for name, value in weights.items():
+        check_exact({"1.2.0.0.input": largest[:, :1], name: value})
+    if exact:
+        check_exact(weights)
+    else:
+        with pytest.raises(ValueError, match=r"1\.2\.0\.0\.part1 of the entropy model are too many"):
+            check_exact(weights)
+
+
+@pytest.mark.parametrize(("name", "inputs"), [("input", 1 << 13), ("hidden", 1 << 13), ("head", 1 << 12)])
+def test_sums_of_too_many_weights_are_refused(name: str, inputs: int) -> None:
+    """What a head sees are sums of two activations."""
+    largest = torch.full((1, inputs + 1), layers.LARGEST_WEIGHT - 1, dtype=torch.int32)
+    check_exact({f"1.2.0.0.{name}": largest[:, 1:]})
+    with pytest.raises(ValueError, match=f"{name} of the entropy model are too many"):
+        check_exact({f"1.2.0.0.{name}": largest})
+
+
+@pytest.mark.parametrize("hidden", [0, -1, 2.0, "3", True, (1 << 12) + 1])
+def test_impossible_widths(hidden: object) -> None:
+    with pytest.raises(ValueError, match="hidden"):
+        EntropyModel.of(LatentPyramid(2, 3), hidden)  # type: ignore[arg-type]
 
 
 def test_levels_of_the_same_bands_share_their_weights() -> None:

@@ -18,7 +18,7 @@ def random_values(*shape: int, seed: int = 0) -> Tensor:
 
 
 def texture(positions_y: np.ndarray, positions_x: np.ndarray, seed: int = 0) -> Tensor:
-    """[1, 3, H, W]: a sum of random waves of 10 to 100 samples, which is known between the samples too."""
+    """Return a sum of random waves of 10 to 100 samples, known between the samples too: [1, 3, H, W]."""
     generator = np.random.default_rng(seed)
     total = np.zeros((len(positions_y), len(positions_x)))
     for length in np.geomspace(10, 100, 24):
@@ -33,7 +33,7 @@ def shifted(shape: tuple[int, int], dy: float, dx: float, seed: int = 0) -> Tens
 
 
 def cubic(distance: float) -> float:
-    """Keys' kernel with a = -3/4."""
+    """Evaluate Keys' kernel with a = -3/4."""
     x = abs(distance)
     if x <= 1:
         return 1.25 * x**3 - 2.25 * x**2 + 1
@@ -41,7 +41,7 @@ def cubic(distance: float) -> float:
 
 
 def sample_moved(picture: np.ndarray, motion: np.ndarray, y: int, x: int) -> float:
-    """One sample of [H, W] moved by [2, gh, gw]."""
+    """Return one sample of [H, W] moved by [2, gh, gw]."""
 
     def neighbours(position: float, count: int) -> list[tuple[int, float]]:
         position = min(max(position, 0.0), count - 1.0)
@@ -78,8 +78,8 @@ def test_moved_is_cubic_convolution_along_bilinear_flow(height: int, width: int,
     inner = zip(generator.integers(0, height, 8), generator.integers(0, width, 8), strict=True)
     for y, x in [*corners, *inner]:
         for item, channel in ((0, 0), (1, 2)):
-            expected = sample_moved(pictures[item, channel].numpy(), motion[item], int(y), int(x))
-            assert result[item, channel, y, x] == pytest.approx(expected, abs=2e-6)
+            wanted = sample_moved(pictures[item, channel].numpy(), motion[item], int(y), int(x))
+            assert result[item, channel, y, x] == pytest.approx(wanted, abs=2e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 1), (16, 16), (100, 321)])

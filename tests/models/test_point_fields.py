@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inrcodec.models import FIELDS, Field, FourierFeatureNetwork, LatentClip, NeRV, Parameters, Siren
+from inrcodec.models import FIELDS, FourierFeatureNetwork, NeRV, Parameters, PointField, Siren
 
 SIREN = Siren(2, 3, width=7, depth=4, w0=20.0)
 FFN = FourierFeatureNetwork(3, 2, width=6, depth=3, frequencies=5, scale=3.0)
@@ -29,8 +29,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def batch(field: Field, size: int) -> Parameters:
-    """Parameters of `size` different signals, float64."""
+def batch(field: PointField, size: int) -> Parameters:
+    """Return parameters of `size` different signals, float64."""
     first = field.initialize(generator())
     others = [first] + [field.initialize(generator(1 + i)) for i in range(size - 1)]
     # NeRV's biases start at zero, which would hide a bias that is forgotten.
@@ -46,12 +46,12 @@ def batch(field: Field, size: int) -> Parameters:
     }
 
 
-def one(field: Field, parameters: Parameters, signal: int) -> Parameters:
-    """A signal's own parameters, without batch dimension."""
+def one(field: PointField, parameters: Parameters, signal: int) -> Parameters:
+    """Return a signal's own parameters, without batch dimension."""
     return {name: value if name in field.constants else value[signal] for name, value in parameters.items()}
 
 
-def points(field: Field, signals: int, count: int = 11) -> Tensor:
+def points(field: PointField, signals: int, count: int = 11) -> Tensor:
     return torch.rand((signals, count, field.in_features), generator=generator(5)).double() * 2 - 1
 
 
@@ -59,7 +59,7 @@ def points(field: Field, signals: int, count: int = 11) -> Tensor:
 
 
 def siren_value(field: Siren, theta: Parameters, x: Tensor) -> Tensor:
-    """One point of one signal, [d] -> [C]."""
+    """Return the value at one point of one signal, [d] -> [C]."""
     hidden = x
     for layer in range(field.depth - 1):
         hidden = torch.sin(field.w0 * (theta[f"layer{layer}.weight"] @ hidden + theta[f"layer{layer}.bias"]))
@@ -94,7 +94,7 @@ def test_ffn_is_a_relu_network_over_sinusoids() -> None:
 
 
 def nerv_frame(field: NeRV, theta: Parameters, time: float) -> Tensor:
-    """The frame of one signal at one time by a network of plain layers, [height, width, C]."""
+    """Return the frame of one signal at one time by a network of plain layers, [height, width, C]."""
     waves = [trigonometry(math.pi * 2**i * time) for trigonometry in (math.sin, math.cos) for i in range(field.octaves)]
     hidden = torch.tensor(waves, dtype=torch.float64)
     for layer in ("stem0", "stem1"):
@@ -152,7 +152,7 @@ def test_nerv_needs_time_and_two_axes() -> None:
 
 
 @pytest.mark.parametrize("field", TINY, ids=NAMES)
-def test_a_batch_is_its_signals_one_by_one(field: Field) -> None:
+def test_a_batch_is_its_signals_one_by_one(field: PointField) -> None:
     parameters, coordinates = batch(field, 3), points(field, 3)
     together = field(parameters, coordinates)
     assert together.shape == (3, 11, field.out_features)
@@ -162,13 +162,13 @@ def test_a_batch_is_its_signals_one_by_one(field: Field) -> None:
 
 
 @pytest.mark.parametrize("field", TINY, ids=NAMES)
-def test_shared_coordinates_are_repeated_for_every_signal(field: Field) -> None:
+def test_shared_coordinates_are_repeated_for_every_signal(field: PointField) -> None:
     parameters, coordinates = batch(field, 3), points(field, 1)
     torch.testing.assert_close(field(parameters, coordinates), field(parameters, coordinates.repeat(3, 1, 1)))
 
 
 @pytest.mark.parametrize("field", TINY, ids=NAMES)
-def test_points_do_not_depend_on_their_company(field: Field) -> None:
+def test_points_do_not_depend_on_their_company(field: PointField) -> None:
     parameters, coordinates = batch(field, 2), points(field, 2)
     shuffle = torch.randperm(11, generator=generator(3))
     together = field(parameters, coordinates)
@@ -177,7 +177,7 @@ def test_points_do_not_depend_on_their_company(field: Field) -> None:
 
 
 @pytest.mark.parametrize("field", TINY, ids=NAMES)
-def test_values_are_a_linear_readout_of_the_features(field: Field) -> None:
+def test_values_are_a_linear_readout_of_the_features(field: PointField) -> None:
     parameters, coordinates = batch(field, 2), points(field, 2)
     features = field.features(parameters, coordinates)
     readout = torch.einsum("bcf,bnf->bnc", parameters["head.weight"], features) + parameters["head.bias"][:, None]
@@ -186,7 +186,7 @@ def test_values_are_a_linear_readout_of_the_features(field: Field) -> None:
 
 
 @pytest.mark.parametrize("field", TINY, ids=NAMES)
-def test_slope_is_the_derivative_of_the_activation(field: Field) -> None:
+def test_slope_is_the_derivative_of_the_activation(field: PointField) -> None:
     values = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(field.activation(values).sum(), values)
     torch.testing.assert_close(field.activation_slope(values), slope)
@@ -201,7 +201,7 @@ def test_slope_is_the_derivative_of_the_activation(field: Field) -> None:
     ],
     ids=NAMES,
 )
-def test_second_derivatives(field: Field) -> None:
+def test_second_derivatives(field: PointField) -> None:
     parameters, coordinates = batch(field, 2), points(field, 2, 4)
     names = [name for name in parameters if name not in field.constants]
 
@@ -223,20 +223,30 @@ def test_default_initialization_has_the_declared_shapes_in_order(name: str) -> N
     assert {key: tuple(value.shape) for key, value in theta.items()} == field.shapes()
     assert list(theta) == list(field.shapes())
     assert {value.dtype for value in theta.values()} == {torch.float32}
-    assert field.constants <= set(theta)
-    for kind in [f"{kind}." for kind in field.kinds] if isinstance(field, LatentClip) else [""]:
-        assert theta[f"{kind}head.weight"].shape[0] == len(theta[f"{kind}head.bias"]) == 2
+    heads = [
+        key.removesuffix(".weight") for key in theta if f".{key}".endswith(".head.weight") and "prediction" not in key
+    ]
+    assert len(heads) == (2 if name == "clip" else 1)
+    for head in heads:
+        assert theta[f"{head}.weight"].shape[0] == len(theta[f"{head}.bias"]) == 2
 
 
 @pytest.mark.parametrize("field", TINY, ids=NAMES)
-def test_initialization_follows_the_generator(field: Field) -> None:
+def test_all_but_the_constants_is_adapted(field: PointField) -> None:
+    assert field.constants <= set(field.shapes())
+    assert set(field.adapted_shapes()) == set(field.shapes()) - field.constants
+    assert field.step_size_shapes() == field.adapted_shapes()
+
+
+@pytest.mark.parametrize("field", TINY, ids=NAMES)
+def test_initialization_follows_the_generator(field: PointField) -> None:
     first, same, other = (field.initialize(generator(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
 def assert_uniform(values: Tensor, bound: float) -> None:
-    """U(-bound, bound), as far as the values' number allows to tell."""
+    """Check that values are of U(-bound, bound), as far as their number allows to tell."""
     assert values.abs().max() <= bound
     assert values.abs().max() > bound * (1 - 10 / values.numel())
     assert abs(values.mean()) < 6 * bound / math.sqrt(3 * values.numel())

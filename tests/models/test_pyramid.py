@@ -20,29 +20,29 @@ from inrcodec.models.wavelet import synthesise
 PLANE = LatentPyramid(2, 3, (3, 2), width=5)
 LINE = LatentPyramid(1, 1, (2,), width=4)
 BOX = LatentPyramid(3, 2, (1, 2, 2), width=3)
-EXPECTING = LatentPyramid(2, 3, (3, 2), width=5, prediction=4)
-EXPECTING_LINE = LatentPyramid(1, 1, (2,), width=4, prediction=3)
-EXPECTING_BOX = LatentPyramid(3, 2, (1, 2, 2), width=3, prediction=2)
+PREDICTING = LatentPyramid(2, 3, (3, 2), width=5, prediction=4)
+PREDICTING_LINE = LatentPyramid(1, 1, (2,), width=4, prediction=3)
+PREDICTING_BOX = LatentPyramid(3, 2, (1, 2, 2), width=3, prediction=2)
 FIELDS_AND_GRIDS = [
-    (PLANE, Grid((9, 14), (False, False))),
+    (PLANE, Grid.open((9, 14))),
     (PLANE, Grid((8, 12), (False, True))),
-    (PLANE, Grid((1, 5), (False, False))),
-    (LINE, Grid((21,), (False,))),
-    (BOX, Grid((3, 6, 5), (False, False, False))),
-    (EXPECTING, Grid((9, 14), (False, False))),
-    (EXPECTING, Grid((8, 12), (False, True))),
-    (EXPECTING, Grid((1, 5), (False, False))),
-    (EXPECTING_LINE, Grid((21,), (False,))),
-    (EXPECTING_BOX, Grid((3, 6, 5), (False, False, False))),
-    (replace(EXPECTING, divided=2), Grid((18, 15), (False, False))),
-    (replace(EXPECTING, divided=4), Grid((1, 5), (False, False))),
-    (replace(EXPECTING_LINE, divided=1), Grid((21,), (False,))),
-    (replace(EXPECTING_BOX, divided=1), Grid((3, 12, 5), (False, False, False))),
+    (PLANE, Grid.open((1, 5))),
+    (LINE, Grid.open((21,))),
+    (BOX, Grid.open((3, 6, 5))),
+    (PREDICTING, Grid.open((9, 14))),
+    (PREDICTING, Grid((8, 12), (False, True))),
+    (PREDICTING, Grid.open((1, 5))),
+    (PREDICTING_LINE, Grid.open((21,))),
+    (PREDICTING_BOX, Grid.open((3, 6, 5))),
+    (replace(PREDICTING, divided=2), Grid.open((18, 15))),
+    (replace(PREDICTING, divided=4), Grid.open((1, 5))),
+    (replace(PREDICTING_LINE, divided=1), Grid.open((21,))),
+    (replace(PREDICTING_BOX, divided=1), Grid.open((3, 12, 5))),
 ]
 
 
 def random_parameters(field: LatentPyramid) -> Parameters:
-    """With a head and biases, which `initialize` leaves at zero; float64."""
+    """Return parameters with a head and biases, which `initialize` leaves at zero; float64."""
     generator = torch.Generator().manual_seed(4)
     return {
         name: value.double() + 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
@@ -65,7 +65,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 def enlarged(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """[C, *grid] by linear interpolation between cell centres."""
+    """Enlarge [C, *grid] by linear interpolation between cell centres."""
     for axis, size in enumerate(shape):
         coarse = grid.shape[axis + 1]
         positions = ((np.arange(size) + 0.5) * coarse / size - 0.5).clip(0, coarse - 1)
@@ -77,7 +77,7 @@ def enlarged(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def phases_of(field: LatentPyramid, level: int) -> list[tuple[int, ...]]:
-    """Offsets of a level's phases in order; -1 along axes that are not interleaved."""
+    """Return the offsets of a level's phases in order; -1 along axes that are not interleaved."""
     finest = min(level + 1, max(field.levels) - 1)
     axes = [axis for axis, splits in enumerate(field.levels) if finest < splits]
     corners = list(itertools.product((0, 1), repeat=len(axes)))
@@ -94,7 +94,7 @@ Point = tuple[int, ...]
 def filtered(
     inputs: dict[Point, np.ndarray], kernel: np.ndarray, grid: Point, beyond: float = 1
 ) -> dict[Point, np.ndarray]:
-    """A convolution over a grid, continued by its nearest points times `beyond`."""
+    """Convolve over a grid, continued by its nearest points times `beyond`."""
     result = {}
     for point in inputs:
         total = np.zeros(len(kernel))
@@ -106,7 +106,7 @@ def filtered(
     return result
 
 
-def expected_details(
+def specified_details(
     theta: dict[str, np.ndarray],
     low: np.ndarray,
     coded: np.ndarray,
@@ -115,12 +115,12 @@ def expected_details(
     groups: Sequence[Sequence[int]],
     gain: float,
     bias_of: tuple[int, float],
-    known: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    references: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     divided: int = 0,
 ) -> np.ndarray:
-    """Details [C, bands, *half] of one level from its means [C, *half] and symbols, point by point.
+    """Return details [C, bands, *half] of one level from its means [C, *half] and symbols, point by point.
 
-    bias_of: the level and kappa. known: means and details of every reference. divided: phases that come in parts.
+    bias_of: the level and kappa. references: means and details of each. divided: phases that come in parts.
     """
     half, bands = low.shape[1:], coded.shape[1]
     grid = tuple(-(-n // 2) if o >= 0 else n for n, o in zip(half, phases[0], strict=True))
@@ -139,11 +139,11 @@ def expected_details(
     for order, phase in enumerate(phases):
         for group, channels in enumerate(groups):
             name = f"prediction.{kind}.{order}.{group}"
-            weight = theta[f"{name}.context.weight"].copy()
+            weight = theta[f"{name}.input.weight"].copy()
             for own in range(len(channels)):
                 taps = weight[:, own : len(phases) * len(channels) : len(channels)]
                 taps -= taps.mean(axis=tuple(range(1, taps.ndim)), keepdims=True)
-            inputs, beside = {}, {}
+            inputs, shown_by_references = {}, {}
             for point in itertools.product(*(range(n) for n in grid)):
                 seen = []
                 for each in phases:
@@ -155,7 +155,7 @@ def expected_details(
                     seen += shown(phase, point, others)
                 inputs[point] = np.array(seen)
                 seen = []
-                for means, details in known:
+                for means, details in references:
                     for each in phases:
                         where = tuple(min(p, n - 1) for p, n in zip(place(each, point), half, strict=True))
                         seen += [float(gain * (low - means)[(channel, *where)]) for channel in channels]
@@ -165,12 +165,12 @@ def expected_details(
                         for channel in channels:
                             there = details[(channel, slice(None), *where)] if inside else np.zeros(bands)
                             seen += [float(gain * value) for value in there]
-                beside[point] = np.array(seen)
-            table = theta[f"{name}.context.bias"]
+                shown_by_references[point] = np.array(seen)
+            table = theta[f"{name}.input.bias"]
             bias = table[level] + kappa * table[-2] + kappa**2 * table[-1]
             first = filtered(inputs, weight, grid)
-            if known:
-                more = filtered(beside, theta[f"{name}.reference.weight"], grid)
+            if references:
+                more = filtered(shown_by_references, theta[f"{name}.reference.weight"], grid)
                 first = {point: value + more[point] for point, value in first.items()}
             for number, own in enumerate(phases if order < divided else [(-1,) * len(grid)]):
                 # The points of a part stand among those of the phase as these among those of the level.
@@ -191,23 +191,23 @@ def expected_details(
                         continue
                     last = gelu(second[point] + theta[f"{name}.hidden.bias"])
                     outputs = theta[f"{name}.head.weight"] @ last / gain
-                    for reference, (_, details) in enumerate(known):
-                        rows = slice(reference * len(outputs), (reference + 1) * len(outputs))
+                    for number_seen, (_, details) in enumerate(references):
+                        rows = slice(number_seen * len(outputs), (number_seen + 1) * len(outputs))
                         share = (
                             theta[f"{name}.share.weight"][rows] @ last + theta[f"{name}.share.bias"][level, rows] + 0.5
                         )
                         outputs = outputs + share * np.concatenate(
                             [details[(c, slice(None), *where)] for c in channels]
                         )
-                    for channel, expected in zip(channels, outputs.reshape(len(channels), bands), strict=True):
+                    for channel, prediction in zip(channels, outputs.reshape(len(channels), bands), strict=True):
                         spot = (channel, slice(None), *where)
-                        decoded[spot] = coded[spot] + expected
+                        decoded[spot] = coded[spot] + prediction
     return decoded
 
 
-def reference_of(field: LatentPyramid, values: Tensor, grid: Grid, index: int) -> list[tuple[Tensor, Tensor]]:
-    """Means and details of every level, finest first, of one known signal, in units of the step."""
-    levels, delta = field.levels_of(grid), 2 ** (index / 8)
+def reference_of(field: LatentPyramid, values: Tensor, grid: Grid, step_index: int) -> list[tuple[Tensor, Tensor]]:
+    """Return means and details of every level, finest first, of one reference, in units of the step."""
+    levels, delta = field.levels_of(grid), 2 ** (step_index / 8)
     *details, low = [level / delta for level in field.analyse(values, grid)]
     result = []
     for number in reversed(range(len(levels))):
@@ -217,25 +217,25 @@ def reference_of(field: LatentPyramid, values: Tensor, grid: Grid, index: int) -
     return result[::-1]
 
 
-def expected_latents(
+def specified_latents(
     field: LatentPyramid,
     theta: dict[str, np.ndarray],
     symbols: Sequence[Tensor],
     grid: Grid,
-    index: int,
-    known: Sequence[Tensor] = (),
+    step_index: int,
+    signals: Sequence[Tensor] = (),
 ) -> list[Tensor]:
-    """Latents of one signal in units of the step."""
+    """Return latents of one signal in units of the step."""
     if not field.prediction:
         return list(symbols)
-    levels, delta = field.levels_of(grid), 2 ** (index / 8)
+    levels, delta = field.levels_of(grid), 2 ** (step_index / 8)
     groups = [[0], [1, 2]] if field.out_features == 3 else [list(range(field.out_features))]
-    references = [reference_of(field, values, grid, index) for values in known]
+    references = [reference_of(field, values, grid, step_index) for values in signals]
     coarsest = symbols[-1] + sum(levels_of_one[-1][0] for levels_of_one in references) / max(1, len(references))
     low, details = coarsest, []
     for number in reversed(range(max(field.levels))):
         level, phases = levels[number], phases_of(field, number)
-        decoded = expected_details(
+        decoded = specified_details(
             theta,
             low[0].numpy(),
             symbols[number][0].unflatten(0, (field.out_features, level.bands)).numpy(),
@@ -243,7 +243,7 @@ def expected_latents(
             phases,
             groups,
             delta * 8 / math.sqrt(2) ** sum(len(each.axes) for each in levels[: number + 1]),
-            (number, index / 8 + 3),
+            (number, step_index / 8 + 3),
             [
                 (means.numpy(), details_of_one.numpy())
                 for means, details_of_one in (each[number] for each in references)
@@ -256,18 +256,18 @@ def expected_latents(
     return [*details[::-1], coarsest]
 
 
-def expected_values(
+def specified_values(
     field: LatentPyramid,
     parameters: Parameters,
     symbols: Sequence[Tensor],
     grid: Grid,
-    index: int,
-    known: Sequence[Tensor] = (),
+    step_index: int,
+    signals: Sequence[Tensor] = (),
 ) -> np.ndarray:
-    """Values of one signal on its own grid, [C, *grid]."""
+    """Return values of one signal on its own grid, [C, *grid]."""
     theta = {name: value.numpy() for name, value in parameters.items()}
-    channels, dimensions, delta = field.out_features, len(grid.shape), 2 ** (index / 8)
-    latents = [delta * level for level in expected_latents(field, theta, symbols, grid, index, known)]
+    channels, dimensions, delta = field.out_features, len(grid.shape), 2 ** (step_index / 8)
+    latents = [delta * level for level in specified_latents(field, theta, symbols, grid, step_index, signals)]
     details = [level.unflatten(1, (channels, -1)) for level in latents[:-1]]
     levels = field.levels_of(grid)
     grids = [g[0].numpy() for g in (*synthesise([*details, latents[-1]], levels, grid.periodic), latents[-1])]
@@ -282,54 +282,58 @@ def expected_values(
     ]
     seen = min(3, max(field.levels))
     inputs = np.concatenate([8 * (shown[i] - shown[i + 1]) for i in range(seen)] + [8 * shown[seen]])
-    kappa = index / 8 + 3
-    bias = theta["context.bias"][0] + kappa * theta["context.bias"][1] + kappa**2 * theta["context.bias"][2]
+    kappa = step_index / 8 + 3
+    weight, table = theta["restoring.input.weight"], theta["restoring.input.bias"]
+    bias = table[0] + kappa * table[1] + kappa**2 * table[2]
     values = np.empty_like(linear)
     for place in itertools.product(*(range(size) for size in grid.shape)):
         features = bias.copy()
         for tap in itertools.product(range(3), repeat=dimensions):
             source = tuple(p + t - 1 for p, t in zip(place, tap, strict=True))
             if all(0 <= s < size for s, size in zip(source, grid.shape, strict=True)):
-                features += theta["context.weight"][(slice(None), slice(None), *tap)] @ inputs[(slice(None), *source)]
-        hidden = gelu(theta["hidden.weight"] @ gelu(features) + theta["hidden.bias"])
-        restored = theta["head.weight"] @ hidden + theta["head.bias"]
+                features += weight[(slice(None), slice(None), *tap)] @ inputs[(slice(None), *source)]
+        hidden = gelu(theta["restoring.hidden.weight"] @ gelu(features) + theta["restoring.hidden.bias"])
+        restored = theta["restoring.head.weight"] @ hidden + theta["restoring.head.bias"]
         values[(slice(None), *place)] = linear[(slice(None), *place)] + delta * restored
     return values
 
 
 @pytest.mark.parametrize("divided", [0, 3])
-@pytest.mark.parametrize("grid", [Grid((9, 14), (False, False)), Grid((8, 12), (False, True))])
-def test_values_beside_references_are_the_specified_ones(grid: Grid, divided: int) -> None:
-    field, index = replace(EXPECTING, references=2, divided=divided), -30
+@pytest.mark.parametrize("grid", [Grid.open((9, 14)), Grid((8, 12), (False, True))])
+def test_values_of_a_field_with_references_are_the_specified_ones(grid: Grid, divided: int) -> None:
+    field, step_index = replace(PREDICTING, references=2, divided=divided), -30
     parameters, symbols = random_parameters(field), random_symbols(field, grid)
-    known = random_values(field, grid).split(1)
-    step = torch.tensor([float(index)], dtype=torch.float64)
-    beside = field.beside(known, grid)
-    latents = beside.decoded(parameters, symbols, grid, step)
-    values = beside.values(parameters, beside.maps(parameters, latents, grid, step), grid, step)
-    expected = expected_values(field, parameters, symbols, grid, index, known)
-    np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-9)
+    signals = random_values(field, grid).split(1)
+    step_indices = torch.tensor([float(step_index)], dtype=torch.float64)
+    seeing = field.with_references(signals, grid)
+    latents = seeing.decoded(parameters, symbols, grid, step_indices)
+    values = seeing.values(parameters, seeing.maps(parameters, latents, grid, step_indices), grid, step_indices)
+    specified = specified_values(field, parameters, symbols, grid, step_index, signals)
+    np.testing.assert_allclose(values[0].numpy(), specified, atol=1e-9)
 
 
 def test_one_reference_is_seen_twice() -> None:
-    field, grid = replace(EXPECTING, references=2), Grid((9, 14), (False, False))
+    field, grid = replace(PREDICTING, references=2), Grid.open((9, 14))
     parameters, symbols = random_parameters(field), random_symbols(field, grid)
-    known = random_values(field, grid, 1)
-    step = torch.tensor([-30.0], dtype=torch.float64)
-    once, twice = (field.beside(seen, grid).decoded(parameters, symbols, grid, step) for seen in ([known], [known] * 2))
+    signal = random_values(field, grid, 1)
+    step_indices = torch.tensor([-30.0], dtype=torch.float64)
+    once, twice = (
+        field.with_references(seen, grid).decoded(parameters, symbols, grid, step_indices)
+        for seen in ([signal], [signal] * 2)
+    )
     for level, other in zip(once, twice, strict=True):
         torch.testing.assert_close(level, other)
 
 
 @pytest.mark.parametrize(("field", "grid"), FIELDS_AND_GRIDS)
-@pytest.mark.parametrize("index", [-40, -3])
-def test_values_are_the_specified_ones(field: LatentPyramid, grid: Grid, index: int) -> None:
+@pytest.mark.parametrize("step_index", [-40, -3])
+def test_values_are_the_specified_ones(field: LatentPyramid, grid: Grid, step_index: int) -> None:
     parameters, symbols = random_parameters(field), random_symbols(field, grid)
-    step = torch.tensor([float(index)], dtype=torch.float64)
-    latents = field.decoded(parameters, symbols, grid, step)
-    values = field.values(parameters, field.maps(parameters, latents, grid, step), grid, step)
-    expected = expected_values(field, parameters, symbols, grid, index)
-    np.testing.assert_allclose(values[0].numpy(), expected, atol=1e-9)
+    step_indices = torch.tensor([float(step_index)], dtype=torch.float64)
+    latents = field.decoded(parameters, symbols, grid, step_indices)
+    values = field.values(parameters, field.maps(parameters, latents, grid, step_indices), grid, step_indices)
+    specified = specified_values(field, parameters, symbols, grid, step_index)
+    np.testing.assert_allclose(values[0].numpy(), specified, atol=1e-9)
 
 
 @pytest.mark.parametrize(("field", "grid"), FIELDS_AND_GRIDS)
@@ -339,15 +343,15 @@ def test_analysis_reproduces_values(field: LatentPyramid, grid: Grid) -> None:
     values = random_values(field, grid)
     latents = field.analyse(values, grid)
     assert [tuple(level.shape[1:]) for level in latents] == field.latent_shapes(grid)
-    step = torch.tensor([-16.0, 5.0], dtype=torch.float64)
-    scale = torch.exp2(step / STEPS_PER_OCTAVE).reshape(-1, *[1] * (values.dim() - 1))
-    maps = field.maps(parameters, [level / scale for level in latents], grid, step)
+    step_indices = torch.tensor([-16.0, 5.0], dtype=torch.float64)
+    scale = torch.exp2(step_indices / STEPS_PER_OCTAVE).reshape(-1, *[1] * (values.dim() - 1))
+    maps = field.maps(parameters, [level / scale for level in latents], grid, step_indices)
     assert maps.shape == (2, field.out_features + field.width, *grid.shape)
-    torch.testing.assert_close(field.values(parameters, maps, grid, step), values, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(field.values(parameters, maps, grid, step_indices), values, atol=1e-11, rtol=1e-11)
 
 
 def test_grey_has_no_chroma() -> None:
-    grid = Grid((8, 8), (False, False))
+    grid = Grid.open((8, 8))
     grey = torch.rand((1, 1, 8, 8), generator=torch.Generator().manual_seed(2)).expand(-1, 3, -1, -1)
     for latents in PLANE.analyse(grey, grid):
         assert float(latents.unflatten(1, (3, -1))[:, 1:].abs().max()) < 1e-6
@@ -355,25 +359,25 @@ def test_grey_has_no_chroma() -> None:
 
 
 def test_signals_of_a_batch_do_not_mix() -> None:
-    grid = Grid((7, 10), (False, False))
+    grid = Grid.open((7, 10))
     parameters, symbols = random_parameters(PLANE), random_symbols(PLANE, grid, batch=3)
-    step = torch.tensor([-30.0, -8.0, 2.0], dtype=torch.float64)
-    whole = PLANE.values(parameters, PLANE.maps(parameters, symbols, grid, step), grid, step)
+    step_indices = torch.tensor([-30.0, -8.0, 2.0], dtype=torch.float64)
+    whole = PLANE.values(parameters, PLANE.maps(parameters, symbols, grid, step_indices), grid, step_indices)
     for signal in range(3):
         own = slice(signal, signal + 1)
-        maps = PLANE.maps(parameters, [level[own] for level in symbols], grid, step[own])
-        torch.testing.assert_close(PLANE.values(parameters, maps, grid, step[own])[0], whole[signal])
+        maps = PLANE.maps(parameters, [level[own] for level in symbols], grid, step_indices[own])
+        torch.testing.assert_close(PLANE.values(parameters, maps, grid, step_indices[own])[0], whole[signal])
 
 
 def test_the_linear_part_of_a_closed_axis_has_no_beginning() -> None:
     grid = Grid((5, 16), (False, True))
     parameters = random_parameters(PLANE)
-    step = torch.tensor([-8.0], dtype=torch.float64)
+    step_indices = torch.tensor([-8.0], dtype=torch.float64)
     values = random_values(PLANE, grid, batch=1)
 
     def linear(shown: Tensor) -> Tensor:
         symbols = [torch.round(8 * level) for level in PLANE.analyse(shown, grid)]
-        return PLANE.maps(parameters, symbols, grid, step)[:, :3]
+        return PLANE.maps(parameters, symbols, grid, step_indices)[:, :3]
 
     torch.testing.assert_close(linear(values.roll(4, -1)), linear(values).roll(4, -1), atol=1e-9, rtol=0)
 
@@ -409,18 +413,16 @@ def test_configuration() -> None:
     assert field == LatentPyramid(2, 3, (4, 3))
     parameters = field.initialize(torch.Generator().manual_seed(0))
     assert {name: tuple(value.shape) for name, value in parameters.items()} == field.shapes()
-    assert field.constants == set(field.shapes())
+    assert field.step_size_shapes() == dict.fromkeys(("move", "price", "averaging"), (4,))
     again = field.initialize(torch.Generator().manual_seed(0))
     assert all(torch.equal(value, again[name]) for name, value in parameters.items())
-    with pytest.raises(NotImplementedError):
-        field.features(parameters, torch.zeros(1, 1, 2))
 
 
 # Asking at any position
 
 
 def keys(x: float) -> float:
-    """Keys' cubic kernel with a = -1/2, from his paper: (a + 2)|x|^3 - (a + 3)|x|^2 + 1, then a|x|^3 - ..."""
+    """Evaluate Keys' cubic kernel with a = -1/2, from his paper: (a + 2)|x|^3 - (a + 3)|x|^2 + 1, then a|x|^3 - ..."""
     a, x = -0.5, abs(x)
     if x <= 1:
         return (a + 2) * x**3 - (a + 3) * x**2 + 1
@@ -428,7 +430,7 @@ def keys(x: float) -> float:
 
 
 def naive_resample(samples: np.ndarray, positions: Sequence[float], closed: bool) -> np.ndarray:
-    """Along the last axis."""
+    """Interpolate along the last axis."""
     size = samples.shape[-1]
     result = []
     for position in positions:
@@ -450,10 +452,10 @@ def test_resampling_is_cubic_convolution(data: st.DataObject) -> None:
     ]
     maps = np.random.default_rng(0).standard_normal((2, 3, *shape)).astype(np.float32)
     found = resample(torch.from_numpy(maps), positions, closed).numpy()
-    expected = maps.astype(np.float64)
+    wanted = maps.astype(np.float64)
     for axis, (along, around) in enumerate(zip(positions, closed, strict=True)):
-        expected = np.moveaxis(naive_resample(np.moveaxis(expected, axis + 2, -1), along, around), -1, axis + 2)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        wanted = np.moveaxis(naive_resample(np.moveaxis(wanted, axis + 2, -1), along, around), -1, axis + 2)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_the_samples_themselves_stay_as_they_are() -> None:

@@ -28,7 +28,7 @@ SYNTHESIS_HIGH = ANALYSIS_LOW * (-1.0) ** np.arange(-4, 5)
 
 
 def split(values: np.ndarray, axis: int, periodic: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high band along an axis, by convolution and dropping every other sample."""
+    """Return the low and the high band along an axis, by convolution and dropping every other sample."""
     values = np.moveaxis(values, axis, -1)
     size = values.shape[-1]
     ends = [(0, 0)] * (values.ndim - 1)
@@ -43,7 +43,7 @@ def split(values: np.ndarray, axis: int, periodic: bool) -> tuple[np.ndarray, np
 
 
 def convolved(values: np.ndarray, levels: tuple[Level, ...], periodic: tuple[bool, ...]) -> list[np.ndarray]:
-    """What `analyse` should return."""
+    """Return what `analyse` should."""
     latents = []
     for level in levels:
         parts = {(): values}
@@ -78,10 +78,10 @@ def test_analysis_is_convolution(shape: tuple[int, ...], splits: tuple[int, ...]
     values = random_values(2, 3, *shape)
     levels = levels_of(shape, splits)
     found = analyse(values, levels, periodic)
-    expected = convolved(values.numpy(), levels, periodic)
-    assert len(found) == len(expected) == max(splits) + 1
-    for latents, reference in zip(found, expected, strict=True):
-        np.testing.assert_allclose(latents.numpy(), reference, atol=1e-9)
+    wanted = convolved(values.numpy(), levels, periodic)
+    assert len(found) == len(wanted) == max(splits) + 1
+    for latents, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(latents.numpy(), other, atol=1e-9)
 
 
 def test_a_single_latent_is_the_synthesis_filter() -> None:
@@ -90,10 +90,10 @@ def test_a_single_latent_is_the_synthesis_filter() -> None:
         halves = torch.zeros(2, 16, dtype=torch.float64)
         halves[band, 8] = 1
         (values,) = synthesise([halves[1].reshape(1, 1, 1, 16), halves[0].reshape(1, 1, 16)], levels, (False,))
-        expected = np.zeros(32)
+        wanted = np.zeros(32)
         reach = len(taps) // 2
-        expected[centre - reach : centre + reach + 1] = taps
-        np.testing.assert_allclose(values.flatten().numpy(), expected, atol=1e-9)
+        wanted[centre - reach : centre + reach + 1] = taps
+        np.testing.assert_allclose(values.flatten().numpy(), wanted, atol=1e-9)
 
 
 @settings(deadline=None, max_examples=60)
@@ -140,7 +140,7 @@ def test_polynomials_have_no_details_away_from_the_ends(degree: int) -> None:
 
 
 def synthesis_matrix(shape: tuple[int, ...], splits: tuple[int, ...], periodic: tuple[bool, ...]) -> np.ndarray:
-    """J: [samples, latents]."""
+    """Return J, [samples, latents]."""
     levels = levels_of(shape, splits)
     size = math.prod(shape)
     shapes = [latents.shape[1:] for latents in analyse(torch.zeros(1, 1, *shape), levels, periodic)]

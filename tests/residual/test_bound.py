@@ -5,6 +5,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,27 @@ import netCDF4
 import numpy as np
 import pytest
 import soundfile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_latents import initialization_of, latent_trainer
 from waves import tiny_image
 
-from inrcodec import bounded, encoder
+from inrcodec import encoder
 from inrcodec.cli import main
 from inrcodec.cli.encode import parse_max_error
-from inrcodec.coding.container import Container, Stream, read_container, section_sizes, write_container
+from inrcodec.coding.container import Container, Stream, read_container, read_outline, write_container
 from inrcodec.coding.header import pack_header
 from inrcodec.decoder import Resolution, decode
 from inrcodec.encoder import encode
-from inrcodec.errors import CorruptFile, SignalError, UsageError
+from inrcodec.errors import CorruptFile, InrcodecWarning, UsageError
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
-from inrcodec.meta.latent_trainer import LatentTrainer
 from inrcodec.meta.presets import preset
-from inrcodec.meta.run import pyramid_initialization
 from inrcodec.models import LatentPyramid
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.registry import default_initialization
+from inrcodec.residual import bound as error_bound
 from inrcodec.residual.section import apply_section
 from inrcodec.signals import read, read_back, write
 from inrcodec.signals.netcdf import plain_attributes
@@ -43,15 +43,15 @@ FIELD = (2, 21, 34)
 
 
 def tiny_pyramid(modality: str, channels: int) -> Initialization:
-    """A latent pyramid as it is before meta-training, made small."""
+    """Return a latent pyramid as it is before meta-training, made small."""
     tiny = replace(
         preset(modality, "pyramid"),
-        model=LatentPyramid(2, channels, (2, 1), width=4),
+        field=LatentPyramid(2, channels, (2, 1), width=4),
         patches=PatchConfig((24, 40), (4, 4), normalize=False),
+        crop=None,
         hidden=4,
     )
-    trainer = LatentTrainer(tiny.model, tiny.training, (24, 40), 4, torch.device("cpu"))
-    return pyramid_initialization(modality, tiny, trainer, {})
+    return initialization_of(latent_trainer(tiny), tiny)
 
 
 CLIMATE = tiny_pyramid("climate", 1)
@@ -59,7 +59,7 @@ IMAGE = tiny_pyramid("image", 3)
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
-    """As reading a file gives it, also of constant values."""
+    """Return the range that reading a file gives, also of constant values."""
     low, high = float(values.min()), float(values.max())
     return low, high if low < high else low + max(1.0, abs(low)) * 1e-6
 
@@ -73,7 +73,7 @@ def climate_field(
     name: str = "t2m",
     missing: np.ndarray | None = None,
 ) -> Signal:
-    """Waves and some noise, another field for each slice."""
+    """Return waves and some noise, another field for each slice."""
     random = np.random.default_rng(seed)
     _, height, width = shape
     y, x = np.mgrid[:height, :width] / 8
@@ -92,7 +92,7 @@ def climate_field(
 
 
 def packed_attributes(field: Signal, packing: dict[str, Any]) -> dict[str, Any]:
-    """What a signal carries of a variable of 16-bit integers."""
+    """Return what a signal carries of a variable of 16-bit integers."""
     return {
         "dimensions": ["time", "lat", "lon"],
         "shape": list(field.shape),
@@ -107,13 +107,13 @@ def bounds(max_error: float | dict[str, float], **more: Any) -> EncodeOptions:
 
 
 def errors(original: Signal, decoded: Signal) -> np.ndarray:
-    """Absolute, where values are not missing."""
+    """Return absolute errors where values are not missing."""
     difference = np.abs(original.values.astype(np.float64) - decoded.values.astype(np.float64))
     return difference if original.missing is None else difference[~original.missing]
 
 
 def within(original: Signal, max_error: float, initialization: Initialization = CLIMATE) -> bytes:
-    """Encode and decode, check the bound and what the encoder says; the file."""
+    """Encode and decode, check the bound and what the encoder says; return the file."""
     data, said = encode([original], [initialization], bounds(max_error))
     (decoded,) = decode(data, initializations=[initialization], device="cpu")
     np.testing.assert_array_equal(decoded.values, said[0].values)
@@ -204,7 +204,7 @@ def test_any_field_can_be_corrected(
     noise = 10**coarseness * (high - low) * random.normal(size=values.shape)
     base = native_values(((values - low) / (high - low) + noise).clip(-9, 9), field.value_range, values.dtype)
     max_error = float(10**exponent)
-    stream = bounded.with_residual(bounded_stream, field, replace(field, values=base), max_error)
+    stream = error_bound.with_residual(bounded_stream, field, replace(field, values=base), max_error)
     decoded = replace(field, values=apply_section(base, stream.residual or b"", max_error))
     assert errors(field, decoded).max() <= max_error
     assert errors(field, replace(field, values=read_back(decoded))).max() <= max_error
@@ -218,7 +218,7 @@ def test_missing_values_do_not_matter() -> None:
     rough.values[missing] += np.random.default_rng(0).choice([-9, 9], (missing.sum(), 1)).astype(np.float32)
     stream = replace_residual(field)
     base = decode(file_of(stream), initializations=[CLIMATE])[0]
-    plain, hard = (bounded.with_residual(stream, original, base, 0.5) for original in (field, rough))
+    plain, hard = (error_bound.with_residual(stream, original, base, 0.5) for original in (field, rough))
     assert plain.residual == hard.residual
     (decoded,) = decode(within(field, 0.5), initializations=[CLIMATE])
     np.testing.assert_array_equal(decoded.missing, missing)
@@ -279,7 +279,7 @@ def test_many_slices_are_searched_by_some(monkeypatch: pytest.MonkeyPatch) -> No
         return adapt(signal, *arguments)
 
     monkeypatch.setattr(encoder, "adapt_signal", watch)
-    monkeypatch.setattr(bounded, "SEARCH_VALUES", 3 * 9 * 12)
+    monkeypatch.setattr(error_bound, "SEARCH_VALUES", 3 * 9 * 12)
     within(field, 0.5)
     assert seen == [(12, 9, 12), (3, 9, 12)]
 
@@ -294,9 +294,9 @@ def test_the_search_for_the_smallest(best: float, slope: float) -> None:
         size = round(1000 * (1 + slope * (tried[-1] - best) ** 2))
         return Stream(None, (bytes(size // 2),), residual=bytes(size - size // 2))  # type: ignore[arg-type]
 
-    trade_off, stream = bounded.best_trade_off(code, 1.0)
-    assert len(tried) <= bounded.CODINGS
-    assert bounded.stream_bytes(stream) <= min(round(1000 * (1 + slope * (x - best) ** 2)) for x in tried)
+    trade_off, stream = error_bound.best_trade_off(code, 1.0)
+    assert len(tried) <= error_bound.CODINGS
+    assert error_bound.stream_bytes(stream) <= min(round(1000 * (1 + slope * (x - best) ** 2)) for x in tried)
     if abs(best) <= 6:
         assert abs(math.log2(trade_off) - best) <= 1
 
@@ -325,7 +325,7 @@ def test_a_field_of_another_machine_stays_within_the_bound(max_error: float) -> 
 
 
 def replace_residual(field: Signal, stream: Stream | None = None) -> Stream:
-    """The stream of a field without a bound."""
+    """Return the stream of a field without a bound."""
     if stream is None:
         (stream,) = read_container(encode([field], [CLIMATE], EncodeOptions(steps=0, device="cpu"))[0]).streams
     return replace(stream, header=replace(stream.header, max_error=None), residual=None)
@@ -387,7 +387,7 @@ def test_a_residual_belongs_to_a_bound(bounded_stream: Stream) -> None:
     ):
         with pytest.raises(UsageError, match="disagrees"):
             file_of(wrong)
-    labels = [part.label for part in section_sizes(file_of(bounded_stream))]
+    labels = [part.label for part in read_outline(BytesIO(file_of(bounded_stream))).sizes]
     assert labels[:2] == ["preamble", "header"] and labels[-2:] == ["residual", "end"]
 
 
@@ -435,7 +435,7 @@ def netcdf(path: Path, variables: dict[str, dict[str, Any]], seed: int = 0) -> P
 
 
 def physical(path: Path, name: str) -> np.ndarray:
-    """Stored numbers times scale plus offset in float64, NaN where missing."""
+    """Return stored numbers times scale plus offset in float64, NaN where missing."""
     with netCDF4.Dataset(path) as file:
         file.set_auto_maskandscale(False)
         variable = file[name]
@@ -468,12 +468,18 @@ def test_markers_among_unpacked_integers(tmp_path: Path) -> None:
     assert np.nanmax(np.abs(physical(path, "count") - physical(tmp_path / "b.nc", "count"))) <= 2
 
 
-def test_infinite_values_of_a_file_are_refused(tmp_path: Path) -> None:
+def test_infinite_values_of_a_file_are_kept_beside_others_within_the_bound(tmp_path: Path) -> None:
     path = netcdf(tmp_path / "a.nc", {"t2m": {"dtype": "f4"}})
     with netCDF4.Dataset(path, "a") as file:
         file["t2m"][0, 3, 4] = np.inf
-    with pytest.raises(SignalError, match="1 infinite values"):
-        read(path)
+    with pytest.warns(InrcodecWarning, match="1 infinite values"):
+        signals = read(path)
+    data, _ = encode(signals, [CLIMATE], bounds(0.5))
+    write(decode(data, initializations=[CLIMATE]), tmp_path / "b.nc")
+    original, decoded = physical(path, "t2m"), physical(tmp_path / "b.nc", "t2m")
+    finite = np.isfinite(original)
+    assert (~finite).sum() == 1 and decoded[0, 3, 4] == np.inf
+    assert np.abs(decoded[finite] - original[finite]).max() <= 0.5
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -510,7 +516,7 @@ def test_the_command_line(run: Run, tmp_path: Path) -> None:
 
 
 def test_one_bound_for_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "SEARCH_VALUES", 21 * 34)
+    monkeypatch.setattr(error_bound, "SEARCH_VALUES", 21 * 34)
     netcdf(tmp_path / "a.nc", {"t2m": PACKED, "d2m": PACKED})
     code, out, said = run(*ENCODE, "0.2", "--json")
     report = json.loads(out)

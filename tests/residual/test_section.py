@@ -20,7 +20,7 @@ def deviation(values: np.ndarray, original: np.ndarray) -> np.ndarray:
 
 
 def to_dtype(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Finite values of a type, clipped to what it holds."""
+    """Return finite values of a type, clipped to what it holds."""
     if np.dtype(dtype).kind == "f":
         limit = float(np.finfo(dtype).max)
         return values.clip(-limit, limit).astype(dtype)
@@ -28,7 +28,7 @@ def to_dtype(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A random field [*shape, 1] of standard deviation 1, correlated over some 8 points."""
+    """Return a random field [*shape, 1] of standard deviation 1, correlated over some 8 points."""
     frequencies = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
     field = np.fft.ifft2(np.fft.fft2(rng.normal(size=shape)) * np.exp(-((8 * frequencies) ** 2))).real
     return (field / field.std())[..., None]
@@ -240,7 +240,7 @@ def test_against_a_decoder_of_one_symbol_at_a_time(shape: tuple[int, ...], scale
 
 
 def golden_pair() -> tuple[np.ndarray, np.ndarray]:
-    """Integers whose errors rise to the right; one beyond what symbols reach."""
+    """Return integers whose errors rise to the right; one beyond what symbols reach."""
     y, x = np.mgrid[:6, :9]
     decoded = np.zeros((6, 9, 1), np.float64)
     original = (np.where((7 * y + 5 * x) % 11 < 4, x * x, x) * (-1.0) ** (y // 2))[..., None]
@@ -252,7 +252,7 @@ GOLDEN = "2700ffffda7ff48d549f8dac81501bfe54019646a6d31a77fc25d2efb2b31349e41d8e
 
 
 def naive_apply(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndarray:
-    """docs/FORMAT.md, "Residual", for floats: points one at a time, in Python integers."""
+    """Apply docs/FORMAT.md, "Residual", to floats: points one at a time, in Python integers."""
     length, position = 0, 0
     while True:
         length |= (payload[position] & 127) << (7 * position)
@@ -288,8 +288,8 @@ def naive_apply(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndarray
         ((1, 0), [(0, 1), (1, 0), (1, 1), (0, 3), (3, 0)], [2, 2, 1, 0, 0], 6),
     ]
     weights = [[0] * len(groups) for _, groups, _, _ in phases]
-    rows = [[max(14, first + 2 * (context // 4)) for context in range(276)] for _, _, _, first in phases]
-    corner_rows = [24 + 2 * (context // 4) for context in range(276)]
+    rows = [[max(14, first + 2 * (each // 4)) for each in range(276)] for _, _, _, first in phases]
+    corner_rows = [24 + 2 * (each // 4) for each in range(276)]
 
     def decode_phase(
         points: list[tuple[int, int, int]],
@@ -302,7 +302,7 @@ def naive_apply(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndarray
         if take([20]) == [1]:
             for i, change in enumerate(take([36] * len(weights))):
                 weights[i] += change
-        predictions, contexts = [], []
+        predictions, classes = [], []
         for s, y, x in points:
             sides = []
             for dy, dx in groups:
@@ -319,14 +319,13 @@ def naive_apply(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndarray
                 octave = activity.bit_length() - 1
                 half_octave = 2 * octave + 1 + (2 * activity >= 3 * 2**octave)
             predictions.append(prediction)
-            contexts.append(4 * half_octave + min(3, abs(total - 64 * rounded) // 8))
-        occurring = sorted(set(contexts))
-        for context, change in zip(occurring, take([20] * len(occurring)), strict=True):
-            rows[context] += change
-        for point, prediction, symbol in zip(
-            points, predictions, take([rows[context] for context in contexts]), strict=True
-        ):
-            symbols[point] = prediction + symbol
+            classes.append(4 * half_octave + min(3, abs(total - 64 * rounded) // 8))
+        occurring = sorted(set(classes))
+        for each, change in zip(occurring, take([20] * len(occurring)), strict=True):
+            rows[each] += change
+        differences = take([rows[each] for each in classes])
+        for point, prediction, difference in zip(points, predictions, differences, strict=True):
+            symbols[point] = prediction + difference
 
     decode_phase([(s, 0, 0) for s in range(count)], 0, [], [], [], corner_rows)
     levels = 0

@@ -16,7 +16,7 @@ from inrcodec.errors import SignalError
 from inrcodec.signals import audio
 from inrcodec.signals.signal import Axis, Signal
 
-SAMPLES = Path(__file__).parents[1] / "assets" / "samples"
+SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 LOSSLESS = [".wav", ".flac", ".aiff", ".au", ".caf", ".w64", ".rf64"]
 LOSSY = [".mp3", ".ogg", ".opus"]
 

@@ -20,7 +20,7 @@ from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals import climate
 from inrcodec.signals.signal import Axis, Signal
 
-SAMPLES = Path(__file__).parent.parent / "assets" / "samples"
+SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 FORMATS = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA", "NETCDF4_CLASSIC", "NETCDF4"]
 
 FLAVOURS: dict[str, tuple[dict[str, Values], tuple[int, ...]]] = {

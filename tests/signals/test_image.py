@@ -26,7 +26,7 @@ from inrcodec.signals import InrcodecWarning
 from inrcodec.signals import image as image_signals
 from inrcodec.signals.signal import Axis, Signal
 
-SAMPLES = Path(__file__).parents[1] / "assets" / "samples"
+SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 LOSSLESS = [".png", ".tiff", ".jp2"]
 
 

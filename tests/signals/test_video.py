@@ -19,7 +19,7 @@ from inrcodec.errors import SignalError
 from inrcodec.signals import InrcodecWarning, image_opening, video, video_timing
 from inrcodec.signals.signal import Axis, Signal
 
-SAMPLES = Path(__file__).parent.parent / "assets" / "samples"
+SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 WRITTEN = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 

@@ -6,21 +6,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tiny_weights import FIELDS, NAMES, SIREN
 from torch import Tensor
 
 from inrcodec.adaptation import SHARED, step_size
-from inrcodec.models import Field, FourierFeatureNetwork, NeRV, Parameters, Siren
+from inrcodec.models import Parameters, PointField
 from inrcodec.settings import AdaptationConfig
 from inrcodec.weights.adaptation import adapt, adapt_for_training, initial_step_sizes
 from inrcodec.weights.context_set import ContextSet
 
-FIELDS: list[Field] = [
-    Siren(2, 3, width=6, depth=3),
-    FourierFeatureNetwork(2, 2, width=5, depth=3, frequencies=4, scale=1.0),
-    NeRV(3, 2, octaves=2, stem=4, base=(2, 2), channels=(3, 4)),
-]
-NAMES = [field.name for field in FIELDS]
-SIREN = FIELDS[0]
 KINDS = ["none", "scalar", "tensor", "tensor-step", "element"]
 
 
@@ -35,20 +29,20 @@ def one_thread() -> Iterator[None]:
 # An independent version: explicit parameters of one signal, sorting, full gradients
 
 
-def error_of(field: Field, theta: Parameters, x: Tensor, y: Tensor) -> Tensor:
+def error_of(field: PointField, theta: Parameters, x: Tensor, y: Tensor) -> Tensor:
     return y - field(_with_batch(field, theta), x[None])[0]
 
 
-def _with_batch(field: Field, theta: Parameters) -> Parameters:
+def _with_batch(field: PointField, theta: Parameters) -> Parameters:
     return {name: value if name in field.constants else value[None] for name, value in theta.items()}
 
 
-def mse(field: Field, theta: Parameters, x: Tensor, y: Tensor) -> Tensor:
+def mse(field: PointField, theta: Parameters, x: Tensor, y: Tensor) -> Tensor:
     return (error_of(field, theta, x, y) ** 2).sum() / y.numel()
 
 
-def ranked(field: Field, theta: Parameters, x: Tensor, y: Tensor, score: str) -> list[int]:
-    """Points from the highest score to the lowest; the score is a gradient by autograd."""
+def ranked(field: PointField, theta: Parameters, x: Tensor, y: Tensor, score: str) -> list[int]:
+    """Return points from the highest score to the lowest; the score is a gradient by autograd."""
     keys = []
     for n in range(len(x)):
         own = {name: value.detach().requires_grad_() for name, value in theta.items()}
@@ -60,7 +54,7 @@ def ranked(field: Field, theta: Parameters, x: Tensor, y: Tensor, score: str) ->
     return sorted(range(len(x)), key=lambda n: -keys[n])
 
 
-def naive_gradient(field: Field, theta: Parameters, x: Tensor, y: Tensor, *, graph: bool = False) -> Parameters:
+def naive_gradient(field: PointField, theta: Parameters, x: Tensor, y: Tensor, *, graph: bool = False) -> Parameters:
     names = [name for name in theta if name not in field.constants]
     slopes = torch.autograd.grad(mse(field, theta, x, y), [theta[name] for name in names], create_graph=graph)
     return dict(zip(names, slopes, strict=True))
@@ -72,9 +66,9 @@ def alpha_of(sizes: Parameters, name: str, k: int) -> Tensor:
 
 
 def naive_training(
-    field: Field, theta_0: Parameters, sizes: Parameters, x: Tensor, y: Tensor, config: AdaptationConfig
+    field: PointField, theta_0: Parameters, sizes: Parameters, x: Tensor, y: Tensor, config: AdaptationConfig
 ) -> Parameters:
-    """Algorithm 1, lines 5-9."""
+    """Run algorithm 1, lines 5-9."""
     theta = theta_0
     keep = round(config.gamma * len(x))
     for k in range(config.steps):
@@ -92,7 +86,7 @@ def norm(slopes: Parameters) -> float:
 
 
 def naive_test_time(
-    field: Field,
+    field: PointField,
     theta_0: Parameters,
     sizes: Parameters,
     x: Tensor,
@@ -101,7 +95,7 @@ def naive_test_time(
     steps: int,
     rescaling: str,
 ) -> Parameters:
-    """Algorithm 2 with eq. 4, and ECoP's ratio of losses."""
+    """Run algorithm 2 with eq. 4, or ECoP's ratio of losses."""
     theta = theta_0
     keep = round(config.gamma * len(x))
     for k in range(steps):
@@ -123,8 +117,8 @@ def naive_test_time(
 # Material
 
 
-def start(field: Field, kind: str = "tensor-step", steps: int = 3) -> tuple[Parameters, Parameters]:
-    """theta_0 and step sizes, float64 leaves; the step sizes all differ."""
+def start(field: PointField, kind: str = "tensor-step", steps: int = 3) -> tuple[Parameters, Parameters]:
+    """Return theta_0 and step sizes, float64 leaves; the step sizes all differ."""
     generator = torch.Generator().manual_seed(1)
     theta_0 = {name: value.double().requires_grad_() for name, value in field.initialize(generator).items()}
     adapted = {name: value.detach() for name, value in theta_0.items() if name not in field.constants}
@@ -135,27 +129,27 @@ def start(field: Field, kind: str = "tensor-step", steps: int = 3) -> tuple[Para
     }
 
 
-def context_of(field: Field, signals: int = 2, points: int = 12, *, shared: bool = False) -> ContextSet:
+def context_set_of(field: PointField, signals: int = 2, points: int = 12, *, shared: bool = False) -> ContextSet:
     generator = torch.Generator().manual_seed(2)
     coordinates = torch.rand((1 if shared else signals, points, field.in_features), generator=generator)
     values = torch.rand((signals, points, field.out_features), generator=generator)
     return ContextSet(coordinates.double() * 2 - 1, values.double())
 
 
-def signals_of(context: ContextSet) -> Iterator[tuple[Tensor, Tensor]]:
-    for b, values in enumerate(context.values):
-        yield context.coordinates[b if len(context.coordinates) > 1 else 0], values
+def signals_of(context_set: ContextSet) -> Iterator[tuple[Tensor, Tensor]]:
+    for b, values in enumerate(context_set.values):
+        yield context_set.coordinates[b if len(context_set.coordinates) > 1 else 0], values
 
 
-def assert_same(field: Field, batched: Parameters, signals: list[Parameters], **tolerance: float) -> None:
+def assert_same(field: PointField, batched: Parameters, signals: list[Parameters], **tolerance: float) -> None:
     assert set(batched) == set(field.shapes())
     for name, value in batched.items():
         expected = signals[0][name] if name in field.constants else torch.stack([theta[name] for theta in signals])
         torch.testing.assert_close(value, expected, **tolerance)
 
 
-def readout(field: Field, thetas: list[Parameters], signals: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Some scalar of adapted parameters, as the outer loop makes one."""
+def readout(field: PointField, thetas: list[Parameters], signals: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return some scalar of adapted parameters, as the outer loop makes one."""
     return sum(
         (
             mse(field, theta, x, y) + theta["head.weight"].sin().sum()
@@ -171,16 +165,16 @@ def readout(field: Field, thetas: list[Parameters], signals: list[tuple[Tensor, 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("score", ["grad-norm", "error"])
 @pytest.mark.parametrize("field", FIELDS, ids=NAMES)
-def test_training_adaptation_and_its_meta_gradient(field: Field, score: str, shared: bool) -> None:
+def test_training_adaptation_and_its_meta_gradient(field: PointField, score: str, shared: bool) -> None:
     theta_0, sizes = start(field)
-    context, config = context_of(field, shared=shared), AdaptationConfig(steps=3, gamma=0.5, score=score)
-    signals = list(signals_of(context))
+    context_set, config = context_set_of(field, shared=shared), AdaptationConfig(steps=3, gamma=0.5, score=score)
+    signals = list(signals_of(context_set))
     learned = [*theta_0.values(), *sizes.values()]
 
     expected = [naive_training(field, theta_0, sizes, x, y, config) for x, y in signals]
     expected_gradient = torch.autograd.grad(readout(field, expected, signals), learned)
 
-    theta_k = adapt_for_training(field, theta_0, sizes, context, config)
+    theta_k = adapt_for_training(field, theta_0, sizes, context_set, config)
     assert_same(field, theta_k, expected)
     separate = [
         {name: value if name in field.constants else value[b] for name, value in theta_k.items()} for b in range(2)
@@ -194,8 +188,8 @@ def test_training_adaptation_and_its_meta_gradient(field: Field, score: str, sha
 def test_the_meta_gradient_is_of_second_order() -> None:
     """A first-order gradient would pass through the steps unchanged; this one does not."""
     theta_0, sizes = start(SIREN)
-    context, config = context_of(SIREN, 1), AdaptationConfig(steps=2, gamma=1.0, score="full")
-    theta_k = adapt_for_training(SIREN, theta_0, sizes, context, config)
+    context_set, config = context_set_of(SIREN, 1), AdaptationConfig(steps=2, gamma=1.0, score="full")
+    theta_k = adapt_for_training(SIREN, theta_0, sizes, context_set, config)
     (gradient,) = torch.autograd.grad(theta_k["layer0.weight"].sum(), theta_0["layer0.weight"])
     assert not torch.allclose(gradient, torch.ones_like(gradient), atol=1e-3)
 
@@ -203,19 +197,19 @@ def test_the_meta_gradient_is_of_second_order() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_step_size(kind: str) -> None:
     theta_0, sizes = start(SIREN, kind)
-    context, config = context_of(SIREN), AdaptationConfig(steps=3, gamma=0.5)
-    expected = [naive_training(SIREN, theta_0, sizes, x, y, config) for x, y in signals_of(context)]
-    assert_same(SIREN, adapt_for_training(SIREN, theta_0, sizes, context, config), expected)
+    context_set, config = context_set_of(SIREN), AdaptationConfig(steps=3, gamma=0.5)
+    expected = [naive_training(SIREN, theta_0, sizes, x, y, config) for x, y in signals_of(context_set)]
+    assert_same(SIREN, adapt_for_training(SIREN, theta_0, sizes, context_set, config), expected)
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=NAMES)
-def test_a_signal_does_not_depend_on_its_batch(field: Field) -> None:
+def test_a_signal_does_not_depend_on_its_batch(field: PointField) -> None:
     theta_0, sizes = start(field)
-    context, config = context_of(field, 3), AdaptationConfig(steps=3, gamma=0.5)
-    together = adapt_for_training(field, theta_0, sizes, context, config)
-    together_later = adapt(field, theta_0, sizes, context, config, steps=4)
+    context_set, config = context_set_of(field, 3), AdaptationConfig(steps=3, gamma=0.5)
+    together = adapt_for_training(field, theta_0, sizes, context_set, config)
+    together_later = adapt(field, theta_0, sizes, context_set, config, steps=4)
     for b in range(3):
-        own = ContextSet(context.coordinates[b : b + 1], context.values[b : b + 1])
+        own = ContextSet(context_set.coordinates[b : b + 1], context_set.values[b : b + 1])
         alone = adapt_for_training(field, theta_0, sizes, own, config)
         alone_later = adapt(field, theta_0, sizes, own, config, steps=4)
         for name in alone.keys() - field.constants:
@@ -225,11 +219,11 @@ def test_a_signal_does_not_depend_on_its_batch(field: Field) -> None:
 
 def test_random_pruning_in_training_follows_the_generator() -> None:
     theta_0, sizes = start(SIREN)
-    context, config = context_of(SIREN), AdaptationConfig(steps=3, gamma=0.5, score="random")
+    context_set, config = context_set_of(SIREN), AdaptationConfig(steps=3, gamma=0.5, score="random")
 
     def adapted(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return adapt_for_training(SIREN, theta_0, sizes, context, config, generator)["head.weight"]
+        return adapt_for_training(SIREN, theta_0, sizes, context_set, config, generator)["head.weight"]
 
     assert torch.equal(adapted(0), adapted(0))
     assert not torch.equal(adapted(0), adapted(1))
@@ -240,29 +234,29 @@ def test_random_pruning_in_training_follows_the_generator() -> None:
 
 @pytest.mark.parametrize("rescaling", ["exact", "loss-ratio", "none"])
 @pytest.mark.parametrize("field", FIELDS, ids=NAMES)
-def test_test_time_adaptation(field: Field, rescaling: str) -> None:
+def test_test_time_adaptation(field: PointField, rescaling: str) -> None:
     theta_0, sizes = start(field)
-    context, config = context_of(field), AdaptationConfig(steps=3, gamma=0.25)
-    expected = [naive_test_time(field, theta_0, sizes, x, y, config, 6, rescaling) for x, y in signals_of(context)]
-    assert_same(field, adapt(field, theta_0, sizes, context, config, steps=6, rescaling=rescaling), expected)
+    context_set, config = context_set_of(field), AdaptationConfig(steps=3, gamma=0.25)
+    expected = [naive_test_time(field, theta_0, sizes, x, y, config, 6, rescaling) for x, y in signals_of(context_set)]
+    assert_same(field, adapt(field, theta_0, sizes, context_set, config, steps=6, rescaling=rescaling), expected)
 
 
 def test_exact_rescaling_takes_steps_as_long_as_the_pruned_gradient() -> None:
     theta_0, _ = start(SIREN)
-    context, config = context_of(SIREN), AdaptationConfig(steps=3, gamma=0.25)
+    context_set, config = context_set_of(SIREN), AdaptationConfig(steps=3, gamma=0.25)
     alpha = 0.02
     path: list[Parameters] = []
     adapt(
         SIREN,
         theta_0,
         {SHARED: torch.tensor([alpha], dtype=torch.float64).log()},
-        context,
+        context_set,
         config,
         steps=5,
         on_step=lambda step, theta, losses: path.append({name: value.clone() for name, value in theta.items()}),
     )
     for before, after in pairwise(path):
-        for b, (x, y) in enumerate(signals_of(context)):
+        for b, (x, y) in enumerate(signals_of(context_set)):
             theta = {name: value[b].detach().requires_grad_() for name, value in before.items()}
             high = ranked(SIREN, theta, x, y, "grad-norm")[:3]
             pruned = norm(naive_gradient(SIREN, theta, x[high], y[high]))
@@ -275,10 +269,10 @@ def test_exact_rescaling_takes_steps_as_long_as_the_pruned_gradient() -> None:
 @pytest.mark.parametrize("config", [AdaptationConfig(gamma=1.0), AdaptationConfig(score="full", gamma=0.25)])
 def test_nothing_to_rescale_without_pruning(config: AdaptationConfig) -> None:
     theta_0, sizes = start(SIREN)
-    context = context_of(SIREN)
-    plain = adapt(SIREN, theta_0, sizes, context, config, steps=4, rescaling="none")
+    context_set = context_set_of(SIREN)
+    plain = adapt(SIREN, theta_0, sizes, context_set, config, steps=4, rescaling="none")
     for rescaling in ("exact", "loss-ratio"):
-        same = adapt(SIREN, theta_0, sizes, context, config, steps=4, rescaling=rescaling)
+        same = adapt(SIREN, theta_0, sizes, context_set, config, steps=4, rescaling=rescaling)
         assert all(torch.equal(same[name], plain[name]) for name in plain)
 
 
@@ -286,7 +280,7 @@ def test_nothing_to_rescale_without_pruning(config: AdaptationConfig) -> None:
 def test_a_perfect_fit_stays(rescaling: str) -> None:
     """Zero gradients, whose ratio means nothing."""
     theta_0, sizes = start(SIREN)
-    x = context_of(SIREN, 1).coordinates
+    x = context_set_of(SIREN, 1).coordinates
     y = SIREN(_with_batch(SIREN, theta_0), x).detach()
     theta = adapt(SIREN, theta_0, sizes, ContextSet(x, y), AdaptationConfig(gamma=0.5), steps=2, rescaling=rescaling)
     for name, value in theta.items():
@@ -296,23 +290,23 @@ def test_a_perfect_fit_stays(rescaling: str) -> None:
 def test_steps_beyond_the_trained_ones_use_the_last_step_size() -> None:
     theta_0, sizes = start(SIREN, "tensor-step", steps=2)
     longer = {name: torch.cat([rows, rows[-1:], rows[-1:], rows[-1:]]) for name, rows in sizes.items()}
-    context, config = context_of(SIREN), AdaptationConfig(steps=2, gamma=0.5)
-    beyond = adapt(SIREN, theta_0, sizes, context, config, steps=5)
-    spelled_out = adapt(SIREN, theta_0, longer, context, config, steps=5)
+    context_set, config = context_set_of(SIREN), AdaptationConfig(steps=2, gamma=0.5)
+    beyond = adapt(SIREN, theta_0, sizes, context_set, config, steps=5)
+    spelled_out = adapt(SIREN, theta_0, longer, context_set, config, steps=5)
     assert all(torch.equal(beyond[name], spelled_out[name]) for name in beyond)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_on_step_sees_every_step_and_the_end(steps: int) -> None:
     theta_0, sizes = start(SIREN)
-    context, config = context_of(SIREN), AdaptationConfig(gamma=0.5)
+    context_set, config = context_set_of(SIREN), AdaptationConfig(gamma=0.5)
     calls: list[tuple[int, Parameters, Tensor]] = []
-    theta = adapt(SIREN, theta_0, sizes, context, config, steps=steps, on_step=lambda *call: calls.append(call))
+    theta = adapt(SIREN, theta_0, sizes, context_set, config, steps=steps, on_step=lambda *call: calls.append(call))
     assert [step for step, _, _ in calls] == list(range(steps + 1))
     assert all(torch.equal(calls[-1][1][name], theta[name]) for name in theta)
     for step, parameters, losses in calls:
-        shorter = adapt(SIREN, theta_0, sizes, context, config, steps=step)
-        for b, (x, y) in enumerate(signals_of(context)):
+        shorter = adapt(SIREN, theta_0, sizes, context_set, config, steps=step)
+        for b, (x, y) in enumerate(signals_of(context_set)):
             own = {name: value[b] for name, value in parameters.items()}
             torch.testing.assert_close(losses[b], mse(SIREN, own, x, y))
             torch.testing.assert_close(own["head.weight"], shorter["head.weight"][b])
@@ -320,14 +314,14 @@ def test_on_step_sees_every_step_and_the_end(steps: int) -> None:
 
 def test_no_steps_leave_the_initialization() -> None:
     theta_0, sizes = start(SIREN)
-    theta = adapt(SIREN, theta_0, sizes, context_of(SIREN, 3), AdaptationConfig(), steps=0)
+    theta = adapt(SIREN, theta_0, sizes, context_set_of(SIREN, 3), AdaptationConfig(), steps=0)
     assert all(torch.equal(value[b], theta_0[name]) for name, value in theta.items() for b in range(3))
 
 
 def test_adaptation_leaves_no_graph_and_its_inputs_alone() -> None:
     theta_0, sizes = start(SIREN)
     before = {name: value.detach().clone() for name, value in theta_0.items()}
-    theta = adapt(SIREN, theta_0, sizes, context_of(SIREN), AdaptationConfig(gamma=0.5), steps=2)
+    theta = adapt(SIREN, theta_0, sizes, context_set_of(SIREN), AdaptationConfig(gamma=0.5), steps=2)
     assert not any(value.requires_grad for value in theta.values())
     assert all(torch.equal(theta_0[name], before[name]) for name in before)
     assert all(value.grad is None for value in theta_0.values())
@@ -336,13 +330,13 @@ def test_adaptation_leaves_no_graph_and_its_inputs_alone() -> None:
 def test_adaptation_fits() -> None:
     theta_0 = SIREN.initialize(torch.Generator().manual_seed(0))
     coordinates = torch.cartesian_prod(torch.linspace(-1, 1, 8), torch.linspace(-1, 1, 8))[None]
-    context = ContextSet(coordinates, 0.5 + 0.4 * torch.sin(coordinates.sum(-1, keepdim=True) * 2).repeat(2, 1, 3))
+    context_set = ContextSet(coordinates, 0.5 + 0.4 * torch.sin(coordinates.sum(-1, keepdim=True) * 2).repeat(2, 1, 3))
     losses: list[float] = []
     adapt(
         SIREN,
         theta_0,
         {SHARED: torch.tensor([1e-2]).log()},
-        context,
+        context_set,
         AdaptationConfig(),
         steps=100,
         on_step=lambda step, theta, loss: losses.append(float(loss.detach().mean())),

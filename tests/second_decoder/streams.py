@@ -1,0 +1,120 @@
+"""From the bytes of a file to the native values of its signals.
+
+It follows "Mask", "Where are the samples of another resolution?", "How are patches joined?" and "How do a field's
+values become native values?" of docs/FORMAT.md.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from second_decoder import weight_fields
+from second_decoder.arrays import ceil_div
+from second_decoder.clip import ClipField
+from second_decoder.header import Header
+from second_decoder.initialization import Initialization, read_initialization
+from second_decoder.patches import evaluated_size, layout_of, positions_of
+from second_decoder.pyramid import PyramidField
+from second_decoder.reading import inflate, require
+from second_decoder.residual import corrected
+from second_decoder.sections import StreamSections, read_file
+from second_decoder.spectrum import SpectrumField
+
+FIELDS = {
+    **dict.fromkeys(weight_fields.NAMES, weight_fields.WeightField),
+    "pyramid": PyramidField,
+    "clip": ClipField,
+    "spectrum": SpectrumField,
+}
+
+
+def read_streams(data: bytes, initializations: Iterable[Initialization] = ()) -> list["Stream"]:
+    """Return the streams of a file, their symbols decoded. initializations: known besides the embedded ones."""
+    embedded, streams = read_file(data)
+    known = {each.identifier: each for each in [*initializations, *map(read_initialization, embedded)]}
+    for stream in streams:
+        require(stream.header.identifier in known, "the initialization of a stream is known")
+    return [Stream(stream, known[stream.header.identifier]) for stream in streams]
+
+
+class Stream:
+    """One signal of a file. symbols: all integers of its chunks, in the order that its field says."""
+
+    def __init__(self, sections: StreamSections, initialization: Initialization) -> None:
+        header, outputs = sections.header, initialization.field["out_features"]
+        require(header.modality == initialization.document["modality"], "a stream has its initialization's modality")
+        require(header.channels in (1, outputs), "there are as many channels as outputs, or one")
+        layout = layout_of(header.axes, initialization.patches)
+        together = header.patches_per_chunk
+        require(header.chunks == ceil_div(layout.count, together), "there are as many chunks as the patches take")
+        self.header = header
+        self._sections = sections
+        self._layout = layout
+        self._field = FIELDS[initialization.field["name"]](header, initialization, layout)
+        for number, chunk in enumerate(sections.chunks):
+            self._field.read_chunk(chunk, min(together, layout.count - number * together))
+        self._mask = None if sections.mask is None else _read_mask(sections.mask, header)
+
+    @property
+    def symbols(self) -> list[np.ndarray]:
+        """All integers of the chunks."""
+        return self._field.symbols
+
+    def values(self, sizes: Sequence[int] | None = None) -> np.ndarray:
+        """Return the native values [*grid, C]. sizes: samples along every axis, None for the original grid."""
+        header = self.header
+        sizes = header.sizes if sizes is None else tuple(sizes)
+        fine = [evaluated_size(axis, size) for axis, size in zip(header.axes, sizes, strict=True)]
+        x = _reduced(self._joined(fine), sizes)
+        low, high = header.value_range
+        native = low + x * (high - low)
+        if header.dtype.kind in "iu":
+            limits = np.iinfo(header.dtype)
+            native = np.rint(native).clip(limits.min, limits.max)
+        with np.errstate(over="ignore"):  # a number too large for the type becomes infinite
+            native = native.astype(header.dtype)
+        if self._sections.residual is None or header.largest_error is None or sizes != header.sizes:
+            return native
+        return corrected(native, self._sections.residual, header.largest_error)
+
+    def missing(self, sizes: Sequence[int] | None = None) -> np.ndarray | None:
+        """Return where values are missing, bool [*grid], or None if there is no mask. sizes: as for `values`."""
+        if self._mask is None:
+            return None
+        nearest = []
+        for axis, size in zip(self.header.axes, self.header.sizes if sizes is None else sizes, strict=True):
+            rounded = np.rint(positions_of(axis, size)).astype(int)
+            nearest.append(rounded % axis.size if axis.kind == "periodic" else rounded.clip(0, axis.size - 1))
+        return self._mask[np.ix_(*nearest)]
+
+    def _joined(self, sizes: Sequence[int]) -> np.ndarray:
+        """Return x, the weighted mean of the patches, [*sizes, channels]."""
+        axes = self._layout.axes
+        covered = [axis.covered(positions_of(axis.axis, size)) for axis, size in zip(axes, sizes, strict=True)]
+        x = np.zeros((*sizes, self.header.channels))
+        for patch in self._layout.patches():
+            parts = [parts[number] for parts, number in zip(covered, patch.along, strict=True)]
+            y = self._field.value(patch, [part.positions for part in parts])
+            if self.header.channels == 1:
+                y = y.mean(1, keepdims=True)
+            weights = functools.reduce(np.multiply.outer, [part.weights for part in parts])
+            x[np.ix_(*(part.indices for part in parts))] += y.reshape(*weights.shape, -1) * weights[..., None]
+        return x
+
+
+def _reduced(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Return the means of as many samples as make one along every axis."""
+    for axis, size in enumerate(sizes):
+        shape = values.shape
+        values = values.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :]).mean(axis + 1)
+    return values
+
+
+def _read_mask(payload: bytes, header: Header) -> np.ndarray:
+    samples = int(np.prod(header.sizes))
+    content = inflate(payload, ceil_div(samples, 8))
+    require(len(content) == ceil_div(samples, 8), "a mask has one bit for each sample")
+    bits = np.unpackbits(np.frombuffer(content, np.uint8)).astype(bool)
+    require(not bits[samples:].any(), "the bits that fill the last byte are 0")
+    return np.logical_xor.accumulate(bits[:samples].reshape(header.sizes), 0)
