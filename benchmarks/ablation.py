@@ -4,60 +4,63 @@ python benchmarks/ablation.py --data FOLDER --start image-pyramid --outer-steps 
 
 Every variant is trained for the same number of outer steps from the same start on the same patches: first order, which
 gets the step sizes that learning starts from; learned step sizes with networks that stay; second order; second order on
-a pruned context; with a bootstrap target; and the pruned one without rescaling at test time. A table goes to standard
-output: J = D / lambda + R relative to the start's after its first decisions, in percent, mean of logarithms over
-held-out patches and quantization steps. Below zero is better. `--init` compares finished initializations instead.
+a pruned context set; with a bootstrap target; and the pruned one without rescaling at test time. A table goes to
+standard output: J = D / lambda + R relative to the start's after its first decisions, in percent, mean of logarithms
+over held-out patches, each with a quantization step of its own. Below zero is better. `--init` compares finished
+initializations instead.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import report
+import sources
 import torch
 from experiments.memory import peak_memory
 from torch import Tensor
 
 from inrcodec.cli.console import ProgressLine
-from inrcodec.errors import InrcodecError
-from inrcodec.initialization import Initialization, LatentPrior
+from inrcodec.device import pick_device
+from inrcodec.errors import UsageError
+from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import first_state, next_state
-from inrcodec.latents.model import LatentModel
+from inrcodec.latents.model import LatentModel, field_of, prior_of
 from inrcodec.latents.objective import Task, objective
 from inrcodec.latents.step_sizes import initial_latent_step_sizes
 from inrcodec.meta.checkpoint import checkpoint_of
+from inrcodec.meta.config import changed
 from inrcodec.meta.data import PatchSampler, TrainingData, load_data
 from inrcodec.meta.presets import LATENT_CROPS, Preset, preset
 from inrcodec.meta.run import TrainingProgress, meta_train
 from inrcodec.meta.trainers import trainer_of
-from inrcodec.models.latent import Grid, LatentField
+from inrcodec.models import Grid
 from inrcodec.registry import named_initialization
-from inrcodec.settings import AdaptationConfig, Rescaling
+from inrcodec.settings import Rescaling
 
 MARKS = (0, 1, 2, 8, 16, 32, 100)
 """Adaptation steps after which the objective is reported."""
 
-FULL = AdaptationConfig(steps=3, gamma=1.0, score="full")
+SECOND_ORDER: dict[str, Any] = {"step_sizes": "tensor-step", "second_order": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "first order": {"adaptation": replace(FULL, steps=1)},
-    "learned step sizes": {"outer_step_size": 1e-12, "step_sizes": "tensor-step", "second_order": 1.0},
-    "second order": {"step_sizes": "tensor-step", "second_order": 1.0},
-    "pruning": {"step_sizes": "tensor-step", "second_order": 1.0},
-    "bootstrap": {"step_sizes": "tensor-step", "second_order": 1.0, "bootstrap_steps": 3},
+    "first order": {"inner_steps": 1},
+    "learned step sizes": SECOND_ORDER | {"outer_step_size": 1e-12},
+    "second order": SECOND_ORDER,
+    "pruning": SECOND_ORDER | {"score": "error"},
+    "bootstrap": SECOND_ORDER | {"bootstrap_steps": 3},
 }
-"""Training settings beside those of all variants."""
+"""Options of meta-training beside those of all variants."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Patches [B, C, *grid.shape] in [0, 1] and the index of the quantization step of each, [B]."""
+    """Patches [B, C, *grid.shape] in [0, 1] that are measured on, and the step index of each, [B]."""
 
     values: Tensor
     grid: Grid
-    step: Tensor
+    step_index: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,42 +78,41 @@ class Compared:
 def objectives(
     initialization: Initialization, held_out: HeldOut, marks: Sequence[int], rescaling: Rescaling = "exact"
 ) -> dict[int, Tensor]:
-    """Bits of distortion and rate of every patch, [B], of the best latents by each number of steps."""
-    pyramid = LatentModel.of(initialization, held_out.values.device)
-    task = Task.of(pyramid, held_out.values, held_out.grid, held_out.step)
-    state = first_state(pyramid, task)
-    best = torch.full_like(held_out.step, torch.inf)
+    """Return the bits of distortion and rate of every patch, [B], of the best latents by each number of steps."""
+    model = LatentModel.of(initialization, held_out.values.device)
+    task = Task.of(model, held_out.values, held_out.grid, held_out.step_index)
+    state = first_state(model, task)
+    best = torch.full_like(held_out.step_index, torch.inf)
     reached = {}
     for index in range(max(marks) + 1):
-        best = torch.minimum(best, objective(pyramid, task, state.symbols))
+        best = torch.minimum(best, objective(model, task, state.symbols))
         if index in marks:
             reached[index] = best
         if index < max(marks):
-            state, _ = next_state(pyramid, task, state, index, rescaling=rescaling)
+            state, _ = next_state(model, task, state, index, rescaling=rescaling)
     return reached
 
 
 def settings_of(arguments: argparse.Namespace, start: Initialization, variant: str) -> Preset:
-    """What a variant is trained with."""
-    assert isinstance(start.model, LatentField) and isinstance(start.prior, LatentPrior)
-    usual = preset(start.modality, start.model.name)
+    """Return what a variant is trained with. Raises: UsageError if an option is out of its range."""
+    usual = preset(start.modality, start.field.name)
     common = {
-        "adaptation": replace(FULL, steps=arguments.steps),
+        "inner_steps": arguments.inner_steps,
+        "gamma": arguments.gamma if variant == "pruning" else 1.0,
+        "score": "full",
         "outer_steps": arguments.outer_steps,
         "outer_step_size": arguments.outer_step_size,
         "step_size_rate": arguments.step_size_rate,
         "bootstrap_weight": arguments.bootstrap_weight,
         "batch": arguments.batch,
     }
-    if variant == "pruning":
-        common["adaptation"] = AdaptationConfig(arguments.steps, arguments.gamma, "error")
     return replace(
         usual,
-        model=start.model,
+        field=start.field,
         patches=start.patches,
-        training=replace(usual.training, **(common | VARIANTS[variant])),
+        training=changed(usual.training, common | VARIANTS[variant]),
         crop=(arguments.crop,) * len(LATENT_CROPS[start.modality]) if arguments.crop else usual.crop,
-        hidden=start.prior.contexts.hidden,
+        hidden=prior_of(start).entropy_model.hidden,
     )
 
 
@@ -121,11 +123,8 @@ def trained(
     device: torch.device,
     progress: ProgressLine,
 ) -> dict[str, Compared]:
-    """The start and every variant."""
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    model, prior = start.model, start.prior
-    assert isinstance(model, LatentField) and isinstance(prior, LatentPrior)
-    schedule = initial_latent_step_sizes("tensor-step", steps=10, depth=model.order.depth)
+    """Train every variant; return them after the start."""
+    schedule = initial_latent_step_sizes("tensor-step", steps=10, depth=field_of(start).order.depth)
     results = {"start": Compared(start)}
     for variant in arguments.variants:
         target = arguments.output / f"ablation_{variant.replace(' ', '_')}.safetensors"
@@ -136,7 +135,6 @@ def trained(
             progress.update(variant, done.step, done.steps, f"{done.psnr:.2f} dB")
 
         initialization = meta_train(
-            start.modality,
             settings,
             data,
             target,
@@ -155,9 +153,9 @@ def trained(
 
 
 def step_memory(start: Initialization, settings: Preset, data: TrainingData, device: torch.device) -> float:
-    """MiB that an outer step takes."""
-    trainer = trainer_of(start.modality, settings, start, device)
-    channels = settings.model.out_features
+    """Return the MiB that an outer step takes."""
+    trainer = trainer_of(settings, start, device)
+    channels = settings.field.out_features
     sampler = PatchSampler(data.training, settings.training_patches, channels, settings.training.seed)
     batch = sampler.batch(0, settings.training.batch).context_set(device)
     trainer.train_step(batch)  # the first one makes Adam's moments
@@ -165,7 +163,8 @@ def step_memory(start: Initialization, settings: Preset, data: TrainingData, dev
     return peak_memory(lambda: trainer.train_step(batch), device)
 
 
-def parser() -> argparse.ArgumentParser:
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--data", type=Path, required=True, help="folder of signals; every tenth is held out")
     result.add_argument("--validation", type=Path, help="folder of signals to measure on instead")
@@ -174,58 +173,75 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     result.add_argument("--resume", action="store_true", help="go on where a run of the same settings was cut")
     result.add_argument("--outer-steps", type=int, default=300)
-    result.add_argument("--steps", type=int, default=3, help="K")
+    result.add_argument("--inner-steps", type=int, default=3, help="adaptation steps K")
     result.add_argument("--gamma", type=float, default=0.25, help="of the pruned variant")
     result.add_argument("--bootstrap-weight", type=float, default=1.0)
     result.add_argument("--outer-step-size", type=float, default=3e-4)
     result.add_argument("--step-size-rate", type=float, default=3e-2)
     result.add_argument("--batch", type=int, default=4)
-    result.add_argument("--crop", type=int, help="samples of a training patch along each axis")
-    result.add_argument("--patches", type=int, default=24, help="held-out patches")
+    result.add_argument("--crop", type=sources.positive, help="samples of a training patch along each axis")
+    result.add_argument("--patches", type=sources.positive, default=24, help="held-out patches")
     result.add_argument("--marks", type=int, nargs="*", default=list(MARKS), help="adaptation steps reported")
-    result.add_argument("--device", default="cpu")
-    result.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    return result
+    result.add_argument("--device", default="cpu", help="auto, cpu or cuda[:n]")
+    result.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    arguments = result.parse_args()
+    if min(arguments.marks, default=-1) < 0:
+        result.error(f"--marks are {arguments.marks}, give numbers of steps, 0 or more")
+    arguments.marks = sorted(set(arguments.marks))
+    return arguments
+
+
+def latents(name: str) -> Initialization:
+    """Load an initialization. Raises: UsageError unless its field is a latent one with one transform."""
+    initialization = named_initialization(name)
+    if initialization.field.family != "latents" or field_of(initialization).kinds:
+        raise UsageError(
+            f"the field of {name} is a {initialization.field.name}: give an initialization of a pyramid or a spectrum"
+        )
+    return initialization
+
+
+def held_out_patches(settings: Preset, data: TrainingData, count: int, device: torch.device) -> HeldOut:
+    """Draw the patches to measure on, over the range of step indices that was learned."""
+    shape = settings.training_patches.shape
+    sampler = PatchSampler(data.held_out, settings.training_patches, settings.field.out_features, seed=1)
+    values = sampler.batch(0, count).context_set(device).values.transpose(1, 2).unflatten(2, shape)
+    finest, coarsest = settings.training.quantization
+    step_index = torch.linspace(finest, coarsest, count, device=device).round()
+    return HeldOut(values, Grid.open(shape), step_index)
 
 
 def main() -> None:
-    arguments = parser().parse_args()
-    device = torch.device(arguments.device)
-    start = named_initialization(arguments.start)
+    """Compare initializations or variants, and print and write the table."""
+    arguments = parse()
+    device = pick_device(arguments.device)
+    start = latents(arguments.start)
     data = load_data(arguments.data, start.modality, arguments.validation)
-    settings = settings_of(arguments, start, "first order")
-    shape = settings.training_patches.shape
-    sampler = PatchSampler(data.held_out, settings.training_patches, start.model.out_features, seed=1)
-    values = sampler.batch(0, arguments.patches).context_set(device).values.transpose(1, 2).unflatten(2, shape)
-    finest, coarsest = settings.training.quantization
-    step = torch.linspace(finest, coarsest, len(values), device=device).round()
-    held_out = HeldOut(values, Grid(shape, (False,) * len(shape)), step)
+    output = report.output_folder(arguments.output)
+    held_out = held_out_patches(settings_of(arguments, start, "first order"), data, arguments.patches, device)
     if arguments.init:
-        compared = {name: Compared(named_initialization(name)) for name in [arguments.start, *arguments.init]}
+        compared = {name: Compared(latents(name)) for name in [arguments.start, *arguments.init]}
     else:
         with ProgressLine(quiet=False, reports=True) as progress:
             compared = trained(arguments, start, data, device, progress)
     base = objectives(start, held_out, [0])[0]
-    report = {}
+    variants = {}
     print(f"{'log J, %':28}" + "".join(f"{mark:>8}" for mark in arguments.marks) + f"{'MiB':>8}")
     for name, each in compared.items():
         reached = objectives(each.initialization, held_out, arguments.marks, each.rescaling)
         row = {mark: 100 * float((value / base).log().mean()) for mark, value in reached.items()}
-        report[name] = {
+        variants[name] = {
             "log_objective_percent": row,
             "peak_mib": each.memory,
             "step_sizes": {key: value.exp().tolist() for key, value in each.initialization.log_step_sizes.items()},
         }
         memory = "" if each.memory is None else f"{each.memory:8.0f}"
         print(f"{name:28}" + "".join(f"{value:8.2f}" for value in row.values()) + memory, flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    settings_used = {key: str(value) for key, value in vars(arguments).items()}
-    document = {"settings": settings_used, "variants": report}
-    (arguments.output / "ablation.json").write_text(json.dumps(document, indent=1) + "\n")
+    settings = {key: str(value) for key, value in vars(arguments).items()}
+    report.write_json(
+        {"settings": settings, "machine": report.machine(), "variants": variants}, output / "ablation.json"
+    )
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InrcodecError as error:
-        sys.exit(f"error: {error}")
+    report.run(main)

@@ -1,4 +1,4 @@
-"""Whole signals during adaptation: reconstructions, and the context that pruning keeps."""
+"""Whole signals during adaptation: reconstructions, and the context points that pruning keeps."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +16,11 @@ from inrcodec.patches import Patches, PatchSamples
 from inrcodec.signals.signal import Signal
 from inrcodec.weights.adaptation import adapt
 from inrcodec.weights.context_set import ContextSet, PatchContextSets, patch_context_sets
+from inrcodec.weights.model import WeightModel
 from inrcodec.weights.pruning import prune
 
 BATCH_POINTS = 1 << 17
-"""ContextSet points of the patches adapted at once."""
+"""Context points of the patches adapted at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class View:
 
 
 def random_initialization(initialization: Initialization, step_size: float) -> Initialization:
-    """The same field from random parameters, for plain gradient descent on the full context."""
+    """Return the same field from random parameters, for plain gradient descent on the full context set."""
     return replace(
         initialization,
         theta_0=initialization.field.initialize(torch.Generator().manual_seed(1)),
@@ -53,25 +54,26 @@ def adaptation_views(
 ) -> dict[int, View]:
     """Adapt as the encoder does, and look after each of `steps`.
 
-    selected: those after which the kept context is wanted too.
+    selected: steps after which the kept points are wanted too.
     Raises: UsageError if the initialization does not fit the signal.
     """
+    model = WeightModel.of(initialization)
     patches = Patches.cover(signal.axes, initialization.patches)
-    contexts = patch_context_sets(signal, patches, initialization.field.out_features)
+    context_sets = patch_context_sets(signal, patches, model.field.out_features)
     samples = patches.resampled(signal.axes)
     shown = {step: np.zeros(signal.values.shape) for step in steps}
     kept = {step: np.zeros(signal.shape, bool) for step in selected}
-    for part in contexts.batches(BATCH_POINTS):
-        batch = contexts[part]
-        context = batch.context_set(device)
+    for part in context_sets.batches(BATCH_POINTS):
+        batch = context_sets[part]
+        context_set = batch.context_set(device)
         adapt(
-            initialization.field,
-            _to(initialization.theta_0, device),
-            _to(initialization.log_step_sizes, device),
-            context,
-            initialization.adaptation,
+            model.field,
+            _to(model.theta_0, device),
+            _to(model.log_step_sizes, device),
+            context_set,
+            model.adaptation,
             steps=max(steps),
-            on_step=_recorder(initialization, batch, context, list(islice(samples, len(batch))), shown, kept),
+            on_step=_recorder(model, batch, context_set, list(islice(samples, len(batch))), shown, kept),
         )
     return {
         step: View(
@@ -83,46 +85,46 @@ def adaptation_views(
 
 
 def _recorder(
-    initialization: Initialization,
+    model: WeightModel,
     batch: PatchContextSets,
-    context: ContextSet,
+    context_set: ContextSet,
     samples: Sequence[PatchSamples],
     shown: dict[int, np.ndarray],
     kept: dict[int, np.ndarray],
 ) -> Callable[[int, Parameters, Tensor], None]:
-    """What `adapt` calls at every step: adds the patches of a batch to the views of the whole signal."""
-    model, config = initialization.field, initialization.adaptation
+    """Return what `adapt` calls at every step, which adds the patches of a batch to the views of the whole signal."""
+    field, config = model.field, model.adaptation
 
     def record(step: int, theta: Parameters, _: Tensor) -> None:
         if step in shown:
             with torch.no_grad():
-                values = batch.normalization.invert(model(theta, context.coordinates).cpu().numpy())
+                values = batch.normalization.invert(field(theta, context_set.coordinates).cpu().numpy())
             # A step size too large diverges; what is left must still be a number.
             values = np.nan_to_num(values, nan=0.5).clip(-10, 10)
             for patch, own in zip(samples, values, strict=True):
                 patch.accumulate(signal_channels(own, shown[step].shape[-1]), shown[step])
         if step in kept:
-            pruned = prune(model, theta, context, score=config.score, gamma=config.gamma)
-            for patch, mask in zip(samples, kept_points(context, pruned), strict=True):
+            pruned = prune(field, theta, context_set, score=config.score, gamma=config.gamma)
+            for patch, mask in zip(samples, kept_points(context_set, pruned), strict=True):
                 kept[step][np.ix_(*patch.indices)] |= mask.reshape([len(index) for index in patch.indices])
 
     return record
 
 
-def kept_points(context: ContextSet, pruned: ContextSet) -> np.ndarray:
-    """Which points of the context the pruned one has: [B, N] bool.
+def kept_points(context_set: ContextSet, pruned: ContextSet) -> np.ndarray:
+    """Return which points of the context set the pruned one has: [B, N] bool.
 
-    Pruning returns points, not where they were: they are found again by their coordinates, which differ.
+    Pruning returns points, not their indices: they are found again by their coordinates, which all differ.
     """
-    batch, points = context.values.shape[:2]
-    everything = _rows(context.coordinates.expand(batch, -1, -1))
+    batch, points = context_set.values.shape[:2]
+    everything = _rows(context_set.coordinates.expand(batch, -1, -1))
     left = _rows(pruned.coordinates.expand(batch, -1, -1))
     masks = [np.isin(rows, some) for rows, some in zip(everything, left, strict=True)]
     return np.stack(masks).reshape(batch, points)
 
 
 def _rows(coordinates: Tensor) -> np.ndarray:
-    """Coordinates [B, N, d] as one opaque value per point, [B, N]."""
+    """Return coordinates [B, N, d] as one opaque value per point, [B, N]."""
     array = np.ascontiguousarray(coordinates.cpu().numpy())
     return array.view([("", array.dtype)] * array.shape[-1])[..., 0]
 

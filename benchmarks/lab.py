@@ -54,10 +54,10 @@ EXPERIMENTS = _named(
     searching.search,
     amortized.amortized,
 )
-"""On the signals of a modality."""
+"""Experiments on the signals of a modality."""
 
 PROBLEMS = _named(views.unseen_views, classification.many_shot)
-"""On data of their own."""
+"""Experiments on data of their own."""
 
 
 def main() -> None:
@@ -85,12 +85,14 @@ Outcome = tuple[str, dict[str, Any], Result]
 
 
 def of_problem(arguments: argparse.Namespace, chosen: Setting, device: torch.device) -> Outcome:
+    """Run an experiment on data of its own."""
     with ProgressLine(quiet=False, reports=True) as progress:
         bench = Bench(chosen.training, arguments.scale, device, progress)
         return arguments.scale, {"scale": arguments.scale}, PROBLEMS[arguments.experiment](bench)
 
 
 def of_signals(arguments: argparse.Namespace, chosen: Setting, device: torch.device, output: Path) -> Outcome:
+    """Run an experiment on the signals of a folder."""
     folder = arguments.data or Path(next(iter(inrcodec.assets.__path__))) / "samples" / chosen.modality
     data = load_data(folder, chosen.modality, arguments.validation)
     for path, reason in data.unreadable.items():
@@ -113,7 +115,7 @@ def of_signals(arguments: argparse.Namespace, chosen: Setting, device: torch.dev
 
 
 def fingerprint(folders: Sequence[Path], modality: str) -> str:
-    """A hash of the names and contents of all files of a modality in some folders, wherever these are."""
+    """Return a hash of the names and contents of all files of a modality in some folders, wherever these are."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in find_files(folder, modality):
@@ -153,7 +155,7 @@ def parse() -> argparse.Namespace:
         parser.error(f"--inner-step-size is {arguments.inner_step_size}, give a positive number")
     if arguments.seed is not None and arguments.seed < 0:
         parser.error(f"--seed is {arguments.seed}, give 0 or more")
-    used = {"others": ("domains",), "lpips_backbone": ("methods",)}
+    used: dict[str, tuple[str, ...]] = {"others": ("domains",), "lpips_backbone": ("methods",)}
     used |= dict.fromkeys(("modality", "field", "data", "validation", "inner_step_size"), tuple(EXPERIMENTS))
     for name, places in used.items():
         if getattr(arguments, name) and arguments.experiment not in places:

@@ -35,7 +35,7 @@ getcontext().prec = 60
 
 
 def laplace_masses(row: int) -> tuple[list[Decimal], list[Decimal]]:
-    """Mass of the bin of symbol k, and mass beyond the bins -k..k, for k = 0..LARGEST_SUPPORT."""
+    """Return the mass of the bin of symbol k, and that beyond the bins -k..k, for k = 0..LARGEST_SUPPORT."""
     scale = Decimal(2) ** (Decimal(row - ZERO_ROW) / 4)
     beyond = [(-(k + Decimal("0.5")) / scale).exp() for k in range(LARGEST_SUPPORT + 1)]
     inside = [1 - beyond[0]] + [(beyond[k - 1] - beyond[k]) / 2 for k in range(1, LARGEST_SUPPORT + 1)]
@@ -43,7 +43,7 @@ def laplace_masses(row: int) -> tuple[list[Decimal], list[Decimal]]:
 
 
 def apportion(masses: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The integers f >= 1 with sum(weights * f) = TOTAL that minimize -sum(weights * masses * log2(f)).
+    """Return the integers f >= 1 with sum(weights * f) = TOTAL that minimize -sum(weights * masses * log2(f)).
 
     masses: [n] of one symbol each; weights: [n] number of symbols that share the frequency, 1 or 2; entry 0
     has weight 1. The objective is separable and convex, so giving units to the largest gain is optimal; only
@@ -64,7 +64,7 @@ def apportion(masses: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def escape_bits(quarters: int, sign: int) -> float:
-    """Expected bits of the sign and the exp-Golomb code of an escaped symbol; the scale is 2^(quarters / 4)."""
+    """Return the expected bits of the sign and exp-Golomb code of an escaped symbol; the scale is 2^(quarters / 4)."""
     order = max(0, quarters // 4)
     scale = 2.0 ** (quarters / 4)
     excess = np.arange(int(60 * scale) + 1)
@@ -74,7 +74,7 @@ def escape_bits(quarters: int, sign: int) -> float:
 
 
 def make_row(row: int) -> tuple[np.ndarray, float, float]:
-    """Frequencies (escape, 0, 1, ..., S), their expected bits per symbol, and the entropy of the symbols."""
+    """Return frequencies (escape, 0, 1, ..., S), their expected bits per symbol, and the entropy of the symbols."""
     inside, beyond = laplace_masses(row)
     nonzero = [float(mass) for mass in inside if mass > Decimal("1e-300")]
     entropy = -sum(mass * log2(mass) * (2 if k else 1) for k, mass in enumerate(nonzero))
@@ -92,7 +92,7 @@ def make_row(row: int) -> tuple[np.ndarray, float, float]:
 
 
 def smallest_support(bits: Callable[[int], float]) -> int:
-    """The smallest support whose expected bits are within the tolerance of the best."""
+    """Return the smallest support whose expected bits are within the tolerance of the best."""
     candidates = [s for s in range(LARGEST_SUPPORT + 1) if s < 24 or s % 8 == 7]
     lengths = {s: bits(s) for s in candidates}
     best = min(lengths.values())
@@ -100,14 +100,14 @@ def smallest_support(bits: Callable[[int], float]) -> int:
 
 
 def make_flag_row(row: int) -> np.ndarray:
-    """Frequencies (no escape, 0, 1)."""
+    """Return frequencies (no escape, 0, 1)."""
     odds = (Decimal(row - FLAG_ZERO_ROW) / 4).exp()
     ones = min(TOTAL - 1, max(1, round(TOTAL * odds / (1 + odds))))
     return np.array([0, TOTAL - ones, ones])
 
 
 def make_magnitude_row(row: int) -> np.ndarray:
-    """Frequencies (escape, 0, 1, ..., S)."""
+    """Return frequencies (escape, 0, 1, ..., S)."""
     quarters = row - MAGNITUDE_UNIT_ROW
     decay = (-1 / Decimal(2) ** (Decimal(quarters) / 4)).exp()
 
@@ -121,6 +121,7 @@ def make_magnitude_row(row: int) -> np.ndarray:
 
 
 def stacked(rows: list[np.ndarray]) -> np.ndarray:
+    """Return rows of different lengths as one array, with zeros beyond their ends."""
     table = np.zeros((len(rows), max(map(len, rows))), np.uint16)
     for row, frequencies in enumerate(rows):
         table[row, : len(frequencies)] = frequencies

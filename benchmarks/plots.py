@@ -22,7 +22,7 @@ RATE_COLUMNS = {"image": "rate", "video": "rate", "audio": "rate_kbps"}
 
 
 def read_anchors(path: Path, codecs: Sequence[str] | None, modality: str) -> dict[str, Curve]:
-    """Published points from a CSV file with columns codec, rate (bits per pixel) or rate_kbps, and psnr_db.
+    """Read published points from a CSV file with columns codec, rate (bits per pixel) or rate_kbps, and psnr_db.
 
     Raises: UsageError if the file cannot be read, has other columns or none of `codecs`.
     """
@@ -45,7 +45,7 @@ def read_anchors(path: Path, codecs: Sequence[str] | None, modality: str) -> dic
 
 
 def new_figure(width: float, height: float) -> "Figure | None":
-    """A figure of that many inches; None, and a line that says so, where matplotlib is not installed."""
+    """Make a figure of so many inches; return None, and say so, where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -55,6 +55,7 @@ def new_figure(width: float, height: float) -> "Figure | None":
 
 
 def save(figure: "Figure", path: Path) -> None:
+    """Write a figure and say where."""
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=110, backend="agg"))
     report.say(f"wrote {path}")
 
@@ -67,7 +68,7 @@ def rate_distortion(
     rate_unit: str,
     path: Path,
 ) -> None:
-    """One panel per group, and one for the SNR of sound."""
+    """Draw one panel per group, and one for the SNR of sound."""
     groups = sorted({row["group"] for row in summary})
     measures = ["psnr_db", "snr_db"] if modality == "audio" else ["psnr_db"]
     panels = [(group, measure) for group in groups for measure in measures]

@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
 def measure_all(
     modality: str, initializations: report.Initializations, arguments: argparse.Namespace, folder: Path
 ) -> tuple[list[Point], list[str]]:
-    """All codecs on all signals; and which rivals were skipped, on how many signals and why."""
+    """Measure all codecs on all signals; say which rivals were skipped, on how many signals and why."""
     points: list[Point] = []
     skipped: dict[str, int] = {}
     for source in sources.sources(modality, arguments.data, arguments.limit, sources.cut_of(arguments), folder):
@@ -116,7 +116,7 @@ def our_points(
     arguments: argparse.Namespace,
     path: Path,
 ) -> Iterator[Point]:
-    """Through the public interface, from file to file; measured is what a decoder makes of the file."""
+    """Code from file to file through the public interface; what is measured is what a decoder makes of the file."""
     for label, setting, options in our_settings(name, arguments):
         began = time.perf_counter()
         inrcodec.encode_file(source.path, path, options, initialization=initialization, modality=source.signal.modality)
@@ -127,7 +127,7 @@ def our_points(
 
 
 def our_settings(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, str, inrcodec.EncodeOptions]]:
-    """What a curve of ours is called, what a point of it is, and how to make it."""
+    """Yield what a curve of ours is called, what a point of it is, and how to make it."""
     for effort in arguments.efforts:
         label = f"{name} {effort}" if len(arguments.efforts) > 1 else name
         options = inrcodec.EncodeOptions(effort=effort, steps=arguments.steps, device=arguments.device)
@@ -140,7 +140,7 @@ def our_settings(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str
 
 
 def rival_points(source: sources.Source, rival: rivals.Rival) -> list[Point]:
-    """Raises: ValueError if the rival cannot be used, with the reason."""
+    """Measure a rival at all its settings. Raises: ValueError if it cannot be used, with the reason."""
     obstacle = rival.obstacle(source.signal)
     if obstacle is not None:
         raise ValueError(obstacle)
@@ -160,6 +160,7 @@ def point(
     values: np.ndarray,
     times: tuple[float, float],
 ) -> Point:
+    """Describe what a codec made of a signal; times are those of encoding and decoding, in seconds."""
     signal = source.signal
     return {
         "signal": source.name,
@@ -177,7 +178,7 @@ def point(
 
 
 def rate(signal: Signal, size: int) -> float:
-    """Size of a file in the modality's `RATE_UNITS`."""
+    """Return the size of a file in the modality's `RATE_UNITS`."""
     per_second = signal.axes[-1].rate
     if signal.modality == "audio" and per_second is not None:
         return 8 * size / 1000 / float(signal.axes[-1].size / per_second)
@@ -185,7 +186,7 @@ def rate(signal: Signal, size: int) -> float:
 
 
 def summarize(points: Sequence[Point]) -> list[Point]:
-    """The mean over signals for every group, codec and setting; the maximum error is the largest of all.
+    """Return the mean over signals for every group, codec and setting; the maximum error is the largest of all.
 
     "psnr_db" is the mean of the signals' PSNR, "psnr_of_mean_mse_db" the PSNR of their mean squared error.
     """
@@ -205,6 +206,7 @@ def summarize(points: Sequence[Point]) -> list[Point]:
 
 
 def show(modality: str, summary: Sequence[Point]) -> None:
+    """Print the means."""
     columns: dict[str, tuple[str, Callable[[float], str]]] = {
         "rate": (RATE_UNITS[modality], lambda value: report.number(value, 3)),
         "ratio": ("ratio", lambda value: report.number(value, 1)),

@@ -78,7 +78,7 @@ def measure_all(
     device: torch.device,
     output: Path,
 ) -> tuple[list[Row], dict[str, float]]:
-    """Measures of every signal and number of steps, and the random initialization's best step size for each.
+    """Measure every signal after every number of steps; return the rows, and the best random step size of each number.
 
     The best step size is that of the largest mean PSNR over all signals, as in meta-training's evaluation.
     """
@@ -124,7 +124,7 @@ def _mean_psnr(measured: dict[str, dict[int, dict[str, float]]], step: int) -> f
 
 
 def show(name: str, modality: str, rows: Sequence[Row], step_sizes: dict[str, float]) -> None:
-    """A line for every signal and number of steps, and the means; units of RMSE are the variable's."""
+    """Print a line for every signal and number of steps, and the means; units of RMSE are the variable's."""
     labels = {
         "psnr_db": "PSNR dB",
         "snr_db": "SNR dB",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import similarity
 import torch
 
 from inrcodec import metrics
@@ -33,7 +34,7 @@ PSNR_PEAK = {
 
 
 def measure(original: Signal, decoded: Signal) -> dict[str, float]:
-    """Fidelity in native units: "mse" (peak 1), "psnr_db", and what the modality has besides.
+    """Measure fidelity: "mse", "psnr_db", and what the modality has besides, "rmse" and "max_error" in native units.
 
     "mse" is relative to the squared peak of `PSNR_PEAK`, so that it can be averaged over signals.
     """
@@ -45,8 +46,8 @@ def measure(original: Signal, decoded: Signal) -> dict[str, float]:
     result = {"mse": relative, "psnr_db": decibels(relative)}
     if original.modality == "audio":
         result["snr_db"] = metrics.snr(original, decoded)
-    elif min(original.shape[-2:]) >= 11:
-        result["ssim"] = metrics.ssim(original, decoded)
+    elif similarity.fits(original.shape):
+        result["ssim"] = similarity.ssim(original, decoded)
     if original.modality == "climate":
         result["rmse"] = math.sqrt(error)
         result["max_error"] = metrics.max_error(original, decoded)
@@ -54,15 +55,15 @@ def measure(original: Signal, decoded: Signal) -> dict[str, float]:
 
 
 def decibels(relative_error: float) -> float:
-    """PSNR of a mean squared error at peak 1."""
+    """Return the PSNR of a mean squared error at peak 1, in dB."""
     return math.inf if relative_error == 0 else -10 * math.log10(relative_error)
 
 
 def _peak(signal: Signal) -> float:
     if signal.modality == "audio":
         return 2.0
-    if signal.values.dtype.kind == "u":
-        return float(np.iinfo(signal.values.dtype).max)
+    if signal.values.dtype == np.uint8:
+        return 255.0
     low, high = signal.value_range
     return high - low
 
@@ -70,7 +71,7 @@ def _peak(signal: Signal) -> float:
 def initializations(
     names: list[str], modalities: list[str] | None, field: str | None = None
 ) -> dict[str, Initializations]:
-    """For every modality asked for, its initializations with the names they are shown under.
+    """Load for every modality asked for its initializations, with the names they are shown under.
 
     Without `names`, the installed default of each modality (of a `field`); without `modalities`, all that have one.
     Raises: UsageError, UnknownInitialization, InitializationError.
@@ -99,7 +100,7 @@ def initializations(
 
 
 def describe(name: str, initialization: Initialization) -> dict[str, Any]:
-    """What a reader must know of an initialization: its size does not count into that of the files."""
+    """Return what a reader must know of an initialization; its size does not count into that of the files."""
     return {
         "name": name,
         "identifier": initialization.identifier.hex(),
@@ -111,7 +112,7 @@ def describe(name: str, initialization: Initialization) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Where the times were taken."""
+    """Describe the machine on which the times were taken."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -129,13 +130,14 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Numbers that are infinite or no numbers become null."""
+    """Write a JSON file; numbers that are infinite or no numbers become null."""
     text = json.dumps(_plain(content), indent=1, allow_nan=False)
     write_whole(path, lambda temporary: temporary.write_text(text + "\n"))
     say(f"wrote {path}")
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -146,17 +148,17 @@ def _plain(value: Any) -> Any:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A table's cell."""
+    """Return a table's cell."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A table's cell for what has units."""
+    """Return a table's cell for what has units."""
     return f"{value:.{digits}g}"
 
 
 def say(text: str) -> None:
-    """A line for who waits; the tables go to standard output."""
+    """Print a line for who waits; the tables go to standard output."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -173,7 +175,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def output_folder(path: Path) -> Path:
-    """Raises: UsageError if the folder cannot be made."""
+    """Make a folder to write to. Raises: UsageError if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

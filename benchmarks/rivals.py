@@ -57,7 +57,7 @@ def code(rival: Rival, signal: Signal, setting: float) -> Coded:
 
 
 def rivals_of(modality: str, bounds: Sequence[float] = ()) -> tuple[Rival, ...]:
-    """The rivals of a modality, one module each; with `bounds` on the error those that can keep them."""
+    """Return the rivals of a modality, one module each; with `bounds` on the error those that can keep them."""
     module = importlib.import_module(f"rivals_{modality}")
     if bounds:
         return tuple(replace(rival, settings=tuple(bounds)) for rival in getattr(module, "BOUNDED", ()))
@@ -66,7 +66,7 @@ def rivals_of(modality: str, bounds: Sequence[float] = ()) -> tuple[Rival, ...]:
 
 
 def missing_encoder(signal: Signal, *, codec: str) -> str | None:
-    """The obstacle of a codec that FFmpeg may be built without."""
+    """Return the obstacle of a codec that FFmpeg may be built without."""
     import av
 
     try:

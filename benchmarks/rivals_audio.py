@@ -21,7 +21,7 @@ MAX_DELAY = 3000
 
 
 def _encode_sound(signal: Signal, kbps: int, *, codec: str, format: str, options: dict[str, str]) -> bytes:
-    """kbps: kbit/s for each channel."""
+    """Encode a sound at `kbps`, kbit/s for each channel."""
     rate = _sample_rate(signal)
     known = av.Codec(codec, "w").audio_rates or [rate]
     layout = "mono" if signal.shape[0] == 1 else "stereo"
@@ -56,7 +56,7 @@ def _decode_sound(data: bytes, signal: Signal) -> np.ndarray:
 
 
 def aligned(original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """`decoded` [C, m] shifted by up to `MAX_DELAY` samples to where it is most like `original` [C, n].
+    """Shift `decoded` [C, m] by up to `MAX_DELAY` samples to where it is most like `original` [C, n].
 
     Returns [C, n], silent where nothing was decoded.
     """
@@ -82,7 +82,7 @@ def _sample_rate(signal: Signal) -> int:
 
 
 def _encode_flac(signal: Signal, level: int) -> bytes:
-    """level: 0..8, as of the flac command. Lossless unless the samples are floats, which become 24 bits."""
+    """Encode at a level 0..8, as of the flac command: lossless, unless the samples are floats, which get 24 bits."""
     narrow = signal.attributes.get("subtype", "PCM_16") in ("PCM_16", "PCM_S8", "PCM_U8")
     file = io.BytesIO()
     soundfile.write(

@@ -22,7 +22,7 @@ def _with_gaps(signal: Signal) -> np.ndarray:
 
 
 def shuffle_deflate(values: np.ndarray) -> bytes:
-    """All first bytes, then all second bytes, ..., deflated as well as zlib can."""
+    """Deflate all first bytes, then all second bytes, and so on, as well as zlib can."""
     planes = np.frombuffer(values.tobytes(), np.uint8).reshape(-1, values.itemsize).T
     return zlib.compress(planes.tobytes(), 9)
 
@@ -34,7 +34,7 @@ def _inflate_unshuffle(data: bytes, dtype: str, shape: tuple[int, ...]) -> np.nd
 
 
 def round_bits(values: np.ndarray, bits: int) -> np.ndarray:
-    """float32 values with `bits` (0..23) of their 23 mantissa bits, rounded to nearest, ties to even.
+    """Round float32 values to `bits` (0..23) of their 23 mantissa bits, to nearest, ties to even.
 
     NaN stays.
     """
@@ -62,7 +62,7 @@ _PACKED = "<Bdd"
 
 
 def _encode_packed(signal: Signal, bits: int) -> bytes:
-    """Bits, offset and scale, then integers of 8 or 16 bits with 2**bits - 1 levels.
+    """Pack bits, offset and scale, then integers of 8 or 16 bits with 2**bits - 1 levels.
 
     The last code is a missing point.
     """
@@ -87,7 +87,7 @@ def _climate_obstacle(signal: Signal) -> str | None:
 
 
 def _without_gaps(signal: Signal) -> np.ndarray:
-    """[height, width] or [slices, height, width], without axes of one sample."""
+    """Return values [height, width] or [slices, height, width], without axes of one sample."""
     values = _with_gaps(signal)
     return np.ascontiguousarray(np.nan_to_num(values, nan=float(np.nanmean(values))).squeeze())
 
@@ -148,7 +148,7 @@ def _error_bounded(unit: str, settings: tuple[float, ...], *, relative: bool) ->
 
 
 BOUNDED = _error_bounded("bound", (), relative=False)
-"""Those that keep a bound on the error: their setting."""
+"""The rivals that keep a bound on the error, which is their setting."""
 
 RIVALS = (
     *_error_bounded("bound: range / 2^", (4, 5, 6, 7, 8, 10, 12), relative=True),

@@ -44,7 +44,7 @@ class Cut:
     crop: int | None = None
 
     def apply(self, signal: Signal) -> Signal:
-        """The part of the signal that is used: the signal itself where that is all of it."""
+        """Return the part of the signal that is used; the signal itself where that is all of it."""
         parts = [self._part(signal, number) for number in range(len(signal.axes))]
         if all(len(part) == axis.size for part, axis in zip(parts, signal.axes, strict=True)):
             return signal
@@ -79,7 +79,7 @@ def _cut_axis(axis: Axis, part: range) -> Axis:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that all benchmarks share."""
+    """Add the options that all benchmarks on signals share."""
     parser.add_argument(
         "--modality", nargs="+", choices=MODALITIES, help="of the signals [default: all, or that of --init]"
     )
@@ -87,10 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init", nargs="+", default=[], help="initializations, by file or name [default: the installed ones]"
     )
-    parser.add_argument("--limit", type=_positive, help="signals per modality at most")
-    parser.add_argument("--frames", type=_positive, help="frames of a video, slices of a climate file at most")
+    parser.add_argument("--limit", type=positive, help="signals per modality at most")
+    parser.add_argument("--frames", type=positive, help="frames of a video, slices of a climate file at most")
     parser.add_argument("--seconds", type=float, help="seconds of a sound at most")
-    parser.add_argument("--crop", type=_positive, help="size of pictures and climate fields at most, from the middle")
+    parser.add_argument("--crop", type=positive, help="size of pictures and climate fields at most, from the middle")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
     parser.add_argument(
         "--output",
@@ -101,16 +101,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cut_of(arguments: argparse.Namespace) -> Cut:
-    """Raises: UsageError if there would be no sound left."""
+    """Return how much of every signal is used. Raises: UsageError if there would be no sound left."""
     if arguments.seconds is not None and not arguments.seconds > 0:
         raise UsageError(f"--seconds is {arguments.seconds}, give a positive number")
     return Cut(arguments.frames, arguments.seconds, arguments.crop)
 
 
 def sources(modality: str, data: Path | None, limit: int | None, cut: Cut, folder: Path) -> Iterator[Source]:
-    """The signals of a modality below a folder, or the shipped samples; `folder` is for copies.
+    """Yield the signals of a modality below a folder, or the shipped samples; `folder` is for copies.
 
-    The picture of a video without its sound, an image without its alpha, every variable of a climate file.
+    They are the picture of a video without its sound, an image without its alpha, every variable of a climate file.
     Raises: UsageError if there is none, SignalError if one cannot be read.
     """
     root = _samples() if data is None else data
@@ -161,7 +161,8 @@ def _copy(name: str, signal: Signal, group: str, folder: Path) -> Source:
     raise SignalError(f"{name}: its lossless copy {path.suffix} differs from it; convert the file by hand")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Parse a number of samples, frames or files. Raises: ArgumentTypeError if it is below 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not a positive number")

@@ -1,4 +1,4 @@
-"""Adaptation as a strip of pictures: steps from left to right; selected context, residual, reconstruction."""
+"""Adaptation as a strip of pictures: steps from left to right; selected context points, residual, reconstruction."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ WINDOW = 400
 
 
 def draw(signal: Signal, views: Mapping[int, View], path: Path) -> None:
-    """One strip, the original at its left: a video by its middle frame, climate by its first slice."""
+    """Draw one strip, the original at its left: a video by its middle frame, climate by its first slice."""
     height, width = (1, 2.2) if signal.modality == "audio" else signal.shape[-2:]
     cell = 2.6, 2.6 * height / width
     figure = plots.new_figure(cell[0] * (len(views) + 1), (cell[1] + 0.3) * len(ROWS))
@@ -69,7 +69,7 @@ def _unit(signal: Signal, values: np.ndarray) -> np.ndarray:
 
 
 def _picture(place: "Axes", values: np.ndarray) -> None:
-    """values: [H, W, 1 or 3] in [0, 1]."""
+    """Show values [H, W, 1 or 3] in [0, 1]."""
     if values.shape[-1] == 3:
         place.imshow(values)
     else:

@@ -18,9 +18,8 @@ SAMPLES = Path(next(iter(inrcodec.assets.__path__))) / "samples"
 
 TINY = Setting(
     modality="image",
-    field="siren",
     scale="small",
-    model=Siren(2, 3, width=8, depth=3),
+    field=Siren(2, 3, width=8, depth=3),
     patches=PatchConfig((16, 16), (0, 0), normalize=False),
     training=TrainingConfig(
         adaptation=AdaptationConfig(steps=4, gamma=0.25),
@@ -36,8 +35,10 @@ TINY = Setting(
 
 
 def tiny_data() -> TrainingData:
+    """Load the sample images."""
     return load_data(SAMPLES / "image", "image")
 
 
-def tiny_laboratory(data: TrainingData, folder: Path) -> Laboratory:
-    return Laboratory(TINY, data, "samples", folder, torch.device("cpu"), ProgressLine(quiet=True))
+def tiny_laboratory(data: TrainingData, folder: Path, setting: Setting = TINY, source: str = "samples") -> Laboratory:
+    """Make a laboratory that keeps its variants in a folder."""
+    return Laboratory(setting, data, source, folder, torch.device("cpu"), ProgressLine(quiet=True))

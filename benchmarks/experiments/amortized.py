@@ -11,20 +11,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from experiments.laboratory import Curve, Laboratory, best_of, decibels, joined, means, slices
+from experiments.curves import Curve, best_of, decibels, joined, means, slices
+from experiments.laboratory import Laboratory
 from experiments.result import Panel, Result, Row
 from experiments.settings import Scale
 from inrcodec.adaptation import SHARED
 from inrcodec.device import without_denormals
 from inrcodec.errors import UsageError
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
-from inrcodec.models import Field, Parameters
+from inrcodec.models import Parameters, PointField
 from inrcodec.weights.adaptation import descend, gradients, signal_losses
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of both networks at a scale.
+    """The size of both networks at a scale.
 
     width, depth, heads, hidden: of the transformer, the last one of its feed-forward layers. tokens: for a signal,
     about. step_size: of AdamW. groups: TransINR's tokens of a layer, each for as many of its units. rank: of what
@@ -41,7 +42,7 @@ class Size:
     step_size: float
 
     def piece(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Samples of a token along the axes of a signal."""
+        """Return the samples of a token along the axes of a signal."""
         along_axis = round(self.tokens ** (1 / len(shape)))
         return tuple(math.ceil(size / along_axis) for size in shape)
 
@@ -69,14 +70,14 @@ class SignalEncoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, size.depth, nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Values [B, N, C] in [0, 1] to [B, queries, width]."""
+        """Map values [B, N, C] in [0, 1] to [B, queries, width]."""
         tokens = self.embed(pieces(values - 0.5, self.shape, self.piece)) + self.positions
         queries = self.queries.expand(len(values), -1, -1)
         return self.layers(torch.cat((tokens, queries), 1))[:, tokens.shape[1] :]
 
 
 def pieces(values: Tensor, shape: tuple[int, ...], piece: tuple[int, ...]) -> Tensor:
-    """Values [B, N, C] on a grid to [B, tokens, samples of a token x C]; zeros fill the last pieces."""
+    """Cut values [B, N, C] on a grid into [B, tokens, samples of a token x C]; zeros fill the last pieces."""
     counts = [-(-size // part) for size, part in zip(shape, piece, strict=True)]
     filled = [0, 0]
     for size, part in zip(reversed(shape), reversed(piece), strict=True):
@@ -92,17 +93,17 @@ def pieces(values: Tensor, shape: tuple[int, ...], piece: tuple[int, ...]) -> Te
 class WeightPredictor(nn.Module):
     """A field's parameters as shared weights, of which subclasses change some for a signal."""
 
-    def __init__(self, model: Field, seed: int) -> None:
+    def __init__(self, field: PointField, seed: int) -> None:
         super().__init__()
-        start = model.initialize(torch.Generator().manual_seed(seed))
-        self.constants = sorted(model.constants)
+        start = field.initialize(torch.Generator().manual_seed(seed))
+        self.constants = sorted(field.constants)
         for name in self.constants:
             self.register_buffer(_key(name), start[name])
-        self.names = [name for name in start if name not in model.constants]
+        self.names = [name for name in start if name not in field.constants]
         self.shared = nn.ParameterDict({_key(name): nn.Parameter(start[name]) for name in self.names})
 
     def repeated(self, batch: int) -> Parameters:
-        """The shared parameters for so many signals, [B, ...], and the constants."""
+        """Return the shared parameters for so many signals, [B, ...], and the constants."""
         shared = {name: self.shared[_key(name)] for name in self.names}
         constants = {name: self.get_buffer(_key(name)) for name in self.constants}
         return constants | {name: value.expand(batch, *value.shape) for name, value in shared.items()}
@@ -120,14 +121,14 @@ class TransINR(WeightPredictor):
     from. Biases are shared.
     """
 
-    def __init__(self, model: Field, size: Size, shape: tuple[int, ...], seed: int) -> None:
-        super().__init__(model, seed)
-        sizes = [model.shapes()[name] for name in self.matrices]
+    def __init__(self, field: PointField, size: Size, shape: tuple[int, ...], seed: int) -> None:
+        super().__init__(field, seed)
+        sizes = [field.shapes()[name] for name in self.matrices]
         self.groups = [min(size.groups, rows) for rows, _ in sizes]
         self.heads = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(size.width), nn.Linear(size.width, columns)) for _, columns in sizes
         )
-        self.encoder = SignalEncoder(size, shape, model.out_features, sum(self.groups))
+        self.encoder = SignalEncoder(size, shape, field.out_features, sum(self.groups))
 
     def forward(self, values: Tensor) -> Parameters:
         """Values [B, N, C] to the field's parameters [B, ...]."""
@@ -148,8 +149,8 @@ class InstancePatternComposers(WeightPredictor):
     The original has the product alone; the sum begins as the field's usual initialization, which a SIREN needs.
     """
 
-    def __init__(self, model: Field, size: Size, shape: tuple[int, ...], seed: int) -> None:
-        super().__init__(model, seed)
+    def __init__(self, field: PointField, size: Size, shape: tuple[int, ...], seed: int) -> None:
+        super().__init__(field, seed)
         self.composed = self.matrices[1]
         start = self.shared[_key(self.composed)]
         self.combine = nn.Parameter(torch.randn(len(start), size.rank) / math.sqrt(size.rank))
@@ -158,7 +159,7 @@ class InstancePatternComposers(WeightPredictor):
             readout.weight.mul_(start.std())
             readout.bias.zero_()
         self.head = nn.Sequential(nn.LayerNorm(size.width), readout)
-        self.encoder = SignalEncoder(size, shape, model.out_features, size.rank)
+        self.encoder = SignalEncoder(size, shape, field.out_features, size.rank)
 
     def forward(self, values: Tensor) -> Parameters:
         """Values [B, N, C] to the field's parameters [B, ...]."""
@@ -168,15 +169,15 @@ class InstancePatternComposers(WeightPredictor):
 
 
 def _key(name: str) -> str:
-    """A name that a module may have."""
+    """Return a name that a module may have."""
     return name.replace(".", "_")
 
 
 def amortized(laboratory: Laboratory) -> Result:
-    """TransINR and Instance Pattern Composers, and adaptation after them (GradNCP tables 1 and 11)."""
+    """Predict weights by TransINR and Instance Pattern Composers, then adapt (GradNCP tables 1 and 11)."""
     setting = laboratory.setting
     shape = setting.patches.shape
-    if setting.patches.sphere or setting.field == "nerv":
+    if setting.patches.sphere or setting.field.name == "nerv":
         raise UsageError("weights are predicted from regular grids for fields of linear layers: choose another")
     size = SIZES[setting.scale]
     marks = (0, *setting.measured)
@@ -186,7 +187,7 @@ def amortized(laboratory: Laboratory) -> Result:
     weights: dict[str, str] = {}
     for name, kind in (("TransINR", TransINR), ("Instance Pattern Composers", InstancePatternComposers)):
         torch.manual_seed(setting.training.seed)
-        network = kind(setting.model, size, shape, setting.training.seed).to(laboratory.device)
+        network = kind(setting.field, size, shape, setting.training.seed).to(laboratory.device)
         with without_denormals():
             _train(name, network, laboratory, size.step_size)
         trials = [_curve(network, laboratory, each, marks) for each in RANDOM_STEP_SIZES]
@@ -208,8 +209,8 @@ def _train(name: str, network: nn.Module, laboratory: Laboratory, step_size: flo
     optimizer = torch.optim.AdamW(network.parameters(), step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.outer_steps)
     for step in range(training.outer_steps):
-        context = laboratory.batch(step)
-        losses = signal_losses(laboratory.setting.model, network(context.values), context)
+        context_set = laboratory.batch(step)
+        losses = signal_losses(laboratory.setting.field, network(context_set.values), context_set)
         optimizer.zero_grad()
         losses.mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -219,16 +220,16 @@ def _train(name: str, network: nn.Module, laboratory: Laboratory, step_size: flo
 
 
 def _curve(network: nn.Module, laboratory: Laboratory, step_size: float, marks: Iterable[int]) -> Curve:
-    """Plain descent from the predicted weights."""
+    """Descend plainly from the predicted weights, and measure."""
     sizes = {SHARED: torch.tensor([step_size], device=laboratory.device).log()}
     wanted = set(marks)
     parts = []
-    for context in slices(laboratory.held_out):
+    for context_set in slices(laboratory.held_out):
         with torch.no_grad():
-            theta = network(context.values)
+            theta = network(context_set.values)
         reached: Curve = {}
         for step in range(max(wanted) + 1):
-            slopes, losses = gradients(laboratory.setting.model, theta, context)
+            slopes, losses = gradients(laboratory.setting.field, theta, context_set)
             if step in wanted:
                 reached[step] = decibels(losses)
             theta = descend(theta, slopes, sizes, step)

@@ -1,7 +1,7 @@
-"""Many-shot classification: context pruning where points are examples (GradNCP appendix D.10, table 12).
+"""Many-shot classification: pruning of context sets whose points are examples (GradNCP appendix D.10, table 12).
 
 The data are the handwritten digits of scikit-learn, 8x8 pixels: seven classes to meta-learn on, three new ones to
-measure on. A task numbers its classes anew; its context are `SHOTS` examples of each.
+measure on. A task numbers its classes anew; its context set has `SHOTS` examples of each.
 """
 
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from experiments.comparisons import with_adaptation
 from experiments.pruned import Bench, Examples, Problem, compared
 from experiments.result import Result
+from experiments.variants import with_adaptation
 from inrcodec.errors import UsageError
 from inrcodec.models import Parameters
 
@@ -34,7 +34,7 @@ class Task(Examples):
 
 
 def _digits() -> list[Tensor]:
-    """Images [N, 1, 8, 8] in [0, 1] of every digit. Raises: UsageError without scikit-learn."""
+    """Load images [N, 1, 8, 8] in [0, 1] of every digit. Raises: UsageError without scikit-learn."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -47,12 +47,15 @@ def _digits() -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Digits(Problem[Task]):
-    """by_class: images [N, 1, 8, 8] of every class; the first `LEARNED` classes are learned from."""
+    """Tasks of telling classes apart.
+
+    by_class: images [N, 1, 8, 8] of every class; the first `LEARNED` classes are learned from.
+    """
 
     by_class: list[Tensor]
 
     def initialize(self, generator: torch.Generator) -> Parameters:
-        """Three convolutions, 8x8 to 2x2 samples, and a readout."""
+        """Draw three convolutions, from 8x8 to 2x2 samples, and a readout."""
         theta = {}
         for name, inputs in (("first", 1), ("second", CHANNELS), ("third", CHANNELS)):
             scale = (2 / (9 * inputs)) ** 0.5
@@ -67,11 +70,11 @@ class Digits(Problem[Task]):
         return self._tasks(range(LEARNED), count, generator)
 
     def new_tasks(self, count: int, generator: torch.Generator) -> tuple[Task, Task]:
-        """Of the classes that are not learned from."""
+        """Draw tasks of the classes that are not learned from."""
         return self._tasks(range(LEARNED, len(self.by_class)), count, generator)
 
     def _tasks(self, classes: range, count: int, generator: torch.Generator) -> tuple[Task, Task]:
-        """Different examples for context and queries, of classes in random order."""
+        """Draw different examples for context and queries, of classes in random order."""
         parts = []
         for _ in range(count):
             chosen = [classes[i] for i in torch.randperm(len(classes), generator=generator)[:WAYS].tolist()]
@@ -85,13 +88,15 @@ class Digits(Problem[Task]):
         return Task(images[:, :, :SHOTS].flatten(1, 2), labels), Task(images[:, :, SHOTS:].flatten(1, 2), asked)
 
     def losses(self, theta: Parameters, examples: Task) -> Tensor:
-        """Cross entropy."""
+        """Return the cross entropy."""
         logits = _logits(theta, _features(theta, examples.images))
         return torch.nn.functional.cross_entropy(logits.transpose(1, 2), examples.labels, reduction="none").mean(1)
 
     def scores(self, theta: Parameters, examples: Task, score: str) -> Tensor:
-        """The gradient of the cross entropy with respect to the readout is the outer product of the error of the
-        probabilities and [features, 1]."""
+        """Return the norms of errors of the probabilities, or of gradients of the cross entropy in the readout.
+
+        Such a gradient is the outer product of the error of the probabilities and [features, 1].
+        """
         with torch.no_grad():
             features = _features(theta, examples.images)
             error = _logits(theta, features).softmax(-1) - torch.nn.functional.one_hot(examples.labels, WAYS)
@@ -99,13 +104,13 @@ class Digits(Problem[Task]):
         return size if score == "error" else size * (features.square().sum(-1) + 1).sqrt()
 
     def measure(self, theta: Parameters, targets: Task) -> Tensor:
-        """Accuracy in %."""
+        """Return the accuracy in %."""
         guessed = _logits(theta, _features(theta, targets.images)).argmax(-1)
         return 100 * (guessed == targets.labels).float().mean(1)
 
 
 def many_shot(bench: Bench) -> Result:
-    """Classification of three new digits from 40 examples of each (GradNCP table 12)."""
+    """Classify three new digits from 40 examples of each (GradNCP table 12)."""
     if bench.scale == "paper":
         raise UsageError("the paper's classes, mini-ImageNet, are not here: many_shot has only --scale small")
     problem = Digits(_digits())
@@ -118,7 +123,7 @@ def many_shot(bench: Bench) -> Result:
 
 
 def _features(theta: Parameters, images: Tensor) -> Tensor:
-    """[B, N, 1, 8, 8] to [B, N, F]; every task of the batch has networks of its own, so they are groups."""
+    """Map images [B, N, 1, 8, 8] to [B, N, F]; every task of the batch has networks of its own, so they are groups."""
     batch, count = images.shape[:2]
     hidden = images.transpose(0, 1).flatten(1, 2)
     for name, stride in (("first", 1), ("second", 2), ("third", 2)):
@@ -128,4 +133,5 @@ def _features(theta: Parameters, images: Tensor) -> Tensor:
 
 
 def _logits(theta: Parameters, features: Tensor) -> Tensor:
+    """Apply the readout: [B, N, F] to [B, N, WAYS]."""
     return features @ theta["head.weight"].transpose(1, 2) + theta["head.bias"][:, None]

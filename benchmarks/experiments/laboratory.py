@@ -5,7 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import report
@@ -13,6 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from experiments.curves import Curve, best_of, decibels, joined, slices
+from experiments.learned import Learned, history_of, named_tensors
 from experiments.memory import peak_memory
 from experiments.settings import Setting
 from inrcodec import __version__
@@ -37,31 +39,12 @@ SNAPSHOTS = 8
 TIMED = 5
 """Outer steps of a variant whose time is taken."""
 
-POINTS_AT_ONCE = 1 << 20
-"""ContextSet points of all patches that are measured at once at most, for memory."""
-
 FEW = 5
 """Held-out signals below which a table says little."""
 
-Curve = dict[int, Tensor]
-"""A measure, PSNR in dB where nothing else is said, of every held-out patch, [P], after numbers of adaptation steps."""
-
-
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """What a variant has learned by an outer step.
-
-    training: the settings it was trained with.
-    """
-
-    training: TrainingConfig
-    step: int
-    theta_0: Parameters
-    log_step_sizes: Parameters
-
 
 class Laboratory:
-    """A setting with its data.
+    """A setting with its data, where variants are trained and measured.
 
     source: a hash of the data. folder: trained variants are kept there under a hash of all that made them, so
     that experiments share them, and one that was stopped goes on with the next variant. Raises: UsageError if it cannot
@@ -82,7 +65,7 @@ class Laboratory:
         self.device = device
         self.progress = progress
         self._folder = report.output_folder(folder)
-        self._sampler = PatchSampler(data.training, setting.patches, setting.model.out_features, setting.training.seed)
+        self._sampler = PatchSampler(data.training, setting.patches, setting.field.out_features, setting.training.seed)
         held_out = self._held_out_sampler(data.held_out, setting.patches.shape)
         self.held_out = held_out.batch(0, setting.held_out).context_set(device)
         self._signals = len(held_out.signals)
@@ -92,7 +75,7 @@ class Laboratory:
             "inrcodec": __version__,
             "torch": torch.__version__,
             "data": source,
-            "model": repr(setting.model),
+            "field": repr(setting.field),
             "patches": repr(setting.patches),
             "machine": [device.type, report.machine()["gpu" if device.type == "cuda" else "processor"]],
             "threads": torch.get_num_threads(),
@@ -100,54 +83,54 @@ class Laboratory:
 
     @property
     def described(self) -> str:
-        """What is measured on."""
+        """The patches that are measured on, in words."""
         return f"{len(self.held_out.values)} patches of {self._signals} held-out signals"
 
     def patches_of(self, signals: Sequence[Signal], shape: tuple[int, ...] | None = None) -> ContextSet:
-        """Patches to measure on; those that are trained on may have another shape."""
+        """Draw patches to measure on; those that are trained on may have another shape."""
         sampler = self._held_out_sampler(signals, shape or self.setting.patches.shape)
-        return sampler.batch(0, self.setting.held_out).context(self.device)
+        return sampler.batch(0, self.setting.held_out).context_set(self.device)
 
     def _held_out_sampler(self, signals: Sequence[Signal], shape: tuple[int, ...]) -> PatchSampler:
         patches = replace(self.setting.patches, shape=shape)
-        return PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
+        return PatchSampler(signals, patches, self.setting.field.out_features, seed=1)
 
     def stills_of(self, signals: Sequence[Signal]) -> ContextSet:
-        """Patches of pictures for a field of videos: what it is asked for in the middle of its time."""
+        """Draw patches of pictures for a field of videos, which is asked for them in the middle of its time."""
         _, *shape = self.setting.patches.shape
         patches = replace(self.setting.patches, shape=tuple(shape), overlap=(0, 0))
-        sampler = PatchSampler(signals, patches, self.setting.model.out_features, seed=1)
-        found = sampler.batch(0, self.setting.held_out).context(self.device)
+        sampler = PatchSampler(signals, patches, self.setting.field.out_features, seed=1)
+        found = sampler.batch(0, self.setting.held_out).context_set(self.device)
         times = torch.zeros_like(found.coordinates[..., :1])
         return ContextSet(torch.cat((times, found.coordinates), -1), found.values)
 
     def batch(self, step: int) -> ContextSet:
-        """What is learned from in an outer step."""
-        return self._sampler.batch(step, self.setting.training.batch).context(self.device)
+        """Draw what is learned from in an outer step."""
+        return self._sampler.batch(step, self.setting.training.batch).context_set(self.device)
 
     def learn(self, name: str, training: TrainingConfig) -> Learned:
-        """A trained variant; it is read where it was trained before. `name` is for who waits."""
+        """Train a variant, or read it where it was trained before. `name` is for who waits."""
         return self.history(name, training)[-1]
 
     def history(self, name: str, training: TrainingConfig) -> list[Learned]:
-        """What a variant had learned at `SNAPSHOTS` times, the last one the end of its training.
+        """Return what a variant had learned at `SNAPSHOTS` times, the last one the end of its training.
 
-        Raises: UsageError if it diverged.
+        Raises: Diverged.
         """
         made_of = json.dumps({**self._made_of, "training": asdict(training)}, sort_keys=True)
         path = self._folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.safetensors"
         try:
-            return _history(training, safetensors.torch.load_file(path, str(self.device)))
+            return history_of(training, safetensors.torch.load_file(path, str(self.device)))
         except FileNotFoundError:
             pass
         except (OSError, safetensors.SafetensorError) as error:
             report.say(f"{path} cannot be read and is made again: {error}")
-        tensors = _named(self._train(name, training))
+        tensors = named_tensors(self._train(name, training))
         write_whole(path, lambda part: safetensors.torch.save_file(tensors, part, {"made of": made_of}))
-        return _history(training, safetensors.torch.load_file(path, str(self.device)))
+        return history_of(training, safetensors.torch.load_file(path, str(self.device)))
 
     def _train(self, name: str, training: TrainingConfig) -> list[Learned]:
-        trainer = WeightTrainer(self.setting.model, training, self.device)
+        trainer = WeightTrainer(self.setting.field, training, self.device)
         marks = {max(1, training.outer_steps * (n + 1) // SNAPSHOTS) for n in range(SNAPSHOTS)}
         history: list[Learned] = []
         running = 0.0
@@ -158,25 +141,27 @@ class Laboratory:
                 running = psnr if trainer.step == 1 else 0.95 * running + 0.05 * psnr
                 self.progress.update(name, trainer.step, training.outer_steps, f"{running:.2f} dB")
                 if trainer.step in marks:
-                    parts = (_copied(trainer.theta_0), _copied(trainer.log_step_sizes))
-                    history.append(Learned(training, trainer.step, *parts))
+                    history.append(Learned.of(trainer))
         return history
 
     def random(self, step_size: float) -> Learned:
-        """The field from a random initialization, with plain gradient descent."""
-        theta_0 = self.setting.model.initialize(torch.Generator().manual_seed(1))
+        """Return the field from a random initialization, with plain gradient descent."""
+        theta_0 = self.setting.field.initialize(torch.Generator().manual_seed(1))
         training = replace(self.setting.training, outer_steps=0)
         sizes = {SHARED: torch.tensor([step_size], device=self.device).log()}
         return Learned(training, 0, {name: value.to(self.device) for name, value in theta_0.items()}, sizes)
 
     def random_curve(self, marks: Iterable[int], held_out: ContextSet | None = None) -> Curve:
-        """`curve` of `random`, every number of steps at the best of `RANDOM_STEP_SIZES`."""
+        """Return the curve of `random`, every number of steps at the best of `RANDOM_STEP_SIZES`."""
         starts = [self.random(size) for size in RANDOM_STEP_SIZES]
         return best_of([self.curve(start, marks, rescaling="none", held_out=held_out) for start in starts])
 
     def seconds_per_step(self, variants: Mapping[str, TrainingConfig]) -> dict[str, float]:
-        """Median time of an outer step of every variant; they take turns, so that what else runs disturbs all alike."""
-        trainers = {name: WeightTrainer(self.setting.model, each, self.device) for name, each in variants.items()}
+        """Return the median time of an outer step of every variant.
+
+        They take turns, so that what else runs disturbs all alike.
+        """
+        trainers = {name: WeightTrainer(self.setting.field, each, self.device) for name, each in variants.items()}
         times: dict[str, list[float]] = {name: [] for name in variants}
         with without_denormals():
             for turn in range(TIMED + 1):  # the first warms up
@@ -188,8 +173,8 @@ class Laboratory:
         return {name: statistics.median(found[1:]) for name, found in times.items()}
 
     def peak_memory(self, training: TrainingConfig) -> float:
-        """MiB that an outer step needs beyond what there is before it."""
-        trainer = WeightTrainer(self.setting.model, training, self.device)
+        """Return the MiB that an outer step needs beyond what there is before it."""
+        trainer = WeightTrainer(self.setting.field, training, self.device)
         batch = self.batch(0)
         trainer.train_step(batch)  # the first one makes Adam's moments
         return peak_memory(lambda: trainer.train_step(batch), self.device)
@@ -202,10 +187,10 @@ class Laboratory:
         rescaling: Rescaling = "exact",
         held_out: ContextSet | None = None,
     ) -> Curve:
-        """PSNR of held-out patches after numbers of adaptation steps on the full context."""
+        """Return the PSNR of held-out patches after numbers of adaptation steps on the full context set."""
         wanted = set(marks)
         parts: list[Curve] = []
-        for context in slices(self.held_out if held_out is None else held_out):
+        for context_set in slices(self.held_out if held_out is None else held_out):
             reached: Curve = {}
 
             def on_step(step: int, theta: Parameters, losses: Tensor, reached: Curve = reached) -> None:
@@ -213,10 +198,10 @@ class Laboratory:
                     reached[step] = decibels(losses)
 
             adapt(
-                self.setting.model,
+                self.setting.field,
                 learned.theta_0,
                 learned.log_step_sizes,
-                context,
+                context_set,
                 learned.training.adaptation,
                 steps=max(wanted),
                 rescaling=rescaling,
@@ -226,104 +211,50 @@ class Laboratory:
         return joined(parts)
 
     def shown(self, learned: Learned, steps: int) -> Tensor:
-        """What the held-out patches look like after adaptation: values [P, N, C]."""
-        model, adaptation = self.setting.model, learned.training.adaptation
+        """Return what the held-out patches look like after adaptation: values [P, N, C]."""
+        field, adaptation = self.setting.field, learned.training.adaptation
         parts = []
-        for context in slices(self.held_out):
-            theta = adapt(model, learned.theta_0, learned.log_step_sizes, context, adaptation, steps=steps)
+        for context_set in slices(self.held_out):
+            theta = adapt(field, learned.theta_0, learned.log_step_sizes, context_set, adaptation, steps=steps)
             with torch.no_grad():
-                parts.append(model(theta, context.coordinates))
+                parts.append(field(theta, context_set.coordinates))
         return torch.cat(parts)
 
     def bootstrapped(self, learned: Learned) -> tuple[float, float]:
-        """Mean PSNR of held-out patches after the K steps of training, and of their bootstrap target."""
-        model, sizes, config = self.setting.model, learned.log_step_sizes, learned.training
+        """Return the mean PSNR of held-out patches after the K steps of training, and of their bootstrap target."""
+        field, sizes, config = self.setting.field, learned.log_step_sizes, learned.training
         reached, aimed = [], []
-        for context in slices(self.held_out):
-            theta = adapt_for_training(model, learned.theta_0, sizes, context, config.adaptation, second_order=False)
-            target = bootstrap_target(model, theta, sizes, context, config)
+        for context_set in slices(self.held_out):
+            theta = adapt_for_training(
+                field, learned.theta_0, sizes, context_set, config.adaptation, second_order=False
+            )
+            target = bootstrap_target(field, theta, sizes, context_set, config)
             with torch.no_grad():
-                reached.append(decibels(signal_losses(model, theta, context)))
-                aimed.append(decibels(signal_losses(model, target, context)))
+                reached.append(decibels(signal_losses(field, theta, context_set)))
+                aimed.append(decibels(signal_losses(field, target, context_set)))
         return float(torch.cat(reached).mean()), float(torch.cat(aimed).mean())
 
-    def pruned_steps(self, learned: Learned, context: ContextSet) -> Iterator[tuple[Parameters, Parameters]]:
-        """theta before every step of an adaptation on the pruned context, as in training, and the step's gradient."""
-        model, adaptation = self.setting.model, learned.training.adaptation
-        theta = batch_parameters(model, learned.theta_0, len(context.values))
+    def pruned_steps(self, learned: Learned, context_set: ContextSet) -> Iterator[tuple[Parameters, Parameters]]:
+        """Yield theta and the gradient of every step of an adaptation on the pruned context set, as in training."""
+        field, adaptation = self.setting.field, learned.training.adaptation
+        theta = batch_parameters(field, learned.theta_0, len(context_set.values))
         step = 0
         while True:
-            seen = prune(model, theta, context, score=adaptation.score, gamma=adaptation.gamma)
-            slopes, _ = gradients(model, theta, seen)
+            seen = prune(field, theta, context_set, score=adaptation.score, gamma=adaptation.gamma)
+            slopes, _ = gradients(field, theta, seen)
             yield theta, slopes
             theta = descend(theta, slopes, learned.log_step_sizes, step)
             step += 1
 
     def pruned_curve(self, learned: Learned, marks: Iterable[int]) -> Curve:
-        """`curve`, with adaptation on the pruned context."""
+        """Return what `curve` does, with adaptation on the pruned context set."""
         wanted = set(marks)
         parts = []
-        for context in slices(self.held_out):
+        for context_set in slices(self.held_out):
             reached = {}
-            for step, (theta, _) in zip(range(max(wanted) + 1), self.pruned_steps(learned, context), strict=False):
+            for step, (theta, _) in zip(range(max(wanted) + 1), self.pruned_steps(learned, context_set), strict=False):
                 if step in wanted:
                     with torch.no_grad():
-                        reached[step] = decibels(signal_losses(self.setting.model, theta, context))
+                        reached[step] = decibels(signal_losses(self.setting.field, theta, context_set))
             parts.append(reached)
         return joined(parts)
-
-
-def slices(context: ContextSet) -> Iterator[ContextSet]:
-    """Patches that are measured at once."""
-    batch, points = context.values.shape[:2]
-    size = max(1, POINTS_AT_ONCE // points)
-    for start in range(0, batch, size):
-        part = slice(start, start + size)
-        shared = len(context.coordinates) == 1
-        yield ContextSet(context.coordinates if shared else context.coordinates[part], context.values[part])
-
-
-def decibels(losses: Tensor) -> Tensor:
-    """PSNR of mean squared errors at peak 1; what diverged counts as an error of 1."""
-    return -10 * losses.detach().nan_to_num(nan=1.0).clamp(1e-12, 1.0).log10()
-
-
-def best_of(trials: Sequence[Curve]) -> Curve:
-    """For every number of steps the trial with the highest mean."""
-    return {mark: max((trial[mark] for trial in trials), key=lambda psnr: float(psnr.mean())) for mark in trials[0]}
-
-
-def means(curve: Curve) -> dict[int, float]:
-    return {mark: float(psnr.mean()) for mark, psnr in curve.items()}
-
-
-def joined(parts: Sequence[Curve]) -> Curve:
-    """The curve of all patches from those of `slices`."""
-    return {mark: torch.cat([part[mark] for part in parts]) for mark in parts[0]}
-
-
-def _copied(parameters: Parameters) -> Parameters:
-    return {name: value.detach().cpu().clone() for name, value in parameters.items()}
-
-
-def _named(history: list[Learned]) -> dict[str, Tensor]:
-    tensors = {}
-    for number, learned in enumerate(history):
-        tensors[f"{number}/step"] = torch.tensor(learned.step)
-        tensors |= {f"{number}/theta_0/{name}": value for name, value in learned.theta_0.items()}
-        tensors |= {f"{number}/step_sizes/{name}": value for name, value in learned.log_step_sizes.items()}
-    return tensors
-
-
-def _history(training: TrainingConfig, tensors: dict[str, Tensor]) -> list[Learned]:
-    """Inverse of `_named`."""
-
-    def part(number: int, kind: str) -> Parameters:
-        prefix = f"{number}/{kind}/"
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    history = []
-    while (step := tensors.get(f"{len(history)}/step")) is not None:
-        number = len(history)
-        history.append(Learned(training, int(step), part(number, "theta_0"), part(number, "step_sizes")))
-    return history

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> float:
-    """MiB that the tensors which `work` makes take at their peak, what there was before it left out.
+    """Return the MiB that the tensors which `work` makes take at their peak; what was there before does not count.
 
     On the GPU as torch's allocator counts them; elsewhere operation by operation, where what an operation needs for
     itself is not seen. The resident set of a process would tell more of the allocator than of the tensors.

@@ -5,39 +5,31 @@ from pathlib import Path
 
 import report
 import safetensors.torch
+import similarity
 import torch
 from torch import Tensor
 
 from inrcodec.errors import UsageError
-from inrcodec.metrics import planes_ssim
 
 Distance = Callable[[Tensor, Tensor], float | None]
 """Mean distance of pictures [P, H, W, 3] in [0, 1]; None for pictures it does not take."""
 
-SMALLEST = 11
-"""Samples along both axes of what SSIM is of."""
-
 SMALLEST_LPIPS = 31
-"""The same of AlexNet."""
-
-
-def are_pictures(shape: tuple[int, ...]) -> bool:
-    """Whether SSIM can be measured on a grid of this shape."""
-    return len(shape) >= 2 and min(shape[-2:]) >= SMALLEST
+"""Samples along both axes that AlexNet needs."""
 
 
 def planes(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Values [B, N, C] on a grid as pictures [P, H, W, C], frame by frame."""
+    """Return values [B, N, C] on a grid as pictures [P, H, W, C], frame by frame."""
     return values.reshape(-1, *shape[-2:], values.shape[-1])
 
 
-def similarity(pictures: Tensor, originals: Tensor) -> float:
-    """SSIM of pictures with values in [0, 1], mean."""
-    return planes_ssim(originals.cpu().numpy(), pictures.clamp(0, 1).cpu().numpy(), 1.0)
+def mean_ssim(pictures: Tensor, originals: Tensor) -> float:
+    """Return the mean SSIM of pictures with values in [0, 1]."""
+    return similarity.planes_ssim(originals.cpu().numpy(), pictures.clamp(0, 1).cpu().numpy(), 1.0)
 
 
 def lpips_distance(backbone: Path | None) -> Distance | None:
-    """LPIPS with AlexNet, or None with a line that says why not.
+    """Load LPIPS with AlexNet, or return None and say why there is none.
 
     backbone: torchvision's AlexNet as safetensors; the package lpips has the other weights.
     Raises: UsageError if the file is not that, or without the package.

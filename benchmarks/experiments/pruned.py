@@ -1,4 +1,4 @@
-"""The method for other problems than fields that are shown all of a signal: the context is not what is measured on."""
+"""The method for problems other than fields that see all of a signal: the context set is not what is measured on."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
@@ -8,11 +8,12 @@ from typing import Generic, Self, TypeVar
 import torch
 from torch import Tensor
 
-from experiments.comparisons import attempt, learnit, standard_error, with_adaptation, without_bootstrap
-from experiments.laboratory import Curve, best_of, means
+from experiments.curves import Curve, best_of, means
 from experiments.result import Panel, Result, Row
 from experiments.settings import Scale
-from inrcodec.adaptation import gradient_norm
+from experiments.tables import attempt, standard_error
+from experiments.variants import learnit, with_adaptation, without_bootstrap
+from inrcodec.adaptation import gradient_norm, random_scores, rescaling_factor, top_share
 from inrcodec.cli.console import ProgressLine
 from inrcodec.device import without_denormals
 from inrcodec.errors import Diverged
@@ -26,25 +27,26 @@ from inrcodec.weights.adaptation import per_signal
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """ContextSet points of a batch of tasks; every field is a tensor [B, N, ...]."""
+    """Context points of a batch of tasks; every attribute is a tensor [B, N, ...]."""
 
     def _tensors(self) -> list[Tensor]:
         return [getattr(self, each.name) for each in fields(self)]
 
     def __len__(self) -> int:
-        """Tasks."""
+        """Return the number of tasks."""
         return len(self._tensors()[0])
 
     @property
     def points(self) -> int:
-        """Of a task."""
+        """The number of points of a task."""
         return self._tensors()[0].shape[1]
 
     def select(self, points: Tensor) -> Self:
-        """The subset at [B, n] indices."""
+        """Return the subset at [B, n] indices."""
         return type(self)(*(_taken(each, points) for each in self._tensors()))
 
     def to(self, device: torch.device) -> Self:
+        """Return the same on a device."""
         return type(self)(*(each.to(device) for each in self._tensors()))
 
 
@@ -57,7 +59,7 @@ E = TypeVar("E", bound=Examples)
 
 
 class Problem(ABC, Generic[E]):
-    """What is learned: tasks of a context and of targets that are not in it."""
+    """What is learned: tasks of a context set and of targets that are not in it."""
 
     @property
     def constants(self) -> frozenset[str]:
@@ -65,23 +67,24 @@ class Problem(ABC, Generic[E]):
         return frozenset()
 
     @abstractmethod
-    def initialize(self, generator: torch.Generator) -> Parameters: ...
+    def initialize(self, generator: torch.Generator) -> Parameters:
+        """Draw a random theta_0."""
 
     @abstractmethod
     def tasks(self, count: int, generator: torch.Generator) -> tuple[E, E]:
-        """Contexts and targets to learn from."""
+        """Draw context sets and targets to learn from."""
 
     @abstractmethod
     def losses(self, theta: Parameters, examples: E) -> Tensor:
-        """Means over points, [B]."""
+        """Return means over points, [B]."""
 
     @abstractmethod
     def scores(self, theta: Parameters, examples: E, score: str) -> Tensor:
-        """Of points, "error" or "grad-norm": [B, N]."""
+        """Return the "error" or "grad-norm" scores of points, [B, N]."""
 
     @abstractmethod
     def measure(self, theta: Parameters, targets: E) -> Tensor:
-        """What a table shows the mean of, the more the better: [B]."""
+        """Return what a table shows the mean of, the more the better: [B]."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Bench:
 
 
 def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], bench: Bench, title: str) -> Result:
-    """GradNCP, what it is made of, MAML and a random start, after some steps on held-out contexts and targets.
+    """Compare GradNCP, parts of it, MAML and a random start after some steps on held-out context sets.
 
     title: what `Problem.measure` gives, and its unit.
     """
@@ -112,13 +115,13 @@ def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], 
         "GradNCP": usual,
     }
     marks = (0, steps // 4, steps, 4 * steps)
-    context, targets = (each.to(bench.device) for each in held_out)
+    context_set, targets = (each.to(bench.device) for each in held_out)
     theta_0 = problem.initialize(torch.Generator().manual_seed(usual.seed))
     theta_0 = {name: value.to(bench.device) for name, value in theta_0.items()}
     trials = []
     for size in RANDOM_STEP_SIZES:
         plain = replace(learnit(usual, steps), inner_step_size=size)
-        trials.append(adapted_curve(problem, theta_0, plain, context, targets, marks))
+        trials.append(adapted_curve(problem, theta_0, plain, context_set, targets, marks))
     curves = {"random initialization": best_of(trials)}
     rows: dict[str, Row] = {}
     for name, training in variants.items():
@@ -126,7 +129,7 @@ def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], 
         if isinstance(theta_0, str):
             rows[name] = {f"{mark} steps": theta_0 for mark in marks}
         else:
-            curves[name] = adapted_curve(problem, theta_0, training, context, targets, marks)
+            curves[name] = adapted_curve(problem, theta_0, training, context_set, targets, marks)
     for name, curve in curves.items():
         rows[name] = {f"{mark} steps": found for mark, found in means(curve).items()}
         if name != "GradNCP" and "GradNCP" in curves:
@@ -140,7 +143,7 @@ def compared(problem: Problem[E], usual: TrainingConfig, held_out: tuple[E, E], 
 
 
 def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: Bench) -> Parameters:
-    """theta_0 (GradNCP algorithm 1): the outer loss is that of the targets, and the distance to a bootstrap target.
+    """Learn theta_0 (GradNCP algorithm 1) from the loss of the targets and the distance to a bootstrap target.
 
     Raises: Diverged after `MAX_DIVERGED` batches in a row without a finite gradient.
     """
@@ -152,8 +155,8 @@ def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: 
     with without_denormals():
         for step in range(training.outer_steps):
             generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-            context, targets = (each.to(bench.device) for each in problem.tasks(training.batch, generator))
-            total = _outer_loss(problem, theta_0, context, targets, training, generator)
+            context_set, targets = (each.to(bench.device) for each in problem.tasks(training.batch, generator))
+            total = _outer_loss(problem, theta_0, context_set, targets, training, generator)
             for group in optimizer.param_groups:
                 group["lr"] = training.outer_step_size * scheduled(training, step)
             optimizer.zero_grad()
@@ -172,14 +175,14 @@ def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: 
 def _outer_loss(
     problem: Problem[E],
     theta_0: Parameters,
-    context: E,
+    context_set: E,
     targets: E,
     training: TrainingConfig,
     generator: torch.Generator,
 ) -> Tensor:
     theta = _repeated(problem, theta_0, training.batch)
     for _ in range(training.adaptation.steps):
-        seen = _pruned(problem, theta, context, training, generator)
+        seen = _pruned(problem, theta, context_set, training, generator)
         theta = _descended(theta, _slopes(problem, theta, seen, create_graph=True), training.inner_step_size)
     loss = problem.losses(theta, targets).mean()
     if training.bootstrap_steps == 0:
@@ -187,7 +190,7 @@ def _outer_loss(
     target = _detached(theta)
     for _ in range(training.bootstrap_steps):
         size = training.bootstrap_step_ratio * training.inner_step_size
-        target = _detached(_descended(target, _slopes(problem, target, context), size))
+        target = _detached(_descended(target, _slopes(problem, target, context_set), size))
     return loss + training.bootstrap_weight * parameter_distance(theta, target, problem.constants).mean()
 
 
@@ -195,21 +198,21 @@ def adapted_curve(
     problem: Problem[E],
     theta_0: Parameters,
     training: TrainingConfig,
-    context: E,
+    context_set: E,
     targets: E,
     marks: tuple[int, ...],
 ) -> Curve:
-    """Measures of tasks after adaptation to the full context, with the norm of the pruned gradients (algorithm 2)."""
-    theta = _repeated(problem, theta_0, len(context))
+    """Measure tasks after adaptation to the full context set, with the norm of the pruned gradients (algorithm 2)."""
+    theta = _repeated(problem, theta_0, len(context_set))
     reached: Curve = {}
     for step in range(max(marks) + 1):
         if step in marks:
             with torch.no_grad():
                 reached[step] = problem.measure(theta, targets)
-        slopes = _slopes(problem, theta, context)
-        if training.adaptation.score not in ("full", "random"):
-            pruned = _slopes(problem, theta, _pruned(problem, theta, context, training, None))
-            factor = gradient_norm(pruned.values()) / gradient_norm(slopes.values()).clamp_min(1e-12)
+        slopes = _slopes(problem, theta, context_set)
+        if training.adaptation.prunes_by_score:
+            pruned = _slopes(problem, theta, _pruned(problem, theta, context_set, training, None))
+            factor = rescaling_factor(gradient_norm(pruned.values()), gradient_norm(slopes.values()))
             slopes = {key: slope * per_signal(factor, slope) for key, slope in slopes.items()}
         theta = _detached(_descended(theta, slopes, training.inner_step_size))
     return reached
@@ -222,17 +225,16 @@ def _repeated(problem: Problem[E], theta_0: Parameters, batch: int) -> Parameter
 
 
 def _pruned(
-    problem: Problem[E], theta: Parameters, context: E, training: TrainingConfig, generator: torch.Generator | None
+    problem: Problem[E], theta: Parameters, context_set: E, training: TrainingConfig, generator: torch.Generator | None
 ) -> E:
     adaptation = training.adaptation
     if adaptation.score == "full":
-        return context
+        return context_set
     if adaptation.score == "random":
-        ranking = torch.rand((len(context), context.points), generator=generator).to(theta["head.weight"].device)
+        ranking = random_scores(len(context_set), context_set.points, generator, theta["head.weight"])
     else:
-        ranking = problem.scores(_detached(theta), context, adaptation.score)
-    keep = max(1, round(adaptation.gamma * context.points))
-    return context.select(ranking.topk(keep, dim=1).indices)
+        ranking = problem.scores(_detached(theta), context_set, adaptation.score)
+    return context_set.select(top_share(ranking, adaptation.gamma))
 
 
 def _slopes(problem: Problem[E], theta: Parameters, examples: E, *, create_graph: bool = False) -> Parameters:

@@ -12,7 +12,7 @@ from inrcodec.cli import console
 from inrcodec.meta.config import TrainingConfig
 
 COLORS = 10
-"""Of matplotlib, before they begin anew: from there on lines are drawn differently."""
+"""Colors of matplotlib, before they begin anew: from there on lines are drawn differently."""
 
 LINES = ("-", "--", ":")
 
@@ -32,7 +32,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Result:
-    """title: what is compared, and in which unit. rows: {name: row}; a missing number is None.
+    """What an experiment found.
+
+    title: what is compared, and in which unit. rows: {name: row}; a missing number is None.
 
     trainings: settings of what was trained for it.
     """
@@ -44,7 +46,7 @@ class Result:
     trainings: Mapping[str, TrainingConfig] = field(default_factory=dict)
 
     def show(self) -> None:
-        """The table, to standard output."""
+        """Print the table to standard output."""
         columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
         print(f"\n{self.title}\n")
         console.table(
@@ -55,7 +57,7 @@ class Result:
             print(f"\n{note}")
 
     def content(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {
             "title": self.title,
             "rows": self.rows,
@@ -65,7 +67,7 @@ class Result:
         }
 
     def draw(self, path: Path) -> None:
-        """The curves, where there are some and matplotlib is installed."""
+        """Draw the curves, where there are some and matplotlib is installed."""
         figure = plots.new_figure(6.5 * len(self.panels), 4.5) if self.panels else None
         if figure is None:
             return

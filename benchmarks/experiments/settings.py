@@ -1,11 +1,12 @@
 """What is meta-learned in the experiments: the papers' fields and settings, and small ones of the same shape."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from inrcodec.errors import UsageError
 from inrcodec.meta.config import TrainingConfig
 from inrcodec.meta.presets import OUTPUTS, preset
-from inrcodec.models import Field, FourierFeatureNetwork, NeRV, Siren
+from inrcodec.models import FourierFeatureNetwork, NeRV, PointField, Siren
 from inrcodec.patches import PatchConfig
 from inrcodec.settings import AdaptationConfig
 
@@ -29,9 +30,8 @@ class Setting:
     """
 
     modality: str
-    field: str
     scale: Scale
-    model: Field
+    field: PointField
     patches: PatchConfig
     training: TrainingConfig
     measured: tuple[int, ...]
@@ -39,20 +39,27 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return f"{self.modality}-{self.field}-{self.scale}"
+        """What files are named after."""
+        return f"{self.modality}-{self.field.name}-{self.scale}"
 
     def changed(self, **changes: Any) -> "Setting":
-        """The same with other settings of all trainings."""
+        """Return the same with other settings of all trainings."""
         return replace(self, training=replace(self.training, **changes))
 
 
-def setting(modality: str, field: str, scale: Scale) -> Setting:
-    """Raises: UsageError if the field does not exist for the modality or is a latent one."""
-    papers = preset(modality, field, "paper")
+def setting(modality: str, name: str, scale: Scale) -> Setting:
+    """Return the setting of a modality, the field of a name and a scale.
+
+    Raises: UsageError if the field does not exist for the modality or is a latent one.
+    """
+    papers = preset(modality, name, "paper")
+    if papers.field.family == "latents":
+        raise UsageError(f"the experiments are on weight-coded fields, {name!r} has latents: choose siren or ffn")
+    field = cast(PointField, papers.field)
     if scale == "paper":
         training = papers.training
         marks = _marks(training.adaptation.steps)
-        return Setting(modality, field, scale, papers.model, papers.patches, training, marks, held_out=64)
+        return Setting(modality, scale, field, papers.patches, training, marks, held_out=64)
     training = replace(
         papers.training,
         adaptation=AdaptationConfig(steps=16, gamma=papers.training.adaptation.gamma),
@@ -60,15 +67,17 @@ def setting(modality: str, field: str, scale: Scale) -> Setting:
         outer_step_size=SMALL_OUTER_STEP_SIZE,
         schedule="cosine",
         batch=4,
-        outer_steps=300 if field == "nerv" else 600,  # a NeRV's take three times as long
+        outer_steps=300 if name == "nerv" else 600,  # a NeRV's take three times as long
     )
     if modality == "climate":
         training = replace(training, inner_step_size=SMALL_CLIMATE_INNER_STEP_SIZE)
-    if field == "ffn":
-        training = replace(training, **SMALL_FFN)
+    if name == "ffn":
+        training = replace(
+            training, inner_step_size=SMALL_FFN_INNER_STEP_SIZE, outer_step_size=SMALL_FFN_OUTER_STEP_SIZE
+        )
     patches = SMALL_PATCHES[modality]
-    model = _small_field(papers.model, patches.dimensions, OUTPUTS[modality])
-    return Setting(modality, field, scale, model, patches, training, _marks(16), held_out=32)
+    small = _small_field(field, patches.dimensions, OUTPUTS[modality])
+    return Setting(modality, scale, small, patches, training, _marks(16), held_out=32)
 
 
 SMALL_OUTER_STEP_SIZE = 1e-3
@@ -78,7 +87,8 @@ gain a decibel on photos, but with 3e-3 a training now and then breaks down."""
 SMALL_CLIMATE_INNER_STEP_SIZE = 3e-3
 """With the papers' 1e-2 so small a SIREN of w0 = 50 breaks down where few points are kept."""
 
-SMALL_FFN = {"inner_step_size": 0.3, "outer_step_size": 3e-3}
+SMALL_FFN_INNER_STEP_SIZE = 0.3
+SMALL_FFN_OUTER_STEP_SIZE = 3e-3
 """With the papers' inner step size of 1e-2 so small a network of ReLUs learns next to nothing in K steps."""
 
 SMALL_BOOTSTRAP_WEIGHT = 0.01
@@ -86,7 +96,8 @@ SMALL_BOOTSTRAP_WEIGHT = 0.01
 is nothing beside it: on photos that is as good, but on sound K steps end nearly two decibels lower than without."""
 
 
-def _small_field(papers: Field, inputs: int, outputs: int) -> Field:
+def _small_field(papers: PointField, inputs: int, outputs: int) -> PointField:
+    """Return a small field of the papers' kind."""
     match papers:
         case Siren():
             return Siren(inputs, outputs, width=32, depth=4, w0=papers.w0)
@@ -98,4 +109,5 @@ def _small_field(papers: Field, inputs: int, outputs: int) -> Field:
 
 
 def _marks(steps: int) -> tuple[int, ...]:
+    """Return the numbers of steps to measure after, for K of them in meta-training."""
     return (steps // 4, steps, 4 * steps, 8 * steps)

@@ -1,4 +1,4 @@
-"""ContextSet and target sets that differ: unseen views of an object from one of its views (GradNCP table 4).
+"""Context sets that differ from the targets: unseen views of an object from one of its views (GradNCP table 4).
 
 Scenes are generated: a few shaded ellipsoids, looked at from known directions. The field is a NeRF (Mildenhall et al.
 2020) with one network and no view direction; context points are rays.
@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from experiments.comparisons import with_adaptation
-from experiments.laboratory import decibels
+from experiments.curves import decibels
 from experiments.pruned import Bench, Examples, Problem, compared
 from experiments.result import Result
+from experiments.variants import with_adaptation
 from inrcodec.models import FourierFeatureNetwork, Parameters
 
 NEAR, FAR = 1.0, 3.0
@@ -29,7 +29,10 @@ the light come through, and with 6 nothing after a few samples."""
 
 @dataclass(frozen=True, eq=False)
 class Rays(Examples):
-    """origins, directions: [B, N, 3], directions of length 1. colors: [B, N, 3] in [0, 1]."""
+    """Rays and what is seen along them.
+
+    origins, directions: [B, N, 3], directions of length 1. colors: [B, N, 3] in [0, 1].
+    """
 
     origins: Tensor
     directions: Tensor
@@ -37,7 +40,7 @@ class Rays(Examples):
 
 
 def camera_rays(eye: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """Rays of a square picture of a camera at `eye` [3] that looks at the origin: origins and directions [N, 3]."""
+    """Return origins and directions [N, 3] of the rays of a camera at `eye` [3] that looks at the origin."""
     forward = -eye / eye.norm()
     right = torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0]))
     right = right / right.norm()
@@ -50,7 +53,7 @@ def camera_rays(eye: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
 
 
 def scene(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Middles [P, 3], radii along the axes [P, 3] and colors [P, 3] of some ellipsoids: a body and what is on it."""
+    """Draw middles, radii along the axes and colors, [P, 3] each, of some ellipsoids: a body and what is on it."""
     parts = 5
     middles = torch.rand((parts, 3), generator=generator) * 0.7 - 0.35
     radii = torch.rand((parts, 3), generator=generator) * 0.2 + 0.12
@@ -59,7 +62,7 @@ def scene(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def look(objects: tuple[Tensor, Tensor, Tensor], origins: Tensor, directions: Tensor) -> Tensor:
-    """Colors [N, 3] of rays: the nearest ellipsoid's, shaded by a light from above; white where there is none."""
+    """Return the colors [N, 3] of rays: the nearest ellipsoid's, shaded by a light from above; white without one."""
     middles, radii, colors = objects
     start = (origins[:, None] - middles) / radii
     way = directions[:, None] / radii
@@ -76,7 +79,7 @@ def look(objects: tuple[Tensor, Tensor, Tensor], origins: Tensor, directions: Te
 
 
 def views(number: int, count: int, resolution: int) -> Rays:
-    """`count` views of the scene of a number: [count, N, 3] each."""
+    """Return `count` views of the scene of a number: [count, N, 3] each."""
     generator = torch.Generator().manual_seed(number)
     objects = scene(generator)
     found = []
@@ -101,7 +104,7 @@ class RadianceField:
     samples: int
 
     def render(self, theta: Parameters, rays: Rays, *, readout: Tensor | None = None) -> Tensor:
-        """Colors [B, N, 3]; with a `readout`, [B, N * samples, 4], of what the network gave."""
+        """Return colors [B, N, 3]; with a `readout`, [B, N * samples, 4], of what the network gave."""
         batch, count = rays.origins.shape[:2]
         if readout is None:
             features = self.network.features(theta, self.places(rays))
@@ -114,14 +117,16 @@ class RadianceField:
         return (weights[..., None] * colors).sum(-2) + passed[..., -1:]  # on white
 
     def places(self, rays: Rays) -> Tensor:
-        """Samples in the middles of equal parts of a ray, [B, N * samples, 3]."""
+        """Return the samples of rays, in the middles of equal parts: [B, N * samples, 3]."""
         distances = NEAR + (FAR - NEAR) * (torch.arange(self.samples, device=rays.origins.device) + 0.5) / self.samples
         places = rays.origins[:, :, None] + distances[:, None] * rays.directions[:, :, None]
         return places.flatten(1, 2)
 
     def scores(self, theta: Parameters, rays: Rays, score: str) -> Tensor:
-        """Of rays, [B, N]: norm of the error, or of the gradient with respect to the readout, of which every sample of
-        a ray has a share."""
+        """Return scores of rays, [B, N]: the norm of the error, or of the gradient with respect to the readout.
+
+        Every sample of a ray has a share in that gradient.
+        """
         with torch.no_grad():
             features = self.network.features(theta, self.places(rays))
             readout = self.network.preactivation(theta, features)
@@ -142,9 +147,10 @@ class RadianceField:
 class Views(Problem[Rays]):
     """Tasks: a scene of which one view is seen, and rays of others.
 
-    scenes: that are learned from; those of higher numbers are measured on. unseen: views beside the one that is seen.
-    rays: of the view that a task's context is drawn from, the rest is not seen in training.
-    targets: rays of the others in the outer loss.
+    scenes: how many are learned from; those of higher numbers are measured on.
+    unseen: views beside the one that is seen.
+    rays: how many of the seen view are drawn as a task's context set; the rest is not seen in training.
+    targets: rays of the other views in the outer loss.
     """
 
     field: RadianceField
@@ -172,7 +178,7 @@ class Views(Problem[Rays]):
         return parts[0], parts[1]
 
     def of(self, numbers: list[int], first: int = 0) -> tuple[Rays, Rays]:
-        """Of scenes the rays of the view `first`, and all those of the others."""
+        """Return the rays of the view `first` of scenes, and all those of the others."""
         found = [views(number, 1 + self.unseen, self.resolution) for number in numbers]
         kinds = list(zip(*((each.origins, each.directions, each.colors) for each in found), strict=True))
         others = [view for view in range(1 + self.unseen) if view != first]
@@ -186,7 +192,7 @@ class Views(Problem[Rays]):
         return self.field.scores(theta, examples, score)
 
     def measure(self, theta: Parameters, targets: Rays) -> Tensor:
-        """PSNR in dB."""
+        """Return the PSNR in dB."""
         return decibels(self.losses(theta, targets))
 
 
@@ -208,7 +214,7 @@ HELD_OUT = 16
 
 
 def unseen_views(bench: Bench) -> Result:
-    """A generated object's unseen views from one of its views, with a NeRF (GradNCP table 4)."""
+    """Show a generated object's unseen views from one of its views, with a NeRF (GradNCP table 4)."""
     usual = replace(bench.training, inner_step_size=0.1)
     if bench.scale == "paper":
         problem = PAPER
@@ -220,7 +226,7 @@ def unseen_views(bench: Bench) -> Result:
 
 
 def _mean_picture(problem: Views) -> float:
-    """PSNR in dB of what a view is without knowing anything of its object."""
+    """Return the PSNR in dB of what a view is without knowing anything of its object."""
     _, learned = problem.of(list(range(HELD_OUT * problem.unseen)))
     _, asked = problem.of(list(range(problem.scenes, problem.scenes + HELD_OUT)))
     pixels = learned.colors.unflatten(1, (problem.unseen, -1)).mean((0, 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from inrcodec.adaptation import SHARED
 from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import best_variant
-from inrcodec.latents.codec import coder_class
+from inrcodec.latents.codec import MAX_CHUNK_LATENTS, coder_class
 from inrcodec.latents.coder import Effort, LatentCoder
 from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.objective import step_index_of_trade_off
@@ -99,15 +99,17 @@ def _of_latents(initialization: Initialization, held_out: PatchSampler, device: 
 
 
 def _coded(coder: LatentCoder, values: Tensor, effort: Effort) -> tuple[float, float]:
-    """Return bits per sample and mean PSNR of patches that are coded and decoded, each by itself."""
+    """Return bits per sample and mean PSNR of patches that are coded and decoded, as many at once as a chunk takes."""
     bits = psnr = 0.0
-    for patch in values.split(1):
-        chunk = coder.encode(patch, effort)
-        symbols = [torch.from_numpy(level).float().to(coder.device) for level in coder.symbols(chunk, 1)]
-        with torch.no_grad():
-            shown = coder.values_at(symbols, [np.arange(size) for size in coder.grid.shape])
+    for part in values.split(max(1, MAX_CHUNK_LATENTS // coder.size)):
+        chunk = coder.encode(part, effort)
         bits += 8 * len(chunk) / math.prod(coder.grid.shape) / len(values)
-        psnr -= 10 * math.log10(max(float((shown - patch).square().mean()), 1e-12)) / len(values)
+        symbols = [torch.from_numpy(level).float().to(coder.device) for level in coder.symbols(chunk, len(part))]
+        for number, patch in enumerate(part.split(1)):
+            with torch.no_grad():
+                own = [level[number : number + 1] for level in symbols]
+                shown = coder.values_at(own, [np.arange(size) for size in coder.grid.shape])
+            psnr -= 10 * math.log10(max(float((shown - patch).square().mean()), 1e-12)) / len(values)
     return bits, psnr
 
 

@@ -2,8 +2,8 @@
 
 import json
 import math
+import runpy
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,22 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from experiments import (
-    amortized,
-    comparisons,
-    gradients,
-    memory,
-    perception,
-    searching,
-)
-from experiments.laboratory import Laboratory, best_of, decibels, means
+from experiments import amortized, comparisons, gradients, memory, perception, searching, tables
+from experiments.curves import best_of, decibels, means
+from experiments.laboratory import Laboratory
 from experiments.settings import setting
 from lab import EXPERIMENTS, fingerprint
 from PIL import Image
 from tiny_lab import SAMPLES, TINY, tiny_data, tiny_laboratory
 
 import inrcodec.signals
-from inrcodec.cli.console import ProgressLine
 from inrcodec.errors import Diverged, UsageError
 from inrcodec.meta.data import load_data
 from inrcodec.models import Siren
@@ -35,12 +28,21 @@ from inrcodec.settings import AdaptationConfig
 from inrcodec.weights.adaptation import batch_parameters, signal_losses
 from inrcodec.weights.context_set import ContextSet
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+
+TINY_VIDEO = replace(
+    TINY, modality="video", field=Siren(3, 3, width=8, depth=3), patches=PatchConfig((2, 8, 8), (0, 0, 0))
+)
 
 
 @pytest.fixture(scope="module")
 def data():
     return tiny_data()
+
+
+@pytest.fixture(scope="module")
+def videos():
+    return load_data(SAMPLES / "video", "video")
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +96,8 @@ def test_domains_are_measured_on_other_folders(laboratory):
     assert all(row["held out"] != row[str(others[0])] for row in rows.values())
 
 
-def test_videos_are_compared_with_pictures_also_where_these_are_as_large_as_each_other(data, folder, tmp_path):
-    video = replace(
-        TINY, modality="video", model=Siren(3, 3, width=8, depth=3), patches=PatchConfig((2, 8, 8), (0, 0, 0))
-    )
-    videos = load_data(SAMPLES / "video", "video")
-    laboratory = Laboratory(video, videos, "samples", folder, torch.device("cpu"), ProgressLine(quiet=True))
+def test_videos_are_compared_with_pictures_also_where_these_are_as_large_as_each_other(videos, folder, tmp_path):
+    laboratory = tiny_laboratory(videos, folder, TINY_VIDEO)
     random = np.random.default_rng(0)
     for number in range(3):
         Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / f"{number}.png")
@@ -183,7 +181,7 @@ def test_a_table_without_its_reference_or_without_any_curve_is_still_one(laborat
 
 def test_a_variant_that_was_kept_in_part_is_made_again(data, folder):
     def laboratory():
-        return Laboratory(TINY, data, "in part", folder, torch.device("cpu"), ProgressLine(quiet=True))
+        return tiny_laboratory(data, folder, source="in part")
 
     before = set(folder.iterdir())
     first = {name: value.clone() for name, value in laboratory().learn("usual", TINY.training).theta_0.items()}
@@ -202,7 +200,7 @@ def test_the_best_of_trials_is_chosen_for_every_number_of_steps():
 
 
 def test_a_bootstrap_target_is_plain_descent_from_where_training_ends(laboratory):
-    """With a share of 1 and steps as large as those before, L more steps of the same descent."""
+    """With a share of 1 and steps as large as those before, it is where L more steps of the same descent lead."""
     training = replace(
         TINY.training,
         adaptation=AdaptationConfig(3, 1.0, "full"),
@@ -238,22 +236,18 @@ def test_a_search_takes_the_largest_patches_that_there_are(laboratory, monkeypat
         searching._shape(laboratory)
 
 
-def test_a_field_of_videos_is_asked_for_pictures_in_the_middle_of_its_time(data, folder):
-    video = replace(
-        TINY, modality="video", model=Siren(3, 3, width=8, depth=3), patches=PatchConfig((2, 8, 8), (0, 0, 0))
-    )
-    videos = load_data(SAMPLES / "video", "video")
-    laboratory = Laboratory(video, videos, "samples", folder, torch.device("cpu"), ProgressLine(quiet=True))
-    context = laboratory.stills_of(data.held_out)
-    assert context.values.shape == (3, 64, 3)
-    assert context.coordinates.shape[1:] == (64, 3)
-    assert (context.coordinates[..., 0] == 0).all()
-    assert context.coordinates[..., 1:].abs().max() <= 1
+def test_a_field_of_videos_is_asked_for_pictures_in_the_middle_of_its_time(data, videos, folder):
+    laboratory = tiny_laboratory(videos, folder, TINY_VIDEO)
+    context_set = laboratory.stills_of(data.held_out)
+    assert context_set.values.shape == (3, 64, 3)
+    assert context_set.coordinates.shape[1:] == (64, 3)
+    assert (context_set.coordinates[..., 0] == 0).all()
+    assert context_set.coordinates[..., 1:].abs().max() <= 1
 
 
 def test_a_trained_variant_is_kept_and_read_again(data, folder, monkeypatch):
     def laboratory(changed=TINY, source="kept"):
-        return Laboratory(changed, data, source, folder, torch.device("cpu"), ProgressLine(quiet=True))
+        return tiny_laboratory(data, folder, changed, source)
 
     training = replace(TINY.training, step_sizes="tensor")
     first = laboratory().history("usual", training)
@@ -272,7 +266,7 @@ def test_a_trained_variant_is_kept_and_read_again(data, folder, monkeypatch):
     others = [
         (laboratory(), replace(training, seed=1)),
         (laboratory(source="other data"), training),
-        (laboratory(replace(TINY, model=Siren(2, 3, width=9, depth=3))), training),
+        (laboratory(replace(TINY, field=Siren(2, 3, width=9, depth=3))), training),
         (laboratory(replace(TINY, patches=PatchConfig((16, 8), (0, 0), normalize=False))), training),
     ]
     for other, settings in others:
@@ -299,31 +293,31 @@ def test_curves_are_those_of_plain_descent(laboratory):
     """Without rescaling and with one step size, a few lines of descent on the mean squared error give the same."""
     learned = laboratory.random(0.01)
     curve = means(laboratory.curve(learned, [0, 2], rescaling="none"))
-    model, context = TINY.model, laboratory.held_out
+    field, context_set = TINY.field, laboratory.held_out
     reached = []
-    for signal in range(len(context.values)):
+    for signal in range(len(context_set.values)):
         theta = {name: value[None].clone().requires_grad_() for name, value in learned.theta_0.items()}
-        one = ContextSet(context.coordinates[:1], context.values[signal : signal + 1])
+        one = ContextSet(context_set.coordinates[:1], context_set.values[signal : signal + 1])
         for _ in range(2):
-            (loss,) = signal_losses(model, theta, one)
+            (loss,) = signal_losses(field, theta, one)
             slopes = torch.autograd.grad(loss, list(theta.values()))
             theta = {
                 name: (value - 0.01 * slope).detach().requires_grad_()
                 for (name, value), slope in zip(theta.items(), slopes, strict=True)
             }
-        reached.append(-10 * math.log10(float(signal_losses(model, theta, one).detach())))
+        reached.append(-10 * math.log10(float(signal_losses(field, theta, one).detach())))
     assert curve[2] == pytest.approx(np.mean(reached), abs=1e-3)
     assert curve[2] > curve[0]
 
 
 def test_norms_of_point_gradients_are_those_of_one_point_alone(laboratory):
-    context = laboratory.held_out
-    theta = batch_parameters(TINY.model, TINY.model.initialize(torch.Generator().manual_seed(0)), 3)
-    found = gradients.point_gradient_norms(TINY.model, theta, context, 1)
+    context_set = laboratory.held_out
+    theta = batch_parameters(TINY.field, TINY.field.initialize(torch.Generator().manual_seed(0)), 3)
+    found = gradients.point_gradient_norms(TINY.field, theta, context_set, 1)
     for point in (0, 17, 255):
         leaves = {name: value[1:2].clone().requires_grad_() for name, value in theta.items()}
-        alone = ContextSet(context.coordinates[:1, point : point + 1], context.values[1:2, point : point + 1])
-        signal_losses(TINY.model, leaves, alone).sum().backward()
+        alone = ContextSet(context_set.coordinates[:1, point : point + 1], context_set.values[1:2, point : point + 1])
+        signal_losses(TINY.field, leaves, alone).sum().backward()
         expected = math.sqrt(sum(float(leaf.grad.square().sum()) for leaf in leaves.values()))
         assert float(found[point]) == pytest.approx(expected, rel=1e-4)
 
@@ -367,7 +361,7 @@ def test_pieces_hold_their_own_samples(shape, piece):
 def test_measuring_in_slices_changes_nothing(laboratory, monkeypatch):
     learned = laboratory.learn("usual", TINY.training)
     whole = laboratory.curve(learned, [1, 4]), laboratory.pruned_curve(learned, [1, 4])
-    monkeypatch.setattr("experiments.laboratory.POINTS_AT_ONCE", 1)
+    monkeypatch.setattr("experiments.curves.POINTS_AT_ONCE", 1)
     parts = laboratory.curve(learned, [1, 4]), laboratory.pruned_curve(learned, [1, 4])
     for one, other in zip(whole, parts, strict=True):
         assert all(torch.allclose(one[mark], other[mark], atol=1e-3) for mark in (1, 4))
@@ -377,7 +371,7 @@ def test_measuring_in_slices_changes_nothing(laboratory, monkeypatch):
 @pytest.mark.parametrize("name", ["norms", "distribution"])
 def test_gradients_are_those_of_all_held_out_patches(name, laboratory, monkeypatch):
     whole = EXPERIMENTS[name](laboratory).rows
-    monkeypatch.setattr("experiments.laboratory.POINTS_AT_ONCE", 1)
+    monkeypatch.setattr("experiments.curves.POINTS_AT_ONCE", 1)
     parts = EXPERIMENTS[name](laboratory).rows
     assert len(parts) == len(whole)
     for row, found in whole.items():
@@ -386,9 +380,9 @@ def test_gradients_are_those_of_all_held_out_patches(name, laboratory, monkeypat
 
 def test_the_standard_error_is_that_of_a_mean():
     differences = torch.randn((4000, 50), generator=torch.Generator().manual_seed(0))
-    found = [comparisons.standard_error(row) for row in differences]
+    found = [tables.standard_error(row) for row in differences]
     assert sum(found) / len(found) == pytest.approx(float(differences.mean(1).std()), rel=0.05)
-    assert comparisons.standard_error(differences[0, :1]) is None
+    assert tables.standard_error(differences[0, :1]) is None
 
 
 def test_what_diverged_counts_as_an_error_of_one():
@@ -397,25 +391,25 @@ def test_what_diverged_counts_as_an_error_of_one():
 
 def test_interpolation_between_points_of_a_curve():
     curve = {1.0: 10.0, 3.0: 20.0, 7.0: 0.0}
-    assert [comparisons.interpolated(curve, at) for at in (0, 1, 2, 4, 9)] == [10, 10, 15, 15, 0]
+    assert [tables.interpolated(curve, at) for at in (0, 1, 2, 4, 9)] == [10, 10, 15, 15, 0]
 
 
 @pytest.mark.parametrize("kind", [amortized.TransINR, amortized.InstancePatternComposers])
 def test_predicted_weights_make_a_field_and_learn(kind):
     torch.manual_seed(0)
-    model = Siren(2, 3, width=16, depth=3)
+    field = Siren(2, 3, width=16, depth=3)
     network = kind(
-        model, amortized.Size(16, 1, heads=4, hidden=32, tokens=4, groups=8, rank=16, step_size=1e-3), (8, 8), seed=0
+        field, amortized.Size(16, 1, heads=4, hidden=32, tokens=4, groups=8, rank=16, step_size=1e-3), (8, 8), seed=0
     )
     values = torch.rand((2, 64, 3))
     theta = network(values)
-    assert {name: tuple(value.shape[1:]) for name, value in theta.items()} == model.shapes()
+    assert {name: tuple(value.shape[1:]) for name, value in theta.items()} == field.shapes()
     axis = torch.linspace(-1, 1, 8)
-    context = ContextSet(torch.cartesian_prod(axis, axis)[None], values)
+    context_set = ContextSet(torch.cartesian_prod(axis, axis)[None], values)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(60):
-        loss = signal_losses(model, network(values), context).mean()
+        loss = signal_losses(field, network(values), context_set).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -427,45 +421,70 @@ def test_predicted_weights_make_a_field_and_learn(kind):
     assert all(torch.allclose(theta[name], swapped[name].flip(0), atol=1e-5) for name in theta)
 
 
-def test_similarity_is_one_for_the_same_and_less_for_another():
+def test_similarity_of_pictures_is_one_for_the_same_and_less_for_another():
     pictures = perception.planes(torch.rand((2, 256, 3)), (16, 16))
     assert pictures.shape == (2, 16, 16, 3)
-    assert perception.similarity(pictures, pictures) == pytest.approx(1.0)
-    assert perception.similarity(1 - pictures, pictures) < 0.5
-    shapes = ((16, 16), (4, 16, 16), (256,), (16, 8))
-    assert [perception.are_pictures(shape) for shape in shapes] == [True, True, False, False]
+    assert perception.mean_ssim(pictures, pictures) == pytest.approx(1.0)
+    assert perception.mean_ssim(1 - pictures, pictures) < 0.5
 
 
 def test_settings_have_the_papers_fields_and_small_ones():
     papers, small = setting("video", "siren", "paper"), setting("video", "siren", "small")
-    assert (papers.model.width, papers.model.depth) == (256, 7)
+    assert (papers.field.width, papers.field.depth) == (256, 7)
     assert papers.training.outer_steps == 150_000
     assert papers.training.bootstrap_weight == 100
-    assert small.model.width < 64
+    assert small.field.width < 64
     climate = [setting("climate", "siren", scale) for scale in ("paper", "small")]
-    assert [each.model.w0 for each in climate] == [50, 50]
+    assert [each.field.w0 for each in climate] == [50, 50]
     assert [each.training.inner_step_size for each in climate] == [1e-2, 3e-3]
     assert small.changed(outer_steps=7).training.outer_steps == 7
+    assert [each.name for each in (papers, small)] == ["video-siren-paper", "video-siren-small"]
+    with pytest.raises(UsageError, match="'pyramid' has latents"):
+        setting("image", "pyramid", "small")
 
 
-def test_the_command_writes_a_table_and_json(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "lab.py", "norms", "--outer-steps", "1", "--device", "cpu"]
-    done = subprocess.run([*command, "--output", tmp_path], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "pruned / full" in done.stdout
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the program in this process, which has loaded its libraries; return exit code, standard output and error."""
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["lab.py", *map(str, options)])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "benchmarks" / "lab.py"), run_name="__main__")
+        except SystemExit as left:
+            code = left.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_writes_a_table_and_json(command, tmp_path):
+    code, table, said = command("norms", "--outer-steps", 1, "--device", "cpu", "--output", tmp_path)
+    assert code == 0, said
+    assert "pruned / full" in table
     content = json.loads((tmp_path / "lab_norms_image-siren-small_outer_steps=1.json").read_text())
     assert len(content["rows"]) == 16
     assert content["device"] == "cpu"
     assert content["trainings"]["GradNCP"]["outer_steps"] == 1
-    failed = subprocess.run([*command[:2], "domains", "--output", tmp_path], capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("error: give folders")
-    for options, message in (
+
+
+def test_what_an_experiment_needs_is_said_in_one_line(command, tmp_path):
+    code, _, said = command("domains", "--output", tmp_path)
+    assert code == 1
+    assert said.splitlines()[-1].startswith("error: give folders")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (["norms", "--outer-steps", "0"], "give 1 or more"),
         (["norms", "--seed", "-1"], "give 0 or more"),
         (["norms", "--inner-step-size", "nan"], "give a positive number"),
         (["many_shot", "--field", "ffn"], "--field means nothing"),
-    ):
-        refused = subprocess.run([*command[:2], *options], capture_output=True, text=True)
-        assert refused.returncode == 2
-        assert message in refused.stderr
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message, command):
+    code, _, said = command(*options)
+    assert code == 2
+    assert message in said

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from experiments import classification, pruned, views
-from experiments.laboratory import decibels, means
+from experiments.curves import decibels, means
 from lab import PROBLEMS
 from tiny_lab import TINY, tiny_data, tiny_laboratory
 
@@ -93,7 +93,7 @@ def test_scores_of_rays_are_those_of_one_ray_alone(score):
 
 
 def digits():
-    """Every class is a pattern with noise."""
+    """Make classes of a pattern with noise each."""
     generator = torch.Generator().manual_seed(0)
     patterns = torch.rand((10, 1, 1, 8, 8), generator=generator)
     return classification.Digits([(0.3 * torch.randn((90, 1, 8, 8), generator=generator) + each) for each in patterns])
@@ -101,16 +101,16 @@ def digits():
 
 def test_tasks_have_different_examples_for_context_and_queries():
     problem = digits()
-    context, queries = problem.tasks(2, torch.Generator().manual_seed(3))
-    assert context.images.shape == (2, 120, 1, 8, 8)
+    context_set, queries = problem.tasks(2, torch.Generator().manual_seed(3))
+    assert context_set.images.shape == (2, 120, 1, 8, 8)
     assert queries.labels[0].bincount().tolist() == [40, 40, 40]
-    seen = {tuple(image.ravel().tolist()) for image in context.images[0]}
+    seen = {tuple(image.ravel().tolist()) for image in context_set.images[0]}
     assert len(seen) == 120
     assert not seen & {tuple(image.ravel().tolist()) for image in queries.images[0]}
     # One class has one number in both.
     seen, asked = (
         torch.stack([task.images[0][task.labels[0] == label].mean(0) for label in range(3)])
-        for task in (context, queries)
+        for task in (context_set, queries)
     )
     distances = (seen[:, None] - asked).flatten(2).norm(dim=2)
     assert distances.argmin(1).tolist() == [0, 1, 2]
@@ -118,13 +118,13 @@ def test_tasks_have_different_examples_for_context_and_queries():
 
 def test_scores_of_examples_are_norms_of_the_gradient_of_the_readout():
     problem = digits()
-    context, _ = problem.tasks(2, torch.Generator().manual_seed(3))
-    theta = batch_parameters(TINY.model, problem.initialize(torch.Generator().manual_seed(0)), 2)
-    found = problem.scores(theta, context, "grad-norm")
+    context_set, _ = problem.tasks(2, torch.Generator().manual_seed(3))
+    theta = batch_parameters(TINY.field, problem.initialize(torch.Generator().manual_seed(0)), 2)
+    found = problem.scores(theta, context_set, "grad-norm")
     for example in (0, 50):
         own = {name: value[1:2].clone().requires_grad_() for name, value in theta.items()}
         one = classification.Task(
-            context.images[1:2, example : example + 1], context.labels[1:2, example : example + 1]
+            context_set.images[1:2, example : example + 1], context_set.labels[1:2, example : example + 1]
         )
         slopes = torch.autograd.grad(problem.losses(own, one).sum(), [own["head.weight"], own["head.bias"]])
         expected = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
@@ -134,22 +134,31 @@ def test_scores_of_examples_are_norms_of_the_gradient_of_the_readout():
 BENCH = pruned.Bench(TINY.training, "small", torch.device("cpu"), ProgressLine(quiet=True))
 
 
-def test_pruned_meta_learning_learns_to_tell_new_classes_apart():
+@pytest.fixture
+def few(monkeypatch):
+    """Make tasks of digits small, and tables of few tasks."""
+    monkeypatch.setattr(classification, "SHOTS", 10)
+    monkeypatch.setattr(classification, "QUERIES", 10)
+    monkeypatch.setattr(classification, "TASKS", 2)
+    monkeypatch.setattr(views, "HELD_OUT", 2)
+
+
+def test_pruned_meta_learning_learns_to_tell_new_classes_apart(few):
     problem = digits()
     training = replace(
-        TINY.training, inner_step_size=0.1, outer_step_size=1e-2, outer_steps=40, schedule="cosine", batch=4
+        TINY.training, inner_step_size=0.1, outer_step_size=1e-2, outer_steps=20, schedule="cosine", batch=4
     )
     theta_0 = pruned.meta_learn("digits", problem, training, BENCH)
-    context, queries = problem.new_tasks(10, torch.Generator().manual_seed(1))
-    curve = means(pruned.adapted_curve(problem, theta_0, training, context, queries, (0, 4)))
+    context_set, queries = problem.new_tasks(10, torch.Generator().manual_seed(1))
+    curve = means(pruned.adapted_curve(problem, theta_0, training, context_set, queries, (0, 4)))
     start = problem.initialize(torch.Generator().manual_seed(training.seed))
-    untrained = means(pruned.adapted_curve(problem, start, training, context, queries, (0, 4)))
+    untrained = means(pruned.adapted_curve(problem, start, training, context_set, queries, (0, 4)))
     assert curve[4] > curve[0] + 10
     assert curve[4] > untrained[4] + 5
 
 
 class Points(ContextSet):
-    """A context as examples of a problem."""
+    """A context set as examples of a problem."""
 
     points = property(lambda self: self.values.shape[1])
 
@@ -165,25 +174,25 @@ class Points(ContextSet):
 
 
 class FieldProblem(pruned.Problem):
-    """Fields as a problem whose targets are the context."""
+    """Fields as a problem whose targets are the context set."""
 
     def __init__(self, laboratory):
         self.laboratory = laboratory
         self.drawn = 0
 
     def initialize(self, generator):
-        return TINY.model.initialize(generator)
+        return TINY.field.initialize(generator)
 
     def tasks(self, count, generator):
-        context = self.laboratory.batch(self.drawn)
+        context_set = self.laboratory.batch(self.drawn)
         self.drawn += 1
-        return (Points(context.coordinates, context.values),) * 2
+        return (Points(context_set.coordinates, context_set.values),) * 2
 
     def losses(self, theta, examples):
-        return signal_losses(TINY.model, theta, examples)
+        return signal_losses(TINY.field, theta, examples)
 
     def scores(self, theta, examples, score):
-        return gradient_norm_score(TINY.model, theta, examples).detach()
+        return gradient_norm_score(TINY.field, theta, examples).detach()
 
     def measure(self, theta, targets):
         return decibels(self.losses(theta, targets))
@@ -204,13 +213,13 @@ def test_the_method_for_other_problems_is_that_for_fields(tmp_path, bootstrap_st
     assert curve == pytest.approx(expected, abs=1e-3)
 
 
-def test_divergence_stops_a_meta_training():
+def test_divergence_stops_a_meta_training(few):
     training = replace(TINY.training, inner_step_size=1e30, bootstrap_steps=0, outer_steps=30)
     with pytest.raises(Diverged, match="far: meta-training diverged"):
         pruned.meta_learn("far", digits(), training, BENCH)
 
 
-def test_unseen_views_and_digits_are_compared(monkeypatch):
+def test_unseen_views_and_digits_are_compared(monkeypatch, few):
     tiny = views.Views(RADIANCE, resolution=4, scenes=3, rays=12, targets=8)
     monkeypatch.setattr(views, "SMALL", tiny)
     monkeypatch.setattr(classification, "_digits", lambda: digits().by_class)

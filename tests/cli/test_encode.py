@@ -38,10 +38,8 @@ def test_quality_changes_the_size(run: Run, folder: Path) -> None:
     photo(folder / "photo.png")
 
     def size(quality: int) -> int:
-        code, _, _ = run(
-            "encode", "photo.png", "-o", "out.inr", "--force", "--quality", quality, "--init", "tiny-image", *FAST
-        )
-        assert code == 0
+        arguments = ("--force", "--quality", quality, "--init", "tiny-image", *FAST)
+        assert run("encode", "photo.png", "-o", "out.inr", *arguments)[0] == 0
         return (folder / "out.inr").stat().st_size
 
     assert size(5) < size(60)
