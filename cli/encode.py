@@ -287,6 +287,8 @@ def summary(report: "EncodeReport") -> str:
         fidelity += f", SNR {main['snr_db']:.2f} dB"
     if "rmse" in main:
         fidelity += f", RMSE {main['rmse']:.4g}"
+    if main.get("worst_slice_psnr_db") is not None:
+        fidelity += f", worst slice {main['worst_slice']} PSNR {main['worst_slice_psnr_db']:.2f} dB"
     if "max_error" in main:
         fidelity += f", largest error {main['max_error']:.4g}"
     bounds = {signal["name"]: f"{signal['bound']:g}" for signal in report.signals if "bound" in signal}

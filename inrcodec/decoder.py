@@ -195,7 +195,10 @@ def decode_stream(
     for rows in patches.joined(rendered, finer, header.channels, _rows_together(finer[0], axes[0])):
         for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
             rows = decimate(rows, dimension, fine.size // target.size, fine.kind)
-        native[begin : begin + len(rows)] = native_values(rows, header.value_range, native.dtype)
+        ranges = np.array(header.value_range)
+        if header.slice_ranges is not None:
+            ranges = header.slice_ranges[begin : begin + len(rows)]
+        native[begin : begin + len(rows)] = native_values(rows, ranges, native.dtype)
         begin += len(rows)
     signal = Signal(
         modality=header.modality,
@@ -206,6 +209,7 @@ def decode_stream(
         sphere=header.sphere,
         missing=_missing(stream, axes, patches),
         attributes=header.attributes,
+        slice_ranges=header.slice_ranges,
     )
     try:
         signal = replace(signal, values=exact_values(signal))

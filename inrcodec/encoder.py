@@ -6,6 +6,7 @@ the quantization and code what was adapted (`encode`).
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from inrcodec import metrics
@@ -81,8 +82,11 @@ def encode(
         if bound is not None:
             error_bound.check_finite(signal)
     parts = [
-        adapt_signal(signal, initialization, options, on_progress)
-        for signal, initialization in zip(signals, initializations, strict=True)
+        # A bound is in the unit of the values, so that slices of a smaller range need not be coded more finely.
+        adapt_signal(
+            signal if bound is None else replace(signal, slice_ranges=None), initialization, options, on_progress
+        )
+        for signal, initialization, bound in zip(signals, initializations, bounds, strict=True)
     ]
 
     def choose(trade_off: float, start: tuple[Quantization, ...] | None = None) -> tuple[Quantization, ...]:

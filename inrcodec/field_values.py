@@ -6,17 +6,23 @@ from inrcodec.errors import UsageError
 from inrcodec.signals.signal import Signal
 
 
-def unit_values(signal: Signal, values: np.ndarray) -> np.ndarray:
-    """Turn native values into those in [0, 1] that the field is shown, float64."""
-    low, high = signal.value_range
+def unit_values(signal: Signal, values: np.ndarray, first: int = 0) -> np.ndarray:
+    """Turn native values into those in [0, 1] that the field is shown, float64.
+
+    first: number of the values' slice, where slices have ranges of their own.
+    """
+    low, high = signal.value_range if signal.slice_ranges is None else signal.slice_ranges[first]
     return (values.astype(np.float64) - low) / (high - low)
 
 
-def native_values(values: np.ndarray, value_range: tuple[float, float], dtype: np.dtype) -> np.ndarray:
-    """Turn field values in [0, 1] into native ones; integers are rounded and clipped to what their type holds."""
-    low, high = value_range
+def native_values(values: np.ndarray, ranges: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Turn field values in [0, 1] into native ones; integers are rounded and clipped to what their type holds.
+
+    ranges: [2], the native values of 0 and 1, or [len(values), 2], those of every slice.
+    """
     native = np.empty(values.shape, dtype)
-    for part, shown in zip(native, values, strict=True):  # part by part, for the memory that 64 bits need
+    by_slice = np.broadcast_to(ranges, (len(values), 2))
+    for part, shown, (low, high) in zip(native, values, by_slice, strict=True):  # for the memory that 64 bits need
         exact = shown.astype(np.float64) * (high - low) + low
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)

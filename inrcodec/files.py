@@ -115,6 +115,11 @@ def measures(original: Signal, decoded: Signal, size: int, bound: float | None =
             result["kbps"] = 8 * size / 1000 / float(time_axis.size / time_axis.rate)
     if original.modality == "climate":
         result["rmse"] = math.sqrt(metrics.mean_squared_error(original, decoded))
+        errors = metrics.slice_errors(original, decoded)
+        if len(errors) > 1:
+            worst = int(errors.argmax())
+            result["worst_slice"] = worst
+            result["worst_slice_psnr_db"] = _finite(-20 * math.log10(errors[worst])) if errors[worst] else None
     if original.modality == "climate" or bound is not None:
         result["max_error"] = metrics.max_error(original, decoded)
     if bound is not None:

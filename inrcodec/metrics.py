@@ -20,10 +20,32 @@ def psnr(original: Signal, decoded: Signal) -> float:
     """Return the peak signal-to-noise ratio in dB; infinite if nothing differs.
 
     The peak is 255 for 8 bits, and the value range for everything else: of 16-bit pictures that is the range of the
-    data, as one of 12 bits would look 24 dB better against 65535.
+    data, as one of 12 bits would look 24 dB better against 65535. Where slices have ranges of their own, each counts
+    against its own.
     """
-    error = mean_squared_error(original, decoded)
-    return math.inf if error == 0 else 10 * math.log10(_peak(original) ** 2 / error)
+    if original.slice_ranges is None:
+        error = mean_squared_error(original, decoded) / _peak(original) ** 2
+    else:
+        error = float(np.mean(slice_errors(original, decoded) ** 2))
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def slice_errors(original: Signal, decoded: Signal) -> np.ndarray:
+    """Return the root mean square of every slice's error, as a share of the slice's range: [S] float64.
+
+    original: a signal with slices along its first axis. Missing points do not count.
+    """
+    ranges = np.broadcast_to(
+        np.array(original.value_range) if original.slice_ranges is None else original.slice_ranges,
+        (len(original.values), 2),
+    )
+    errors = []
+    for number, (low, high) in enumerate(ranges):
+        difference = original.values[number].astype(np.float64) - decoded.values[number].astype(np.float64)
+        if original.missing is not None:
+            difference = difference[~original.missing[number]]
+        errors.append(float(np.sqrt(np.mean(difference**2))) / (high - low) if difference.size else 0.0)
+    return np.array(errors)
 
 
 def snr(original: Signal, decoded: Signal) -> float:

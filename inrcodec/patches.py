@@ -228,6 +228,10 @@ class Patches:
     def _index(self, patch: int) -> tuple[int, ...]:
         return tuple(int(i) for i in np.unravel_index(patch, [len(axis.starts) for axis in self.axes]))
 
+    def first_sample(self, patch: int) -> int:
+        """Return the first sample of a patch along the first axis; of a slice axis its slice."""
+        return self.axes[0].starts[self._index(patch)[0]]
+
     def values(self, signal: Signal, patch: int) -> np.ndarray:
         """Return the signal's native values in a patch, [points, C]."""
         box = np.ix_(*(axis.samples(i) for axis, i in zip(self.axes, self._index(patch), strict=True)))

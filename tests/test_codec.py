@@ -268,3 +268,34 @@ def test_flipped_bits_are_noticed(image_initialization):
         damaged[position // 8] ^= 1 << position % 8
         with pytest.raises(ContainerError):
             decode(bytes(damaged), initializations=[image_initialization])
+
+
+def test_slices_have_ranges_of_their_own() -> None:
+    """Humidity on levels: the uppermost is a thousandth of the lowest, and is not lost."""
+    random = np.random.default_rng(0)
+    waves = np.sin(np.add.outer(np.arange(40) / 7, np.arange(60) / 9)) + 0.02 * random.normal(size=(40, 60))
+    scales = np.array([1e-2, 1e-3, 1e-5])
+    values = (scales[:, None, None] * (2 + waves)).astype(np.float32)[..., None]
+    ranges = np.stack([values.min((1, 2, 3)), values.max((1, 2, 3))], 1).astype(np.float64)
+    axes = (Axis(3, "slice"), Axis(40, "node"), Axis(60, "node"))
+    whole = float(ranges.min()), float(ranges.max())
+    one = Signal("climate", values, axes, whole)
+    each = replace(one, slice_ranges=ranges)
+    initialization = default_initialization("climate")
+    options = EncodeOptions(quality=50, steps=0, device="cpu")
+    errors = {}
+    for name, signal in (("one", one), ("each", each)):
+        data, said = encode([signal], [initialization], options)
+        (decoded,) = decode(data)
+        assert np.array_equal(decoded.values, said[0].values)
+        errors[name] = metrics.slice_errors(each, decoded)
+        assert metrics.psnr(signal, decoded) == pytest.approx(
+            -10 * np.log10(np.mean(metrics.slice_errors(signal, decoded) ** 2)), abs=0.2
+        )
+    assert np.array_equal(decoded.slice_ranges, ranges) and decoded.value_range == whole
+    assert errors["one"][2] > 0.1  # nothing of it is left
+    assert errors["each"].max() < 0.03
+
+    # With a bound all slices share one range: its unit is that of the values.
+    data, (decoded,) = encode([each], [initialization], EncodeOptions(steps=0, device="cpu", max_error=1e-4))
+    assert decoded.slice_ranges is None and np.abs(decoded.values - values).max() <= 1e-4

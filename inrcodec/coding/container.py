@@ -335,5 +335,6 @@ def stream_of(
         chunks=len(chunks),
         has_missing=signal.missing is not None,
         attributes=signal.attributes,
+        slice_ranges=signal.slice_ranges,
     )
     return Stream(header, chunks, None if signal.missing is None else pack_missing(signal.missing))

@@ -49,6 +49,8 @@ class StreamHeader:
     attributes: plain values, as in `Signal`.
     max_error: the largest absolute error of a value on the original grid, which a residual after the chunks ensures;
         2^-1000..2^1000, fewer than 2^31 values. None: there is no bound and no residual.
+    slice_ranges: [S, 2] float64, the value range of every slice along the first axis, a "slice"; `value_range` is then
+        that of all. None: it is that of each.
     """
 
     modality: str
@@ -65,6 +67,7 @@ class StreamHeader:
     has_missing: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
     max_error: float | None = None
+    slice_ranges: np.ndarray | None = None
 
 
 def pack_header(header: StreamHeader, budget: plain.Budget | None = None) -> bytes:
@@ -151,7 +154,8 @@ def _from_fields(fields: Any) -> StreamHeader:
         dtype=dtype,
         axes=tuple(unpack_axis(axis) for axis in axes) if type(axes) is list else (),
         channels=channels,
-        value_range=_default_range(dtype) if value_range is None else _unpacked_range(value_range),
+        value_range=_unpacked_range(value_range, dtype),
+        slice_ranges=_unpacked_slice_ranges(value_range),
         coding=coding,
         patches_per_chunk=patches_per_chunk,
         chunks=chunks,
@@ -169,16 +173,32 @@ def _default_range(dtype: str) -> tuple[float, float]:
     return 0.0, float(np.iinfo(dtype).max)
 
 
-def _packed_range(header: StreamHeader) -> list[int | float] | None:
+def _packed_range(header: StreamHeader) -> list[int | float] | bytes | None:
+    if header.slice_ranges is not None:
+        return header.slice_ranges.astype("<f8").tobytes()
     if np.dtype(header.dtype).kind == "u" and header.value_range == _default_range(header.dtype):
         return None
     return [compact(float(value)) for value in header.value_range]
 
 
-def _unpacked_range(values: Any) -> tuple[float, float]:
+def _unpacked_range(values: Any, dtype: str) -> tuple[float, float]:
+    if values is None:
+        return _default_range(dtype)
+    ranges = _unpacked_slice_ranges(values)
+    if ranges is not None:
+        return float(ranges[:, 0].min()), float(ranges[:, 1].max())
     if type(values) is not list or len(values) != 2:
         raise ValueError(f"value range {values!r:.80}")
     return number(values[0]), number(values[1])
+
+
+def _unpacked_slice_ranges(values: Any) -> np.ndarray | None:
+    """Return the ranges of all slices, where there is one of each."""
+    if type(values) is not bytes:
+        return None
+    if not values or len(values) % 16:
+        raise ValueError(f"{len(values)} bytes of value ranges")
+    return np.frombuffer(values, "<f8").astype(np.float64).reshape(-1, 2)
 
 
 def _check(header: StreamHeader) -> None:
@@ -205,6 +225,13 @@ def _check(header: StreamHeader) -> None:
     integer(header.channels, 1, MAX_CHANNELS, "number of channels")
     low, high = header.value_range
     require(isfinite(high - low) and low < high, "value range", header.value_range)
+    ranges = header.slice_ranges
+    if ranges is not None:
+        with np.errstate(all="ignore"):  # what overflows is no range
+            spans = ranges[:, 1] - ranges[:, 0]
+        slices = header.axes[0].size if header.axes[0].kind == "slice" else 0
+        require(len(ranges) == slices, "number of value ranges", len(ranges))
+        require(bool((np.isfinite(spans) & (spans > 0)).all()), "value ranges", ranges)
     coding = header.coding
     require(type(coding) is bytes and len(coding) <= MAX_CODING_BYTES, "coding parameters", coding)
     integer(header.patches_per_chunk, 1, MAX_COUNT, "number of patches per chunk")

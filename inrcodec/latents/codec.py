@@ -201,7 +201,8 @@ class AdaptedLatents:
 
     def _values(self, patch: int) -> torch.Tensor:
         """Return the values of one patch, in [0, 1]: [1, C, *shape] float32."""
-        values = unit_values(self.signal, self.patches.values(self.signal, patch))
+        native = self.patches.values(self.signal, patch)
+        values = unit_values(self.signal, native, self.patches.first_sample(patch))
         shown = field_channels(values, self.initialization.field.out_features).astype(np.float32)
         return torch.from_numpy(np.ascontiguousarray(shown.T)).reshape(1, -1, *self.patches.shape)
 

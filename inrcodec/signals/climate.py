@@ -41,6 +41,9 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 LARGEST = 1e150
 """Beyond it, and for differences below its reciprocal, squares are no numbers of 64 bits."""
 
+UNEQUAL = 8.0
+"""Slices whose ranges differ by more than this factor have ranges of their own."""
+
 EXACT_INTEGERS = 1 << 53
 """Larger integers are not all exact as floats."""
 
@@ -179,6 +182,7 @@ def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") ->
         attributes["gaps"] = gaps
     return Signal(
         modality=MODALITY,
+        slice_ranges=_slice_ranges(values, missing),
         values=filled(values, missing)[..., np.newaxis],
         axes=(Axis(raw.shape[0], "slice"), *grid.axes),
         value_range=(low, high),
@@ -187,6 +191,17 @@ def _signal(path: Path, name: str, variable: "xarray.Variable", grid: "Grid") ->
         missing=missing if missing.any() else None,
         attributes=attributes,
     )
+
+
+def _slice_ranges(values: np.ndarray, missing: np.ndarray) -> np.ndarray | None:
+    """Return the range of every slice of values [S, H, W], [S, 2], where they differ much; else None."""
+    present = [part[~gaps] for part, gaps in zip(values, missing, strict=True)]
+    limits = np.array([(part.min(), part.max()) if part.size else (0.0, 1.0) for part in present], np.float64)
+    spans = limits[:, 1] - limits[:, 0]
+    if spans.min() * UNEQUAL >= spans.max():
+        return None
+    smallest = np.maximum(np.abs(limits).max(1) * 1e-6, spans.max() * 1e-9)
+    return np.stack([limits[:, 0], limits[:, 0] + np.maximum(spans, smallest)], 1)
 
 
 def _unusual(label: str, values: np.ndarray, missing: np.ndarray) -> np.ndarray:

@@ -94,6 +94,8 @@ class Signal:
     name: tells the signals of one file apart: "" for the main one, "alpha", "sound", a variable's name.
     sphere: the last two axes are latitude and longitude in degrees (both with `points`).
     missing: [*grid] bool, True where the file has no value (the values there are fillers), or None.
+    slice_ranges: [S, 2] float64, the range of every slice along the first axis, where they differ so much that one for
+        all would lose some (humidity on levels); `value_range` is then the range of all. None: it is that of each.
     attributes: what the modality's `write` needs besides; plain values only (str, int, float, bool, bytes,
         None, lists and str-keyed dicts of those). Defaults are left out, so that it is empty for the most
         ordinary file of the modality: it is stored in every `.inr` file.
@@ -107,6 +109,7 @@ class Signal:
     sphere: bool = False
     missing: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    slice_ranges: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(axis.size for axis in self.axes)
@@ -114,6 +117,11 @@ class Signal:
             raise ValueError(f"values and axes disagree: {self.values.shape = }, {shape = }")
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"empty value range: {self.value_range = }")
+        ranges = self.slice_ranges
+        if ranges is not None and (
+            self.axes[0].kind != "slice" or ranges.shape != (shape[0], 2) or not (ranges[:, 0] < ranges[:, 1]).all()
+        ):
+            raise ValueError(f"slice ranges that are not those of {shape[0]} slices: {ranges.shape = }")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -94,7 +94,8 @@ def patch_context_sets(signal: Signal, patches: Patches, channels: int) -> Patch
     finest = -min(bits, FLOAT_BITS)
     # Patch by patch: a video as 64-bit floats would not fit into memory.
     for patch in range(len(patches)):
-        shown = field_channels(unit_values(signal, patches.values(signal, patch)), channels)[None]
+        unit = unit_values(signal, patches.values(signal, patch), patches.first_sample(patch))
+        shown = field_channels(unit, channels)[None]
         normalization = Normalization.measure(shown, finest)
         if not patches.config.normalize:
             normalization = Normalization.none(1, channels)

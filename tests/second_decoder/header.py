@@ -41,7 +41,7 @@ class Header:
     patches_per_chunk: int
     chunks: int
     coding_parameters: tuple[int, ...]
-    value_range: tuple[float, float]
+    value_ranges: np.ndarray
     name: str
     on_sphere: bool
     has_mask: bool
@@ -129,13 +129,16 @@ def _header_of(fields: Any) -> Header:
         patches_per_chunk=_integer(together, 1, 1 << 31, "patches per chunk"),
         chunks=_integer(chunks, 0, 1 << 31, "chunks"),
         coding_parameters=tuple((byte ^ 128) - 128 for byte in coding),
-        value_range=_value_range_of(value_range, dtype),
+        value_ranges=_value_ranges_of(value_range, dtype),
         name=name,
         on_sphere=bool(flags & 1),
         has_mask=bool(flags & 2),
         attributes=attributes,
         largest_error=None if largest_error is None else _number(largest_error),
     )
+    if len(header.value_ranges) > 1 or type(value_range) is bytes:
+        require(header.axes[0].kind == "slice", "slices have ranges of their own")
+        require(len(header.value_ranges) == header.sizes[0], "there are as many value ranges as slices")
     samples = math.prod(header.sizes)
     require(samples <= 1 << 40, "a signal has at most 2^40 samples")
     if header.on_sphere:
@@ -147,14 +150,22 @@ def _header_of(fields: Any) -> Header:
     return header
 
 
-def _value_range_of(stored: Any, dtype: np.dtype) -> tuple[float, float]:
+def _value_ranges_of(stored: Any, dtype: np.dtype) -> np.ndarray:
+    """Return the value range of the signal, [1, 2], or those of its slices, [slices, 2]."""
     if stored is None:
         require(dtype.kind == "u", "only unsigned types have a usual value range")
-        return 0.0, float(np.iinfo(dtype).max)
-    require(type(stored) is list and len(stored) == 2, "a value range is two numbers")
-    low, high = (_number(value) for value in stored)
-    require(low < high and math.isfinite(high - low), "a value range is not empty, and its length is finite")
-    return low, high
+        return np.array([[0.0, float(np.iinfo(dtype).max)]])
+    if type(stored) is bytes:
+        require(len(stored) > 0 and len(stored) % 16 == 0, "a value range has two float64")
+        ranges = np.frombuffer(stored, "<f8").reshape(-1, 2)
+        whole = np.array([[ranges[:, 0].min(), ranges[:, 1].max()]])
+    else:
+        require(type(stored) is list and len(stored) == 2, "a value range is two numbers")
+        ranges = whole = np.array([[_number(value) for value in stored]])
+    for low, high in np.concatenate([ranges, whole]):
+        with np.errstate(all="ignore"):
+            require(low < high and math.isfinite(high - low), "a value range is not empty, and its length is finite")
+    return ranges
 
 
 def _axis_of(stored: Any) -> Axis:

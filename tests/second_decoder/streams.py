@@ -67,16 +67,36 @@ class Stream:
         sizes = header.sizes if sizes is None else tuple(sizes)
         fine = [evaluated_size(axis, size) for axis, size in zip(header.axes, sizes, strict=True)]
         x = _reduced(self._joined(fine), sizes)
-        low, high = header.value_range
+        low, high = (bound.reshape(-1, *[1] * (x.ndim - 1)) for bound in header.value_ranges.T)
         native = low + x * (high - low)
         if header.dtype.kind in "iu":
             limits = np.iinfo(header.dtype)
             native = np.rint(native).clip(limits.min, limits.max)
         with np.errstate(over="ignore"):  # a number too large for the type becomes infinite
             native = native.astype(header.dtype)
+        native = self._exact(native)
         if self._sections.residual is None or header.largest_error is None or sizes != header.sizes:
             return native
-        return corrected(native, self._sections.residual, header.largest_error)
+        return self._exact(corrected(native, self._sections.residual, header.largest_error))
+
+    def _exact(self, native: np.ndarray) -> np.ndarray:
+        """Apply `limits` and `zeros` of climate fields."""
+        attributes, kind = self.header.attributes, native.dtype.type
+        if self.header.modality != "climate":
+            return native
+        limits = [kind(limit) for limit in attributes.get("limits", ())]
+        places = None
+        if "zeros" in attributes:
+            zero, *shape, packed = attributes["zeros"]
+            if tuple(shape) == native.shape[:-1]:
+                count = int(np.prod(shape))
+                bits = np.frombuffer(inflate(packed, ceil_div(count, 8)), np.uint8)
+                places = np.unpackbits(bits, count=count).astype(bool).reshape(*shape, 1)
+            else:
+                limits.append(kind(zero))
+        if limits:
+            native = native.clip(min(limits), max(limits))
+        return native if places is None else np.where(places, kind(zero), native)
 
     def missing(self, sizes: Sequence[int] | None = None) -> np.ndarray | None:
         """Return where values are missing, bool [*grid], or None if there is no mask. sizes: as for `values`."""

@@ -683,3 +683,17 @@ def test_grib_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(__import__("sys").modules, "cfgrib", None)
     with warnings.catch_warnings(), pytest.raises(SignalError, match=r"pip install 'inrcodec\[grib\]'"):
         climate.read(path)
+
+
+def test_levels_of_other_sizes_have_ranges_of_their_own(tmp_path: Path) -> None:
+    for name, scale in (("alike.nc", [1.0, 0.5, 0.3]), ("unlike.nc", [1.0, 0.5, 1e-3])):
+        numbers = (field(3, 3, 4) * np.array(scale)[:, None, None]).astype(np.float32)
+        variables = grid(np.linspace(-60, 60, 3), np.arange(4.0)) | {"q": (("level", "lat", "lon"), numbers, {})}
+        make(tmp_path / name, variables)
+        (signal,) = climate.read(tmp_path / name)
+        if name == "alike.nc":
+            assert signal.slice_ranges is None
+            continue
+        assert signal.slice_ranges is not None
+        np.testing.assert_array_equal(signal.slice_ranges[:, 0], numbers.min((1, 2)))
+        np.testing.assert_array_equal(signal.slice_ranges[:, 1], numbers.max((1, 2)).astype(np.float64))
