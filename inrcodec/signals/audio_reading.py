@@ -3,6 +3,7 @@
 libsndfile reads everything; FFmpeg helps where libsndfile takes a length that nobody knows for that of the sound.
 """
 
+import contextlib
 import io
 import mmap
 from dataclasses import dataclass
@@ -34,9 +35,25 @@ class Samples:
     subtype: str
 
 
+class _Source:
+    """An open file for libsndfile, which looks before the beginning of some damaged ones: the place then stays as it
+    was, where Python's files would raise an error that nobody can catch."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.readinto = file.readinto  # type: ignore[attr-defined]
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The place in the file, in bytes from its beginning."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.seek(offset, whence)
+        return self.tell()
+
+
 def _in_one_pass(file: BinaryIO) -> soundfile.SoundFile:
     """An open sound that is read from beginning to end."""
-    sound = soundfile.SoundFile(file)
+    sound = soundfile.SoundFile(_Source(file))
     # Else soundfile seeks after every block, after which MP3 goes on with other samples, and FLAC needs a length.
     sound.seekable = lambda: False
     return sound

@@ -1,5 +1,6 @@
 """Reading and writing sound, checked against arrays and against bytes written by hand."""
 
+import io
 import struct
 import wave
 from fractions import Fraction
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import inrcodec.signals
 from inrcodec.errors import SignalError
 from inrcodec.signals import audio
+from inrcodec.signals.audio_reading import _Source
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
@@ -423,6 +425,14 @@ def test_damage_gives_samples_or_a_signal_error(tmp_path: Path, suffix: str, cha
         assert "\n" not in str(error)
     else:
         assert np.isfinite(signal.values).all()
+
+
+@pytest.mark.parametrize("opened", [io.BytesIO, None])
+def test_seeking_before_the_beginning_stays_in_place(tmp_path: Path, opened: type[io.BytesIO] | None) -> None:
+    (tmp_path / "x").write_bytes(b"abcd")
+    with opened(b"abcd") if opened else (tmp_path / "x").open("rb") as file:
+        source = _Source(file)
+        assert (source.seek(3), source.seek(-2), source.read(1)) == (3, 3, b"d")
 
 
 # What cannot be written
