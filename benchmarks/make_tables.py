@@ -1,7 +1,7 @@
 """Compute `laplace_frequencies.npy` and `unsigned_frequencies.npy`, the probability tables of the entropy coder.
 
 Run once, when the format was designed: the tables are part of the format, so a table with one other number
-belongs to another format version. Usage: `python benchmarks/make_tables.py FOLDER`
+belongs to another format version.
 
 Laplace: row r belongs to a zero-mean Laplace density of scale b = 2^((r - 24) / 4) quantization steps. Its symbols are
 the integers -S..S, each with the mass of the density within half a step of it, and an escape with the mass of
@@ -17,13 +17,16 @@ the r-th of them, cut like the Laplace rows. The array is [145, 2 + largest S] u
 flags, which have none), column 1 + k the symbol k.
 """
 
-import sys
+import argparse
+import io
 from collections.abc import Callable
 from decimal import Decimal, getcontext
 from math import log2
 from pathlib import Path
 
 import numpy as np
+
+from inrcodec.signals.whole_files import write_bytes
 
 ROWS, ZERO_ROW, TOTAL = 49, 24, 1 << 16
 FLAG_ROWS, FLAG_ZERO_ROW = 81, 40
@@ -129,17 +132,26 @@ def stacked(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def main() -> None:
+    """Print what the rows of the signed table cost, and write both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the tables are written, as inrcodec/coding")
+    folder = parser.parse_args().folder
     rows = []
     print("row: support, frequency of the escape, expected bits per symbol, entropy")
     for row in range(ROWS):
         frequencies, bits, entropy = make_row(row)
         rows.append(frequencies)
         print(f"row {row:2}: {len(frequencies) - 2:3}, {frequencies[0]:3}, {bits:.5f}, {entropy:.5f}")
-    folder = Path(sys.argv[1])
-    np.save(folder / "laplace_frequencies.npy", stacked(rows))
+    _write(folder / "laplace_frequencies.npy", stacked(rows))
     unsigned = [make_flag_row(row) for row in range(FLAG_ROWS)]
     unsigned += [make_magnitude_row(row) for row in range(MAGNITUDE_ROWS)]
-    np.save(folder / "unsigned_frequencies.npy", stacked(unsigned))
+    _write(folder / "unsigned_frequencies.npy", stacked(unsigned))
+
+
+def _write(path: Path, table: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.save(content, table)
+    write_bytes(path, content.getvalue())
 
 
 if __name__ == "__main__":

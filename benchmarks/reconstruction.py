@@ -18,8 +18,9 @@ from inrcodec.cli import console
 from inrcodec.device import pick_device
 from inrcodec.encoder import check_fit
 from inrcodec.errors import UsageError
-from inrcodec.initialization import DeltaPrior, Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
+from inrcodec.priors import DeltaPrior
 
 STRIP_STEPS = (0, 4, 8, 16)
 

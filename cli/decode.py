@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrcodec.cli import console, places
+from inrcodec.cli.option_groups import MaxSamples
 from inrcodec.cli.resolution import resolution_for
 from inrcodec.errors import ContainerError, SignalError, UsageError
 
@@ -60,9 +61,7 @@ def decode(
         list[str] | None,
         typer.Option("--init", metavar="FILE", help="Further initialization that may be needed; repeatable."),
     ] = None,
-    max_samples: Annotated[
-        int, typer.Option("--max-samples", min=1, help="Refuse a file of more samples; a small file can claim many.")
-    ] = 1 << 30,
+    max_samples: MaxSamples = None,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Decode what is whole of a damaged or cut file.")
     ] = False,
@@ -84,6 +83,7 @@ def decode(
         wanted = resolution_for([header.modality for header in headers], resolution, fps, sample_rate)
         shape = [axis.size for axis in wanted.apply(headers[0].axes)]
 
+        from inrcodec.decoder import SAMPLES
         from inrcodec.device import pick_device
         from inrcodec.files import decode_file
         from inrcodec.registry import named_initialization
@@ -105,7 +105,7 @@ def decode(
             target,
             resolution=wanted,
             initializations=known,
-            max_samples=max_samples,
+            max_samples=max_samples or SAMPLES,
             skip_damaged=skip_damaged,
             device=device,
             on_progress=lambda share: line.update(f"{source.name}: decode", round(100 * share), 100, "%"),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrcodec.cli import console, places
-from inrcodec.errors import InrcodecError, UsageError
+from inrcodec.cli.batch import Batch
+from inrcodec.errors import UsageError
 
 if TYPE_CHECKING:
     from inrcodec.files import EncodeReport
@@ -116,10 +117,10 @@ def encode(
     if several:
         output = _output_folder(output)
     written: set[Path] = set()
-    failed = 0
+    batch = Batch(context, several=several, quiet=quiet)
     for number, job in enumerate(jobs, 1):
         label = f"{number}/{len(jobs)} {job.source.name}" if several else job.source.name
-        try:
+        with batch.item(job.source):
             with ExitStack() as stack:
                 source, target = _open(job, output, format, force, written, stack)
                 line = stack.enter_context(console.ProgressLine(quiet=quiet))
@@ -130,16 +131,7 @@ def encode(
                 console.json_data(report.to_json())
             if not quiet:
                 console.say(summary(report))
-        except Exception as error:
-            if not several or (context.obj.debug and not isinstance(error, InrcodecError)):
-                raise
-            failed += 1
-            name, message = str(job.source), console.message_of(error)
-            console.error(message if name in message else f"{name}: {message}")
-    if failed:
-        if not quiet:
-            console.say(f"{failed} of {len(jobs)} files failed")
-        raise typer.Exit(1)
+    batch.finish()
 
 
 def _open(

@@ -42,7 +42,8 @@ def describe(file: BinaryIO) -> dict[str, Any]:
     "signal" is the index into "signals", None for what belongs to the file; the parts add up to the file.
     Raises: ContainerError.
     """
-    from inrcodec.coding.container import VERSION, read_outline
+    from inrcodec.coding.container import read_outline
+    from inrcodec.coding.sections import VERSION
 
     outline = read_outline(file)
     sizes: Counter[tuple[str, int | None]] = Counter()

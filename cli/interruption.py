@@ -19,7 +19,10 @@ class Terminated(BaseException):
 
 @contextmanager
 def terminations() -> Iterator[None]:
-    """Raise `Terminated` where a signal would end the process at once, so that temporary files do not stay."""
+    """Raise `Terminated` where a signal would end the process at once, so that temporary files do not stay.
+
+    A signal that is ignored stays so: nohup has a run go on when its terminal is closed.
+    """
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return
@@ -27,9 +30,26 @@ def terminations() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise Terminated(number)
 
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    # None is a handler that Python did not set and could not set again.
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    replaced = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in replaced:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals that end the program wait for the end of a few lines that must not be cut in two."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, signal.SIGINT))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,6 +9,14 @@ import typer
 if TYPE_CHECKING:
     from inrcodec.meta.config import Option
 
+MaxSamples = Annotated[
+    int | None,
+    typer.Option(
+        "--max-samples", min=1, show_default="2^30", help="Refuse a file of more samples; a small file can claim many."
+    ),
+]
+"""The option of commands that decode; None leaves it to `inrcodec.decoder.SAMPLES`, which takes seconds to import."""
+
 FLAGS = {"inner_steps": ("-K",), "bootstrap_steps": ("-L",)}
 """Short names of some options."""
 

@@ -1,5 +1,6 @@
 """Where commands read and write: derived names, folders, standard input and output."""
 
+import errno
 import re
 import shutil
 import sys
@@ -9,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from inrcodec.errors import InrcodecError, UsageError
+from inrcodec.cli.interruption import held_back
+from inrcodec.errors import InrcodecError, SignalError, UsageError
 
 STANDARD = Path("-")
 """Standard input or output."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def extension(format: str | None) -> str | None:
@@ -58,11 +62,19 @@ def check_free(path: Path, force: bool) -> None:
 
 @contextmanager
 def spooled_input(suffix: str) -> Iterator[Path]:
-    """Keep standard input in a temporary file, since readers want to seek; errors name it as standard input."""
-    with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
-        path = Path(folder) / f"input{suffix}"
-        with path.open("wb") as file:
-            shutil.copyfileobj(binary(sys.stdin), file)
+    """Keep standard input in a temporary file, since readers want to seek; errors name it as standard input.
+
+    Raises: SignalError if there is no room for temporary files.
+    """
+    with _temporary_folder("standard input") as folder:
+        path = folder / f"input{suffix}"
+        try:
+            with path.open("wb") as file:
+                shutil.copyfileobj(binary(sys.stdin), file)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise _no_room("standard input", error) from error
         try:
             yield path
         except InrcodecError as error:
@@ -71,17 +83,54 @@ def spooled_input(suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def spooled_output(suffix: str) -> Iterator[Path]:
-    """Give a temporary file whose content goes to standard output at the end, if all went well."""
+    """Give a temporary file whose content goes to standard output at the end, if all went well.
+
+    Raises: SignalError if there is no room for temporary files.
+    """
     check_standard_output()
-    with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
-        path = Path(folder) / f"output{suffix}"
+    with _temporary_folder("standard output") as folder:
+        path = folder / f"output{suffix}"
         try:
             yield path
         except InrcodecError as error:
+            if str(path) in str(error) and (full := _full_disk(error)):
+                raise _no_room("standard output", full) from error
             raise type(error)(str(error).replace(str(path), "standard output")) from error
         with path.open("rb") as file:
             shutil.copyfileobj(file, binary(sys.stdout))
         sys.stdout.flush()
+
+
+@contextmanager
+def _temporary_folder(stream: str) -> Iterator[Path]:
+    with held_back():  # else one between making the folder and noting it would leave it behind
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="inrcodec-")
+        except OSError as error:
+            raise _no_room(stream, error) from error
+    try:
+        yield Path(folder.name).resolve()  # as errors name it
+    finally:
+        with held_back():
+            folder.cleanup()
+
+
+def _no_room(stream: str, error: OSError) -> SignalError:
+    """Return what to raise where the system has no room for the copy of a standard stream."""
+    folder = tempfile.tempdir or "none"  # none was found to be writable
+    return SignalError(
+        f"{stream} cannot be kept in the folder for temporary files ({folder}): {error.strerror or error}; "
+        "set TMPDIR to a folder with more room"
+    )
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """Return the error of a full disk among an error and its causes."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__
+    return None
 
 
 def check_standard_output() -> None:

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrcodec.cli import console
-from inrcodec.errors import InrcodecError, UsageError
+from inrcodec.cli.batch import Batch
+from inrcodec.cli.option_groups import MaxSamples
+from inrcodec.errors import UsageError
 
 if TYPE_CHECKING:
     from inrcodec.verification import Verification
 
 
 def verify(
+    context: typer.Context,
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files, or folders with .inr files below.")],
     against: Annotated[
         Path | None,
@@ -22,9 +25,7 @@ def verify(
         list[str] | None,
         typer.Option("--init", metavar="FILE", help="Further initialization that may be needed; repeatable."),
     ] = None,
-    max_samples: Annotated[
-        int, typer.Option("--max-samples", min=1, help="Refuse a file of more samples; a small file can claim many.")
-    ] = 1 << 30,
+    max_samples: MaxSamples = None,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object per file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
@@ -36,28 +37,21 @@ def verify(
     files = [file for path in inputs for file in _files(path)]
     if against is not None and len(files) > 1:
         raise UsageError(f"--against is for one file, not for {len(files)}: give one, or leave it out")
+    from inrcodec.decoder import SAMPLES
     from inrcodec.registry import named_initialization
     from inrcodec.verification import verify_file
 
     known = [named_initialization(name) for name in init or ()]
-    failed = 0
+    limit = max_samples or SAMPLES
+    batch = Batch(context, several=len(files) > 1, quiet=quiet)
     for file in files:
-        try:
-            found = verify_file(file, against=against, initializations=known, max_samples=max_samples, device=device)
-        except InrcodecError as error:
-            if len(files) == 1:
-                raise
-            failed += 1
-            name, message = str(file), console.message_of(error)
-            console.error(message if name in message else f"{name}: {message}")
-            continue
-        if json:
-            console.json_data({**vars(found), "signals": list(found.signals)})
-        elif not quiet:
-            console.data(summary(found))
-    if failed:
-        console.say(f"{failed} of {len(files)} files are damaged or cannot be decoded")
-        raise typer.Exit(1)
+        with batch.item(file):
+            found = verify_file(file, against=against, initializations=known, max_samples=limit, device=device)
+            if json:
+                console.json_data({**vars(found), "signals": list(found.signals)})
+            if not quiet:
+                console.say(summary(found))
+    batch.finish()
 
 
 def _files(path: Path) -> list[Path]:
@@ -72,8 +66,9 @@ def _files(path: Path) -> list[Path]:
 
 def summary(found: "Verification") -> str:
     """Say in one line what a check found."""
+    signals = "1 signal" if len(found.signals) == 1 else f"{len(found.signals)} signals"
     symbols = sum(signal["symbols"] for signal in found.signals)
-    text = f"{found.input}: whole, {found.bytes:,} bytes, {len(found.signals)} signals, {symbols:,} symbols"
+    text = f"{found.input}: whole, {found.bytes:,} bytes, {signals}, {symbols:,} symbols"
     for signal in found.signals:
         if "max_error" in signal:
             fidelity = "lossless" if signal["psnr_db"] is None else f"PSNR {signal['psnr_db']:.2f} dB"

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -25,6 +25,9 @@ from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = 1 << 30
 """Samples of a file that are decoded unless more are asked for: a small file may claim to be very large."""
+
+NAMED_RANGES = 8
+"""Ranges of damaged chunks that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ def decode(
 
     initializations: looked through before the embedded and the installed ones.
     max_samples: of all signals together, as stored and as asked for; a file of more is refused before any work.
-    skip_damaged: decode what is whole of a damaged or cut file; a warning names what is not, which becomes missing
-        values of climate fields, gray of pictures and silence of sound.
+    skip_damaged: decode what is whole of a damaged or cut file. A warning names the damaged chunks. Their samples
+        become missing values of climate fields, gray of pictures and silence of sound. A bound does not hold for
+        samples that patches of damaged chunks have a share in.
     on_progress: called with the share of the work done, 0 to 1.
     Raises: ContainerError, InitializationError (UnknownInitialization among them), UsageError.
     """
@@ -116,6 +120,12 @@ def decode_container(
     resolution = resolution or Resolution()
     if container.cut:
         warnings.warn("the file is cut off: further signals may be missing", InrcodecWarning, stacklevel=2)
+    if container.mended:
+        warnings.warn(
+            "the file is damaged at heads of sections or at its end, where no value is lost",
+            InrcodecWarning,
+            stacklevel=2,
+        )
     for stream in container.streams:
         _warn_of_damage(stream)
     check_samples([stream.header for stream in container.streams], max_samples, resolution)
@@ -144,18 +154,28 @@ def _warn_of_damage(stream: Stream) -> None:
     """Warn of what is damaged and was skipped."""
     label = f"the signal {stream.header.name!r}" if stream.header.name else f"the {stream.header.modality}"
     if stream.damaged:
-        numbers = ", ".join(map(str, sorted(stream.damaged)))
-        warnings.warn(
-            f"{label} has damaged chunks, which are left out: {numbers} (from 0) of {stream.header.chunks}",
-            InrcodecWarning,
-            stacklevel=3,
-        )
+        numbers = f"{_ranges(stream.damaged)} (from 0) of {stream.header.chunks}"
+        text = f"{label} has damaged chunks, which are left out: {numbers}"
+        if stream.header.max_error is not None:
+            text += f"; values there and where others overlap them may be further off than {stream.header.max_error:g}"
+        warnings.warn(text, InrcodecWarning, stacklevel=3)
     if stream.header.max_error is not None and stream.residual is None:
         warnings.warn(
             f"{label} has a damaged residual: its values may be further off than {stream.header.max_error:g}",
             InrcodecWarning,
             stacklevel=3,
         )
+
+
+def _ranges(numbers: Collection[int]) -> str:
+    """Return numbers as ranges, "3-17, 20", the first ones where there are many."""
+    ordered = sorted(numbers)
+    begins = [number for number in ordered if number - 1 not in numbers]
+    ends = [number for number in ordered if number + 1 not in numbers]
+    ranges = [f"{begin}" if begin == end else f"{begin}-{end}" for begin, end in zip(begins, ends, strict=True)]
+    if len(ranges) > NAMED_RANGES:
+        ranges = [*ranges[:NAMED_RANGES], f"and others, {len(ordered)} in all"]
+    return ", ".join(ranges)
 
 
 def check_samples(headers: Sequence[StreamHeader], max_samples: int, resolution: Resolution | None = None) -> None:
@@ -180,7 +200,8 @@ def decode_stream(
 ) -> Signal:
     """Decode one signal: chunks to symbols to fields, which are asked at every point of the wanted grid.
 
-    Where that is the original one, a residual brings the values within the header's largest error.
+    Where that is the original one, a residual brings the values within the header's largest error, but not those that a
+    damaged chunk has a share in.
     """
     header = stream.header
     check_stream(stream, initialization)
@@ -200,6 +221,7 @@ def decode_stream(
             ranges = header.slice_ranges[begin : begin + len(rows)]
         native[begin : begin + len(rows)] = native_values(rows, ranges, native.dtype)
         begin += len(rows)
+    damaged = _damaged_samples(stream, axes, patches)
     signal = Signal(
         modality=header.modality,
         values=native,
@@ -207,18 +229,27 @@ def decode_stream(
         value_range=header.value_range,
         name=header.name,
         sphere=header.sphere,
-        missing=_missing(stream, axes, patches),
+        missing=_missing(stream, axes, damaged),
         attributes=header.attributes,
         slice_ranges=header.slice_ranges,
     )
+    signal = with_exact_values(signal)
+    if stream.residual is None or header.max_error is None or not _same_grid(axes, header.axes):
+        return signal
+    corrected = apply_section(signal.values, stream.residual, header.max_error)
+    if damaged is not None:
+        corrected[damaged] = signal.values[damaged]
+    return with_exact_values(replace(signal, values=corrected))
+
+
+def with_exact_values(signal: Signal) -> Signal:
+    """Return a decoded signal with what its attributes say exactly. Raises: CorruptFile if they are malformed."""
     try:
-        signal = replace(signal, values=exact_values(signal))
-        if stream.residual is None or header.max_error is None or not _same_grid(axes, header.axes):
-            return signal
-        corrected = apply_section(signal.values, stream.residual, header.max_error)
-        return replace(signal, values=exact_values(replace(signal, values=corrected)))
+        return replace(signal, values=exact_values(signal))
     except SignalError as error:
-        raise CorruptFile(f"the signal {header.name!r} has malformed attributes ({error}): obtain it again") from error
+        raise CorruptFile(
+            f"the signal {signal.name!r} has malformed attributes ({error}): obtain the file again"
+        ) from error
 
 
 def _reporting(
@@ -269,39 +300,54 @@ def check_stream(stream: Stream, initialization: Initialization) -> None:
     header = stream.header
     if header.modality != initialization.modality:
         raise CorruptFile(
-            f"the signal {header.name!r} is {header.modality}, its initialization is for {initialization.modality}"
+            f"the signal {header.name!r} is {header.modality}, its initialization is for {initialization.modality}: "
+            "obtain the file again"
         )
     regular = sum(axis.kind != "slice" for axis in header.axes)
     wanted = len(initialization.patches.shape)
     if regular != wanted:
-        raise CorruptFile(f"the signal {header.name!r} has {regular} axes, its initialization is for {wanted}")
+        raise CorruptFile(
+            f"the signal {header.name!r} has {regular} axes, its initialization is for {wanted}: obtain the file again"
+        )
     outputs = initialization.field.out_features
     if header.channels not in (1, outputs):
         raise CorruptFile(
-            f"the signal {header.name!r} has {header.channels} channels, its initialization's field {outputs}"
+            f"the signal {header.name!r} has {header.channels} channels, its initialization's field {outputs}: obtain "
+            "the file again"
         )
     patches, _ = patch_layout(header.axes, initialization.patches)
     needed = -(-patches // header.patches_per_chunk)
     if not header.chunks == len(stream.chunks) == needed:
-        raise CorruptFile(f"the signal {header.name!r} has {len(stream.chunks)} chunks, its size needs {needed}")
+        raise CorruptFile(
+            f"the signal {header.name!r} has {len(stream.chunks)} chunks, its size needs {needed}: obtain the file "
+            "again"
+        )
 
 
-def _missing(stream: Stream, axes: tuple[Axis, ...], patches: Patches) -> np.ndarray | None:
+def _damaged_samples(stream: Stream, axes: tuple[Axis, ...], patches: Patches) -> np.ndarray | None:
+    """Return where patches of damaged chunks are, bool [*grid]; None if no chunk is damaged."""
+    if not stream.damaged:
+        return None
+    mask = np.zeros([axis.size for axis in axes], bool)
+    for number, samples in enumerate(patches.resampled(axes)):
+        if number // stream.header.patches_per_chunk in stream.damaged:
+            mask[np.ix_(*samples.indices)] = True
+    return mask
+
+
+def _missing(stream: Stream, axes: tuple[Axis, ...], damaged: np.ndarray | None) -> np.ndarray | None:
     """Return the mask at the wanted resolution: that of the nearest original sample.
 
-    Of climate fields, what only damaged chunks have is missing too.
+    Of climate fields, samples where chunks are damaged are missing too.
     """
     header = stream.header
     mask = None
     if stream.missing is not None:
         stored = unpack_missing(stream.missing, tuple(axis.size for axis in header.axes))
         mask = stored[np.ix_(*map(_nearest_samples, header.axes, axes))]
-    if stream.damaged and header.modality == "climate":
-        mask = np.zeros([axis.size for axis in axes], bool) if mask is None else mask
-        for number, samples in enumerate(patches.resampled(axes)):
-            if number // header.patches_per_chunk in stream.damaged:
-                mask[np.ix_(*samples.indices)] = True
-    return mask
+    if damaged is None or header.modality != "climate":
+        return mask
+    return damaged if mask is None else mask | damaged
 
 
 def _nearest_samples(axis: Axis, target: Axis) -> np.ndarray:

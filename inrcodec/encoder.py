@@ -1,7 +1,7 @@
 """From signals to the bytes of an `.inr` file.
 
-The pipeline: cut the signal into context sets, adapt the fields from the shared initialization (`adapt_signal`), choose
-the quantization and code what was adapted (`encode`).
+The pipeline: cut the signal into patches (`prepare_signal`), adapt fields to them from the shared initialization,
+choose the quantization and code (`encode`).
 """
 
 import warnings
@@ -14,7 +14,7 @@ from inrcodec.coding.container import Container, Stream, write_container
 from inrcodec.decoder import Resolution, decode_stream
 from inrcodec.device import pick_device
 from inrcodec.errors import InrcodecWarning, UsageError
-from inrcodec.field_codec import AdaptedSignal, codec_of
+from inrcodec.field_codec import PreparedSignal, codec_of
 from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.residual import bound as error_bound
@@ -25,26 +25,24 @@ from inrcodec.targets import Quantization, search
 class EncodedFile:
     """The file of the streams of some signals.
 
-    data: its content; rate: its bits per sample.
+    data: its content; rate: its bits per sample; psnr: that of the main signal in dB, decoded when first asked for.
     """
 
-    def __init__(self, parts: Sequence[AdaptedSignal], streams: Sequence[Stream], embed: bool) -> None:
-        self.parts = parts
+    def __init__(self, prepared: Sequence[PreparedSignal], streams: Sequence[Stream], embed: bool) -> None:
+        self.prepared = prepared
         self.streams = tuple(streams)
-        carried = {part.initialization.identifier: part.initialization for part in parts} if embed else {}
+        carried = {part.initialization.identifier: part.initialization for part in prepared} if embed else {}
         embedded = tuple(initialization.to_bytes() for initialization in carried.values())
         self.data = write_container(Container(self.streams, embedded))
-        self.rate = 8 * len(self.data) / counted_samples([part.signal for part in parts])
+        self.rate = 8 * len(self.data) / counted_samples([part.signal for part in prepared])
+
+    def decode(self) -> list[Signal]:
+        """Return the signals as a decoder returns them; they are not kept, as they may be large."""
+        return [_decoded(part, stream) for part, stream in zip(self.prepared, self.streams, strict=True)]
 
     @cached_property
-    def decoded(self) -> list[Signal]:
-        """The signals as a decoder returns them."""
-        return [_decoded(part, stream) for part, stream in zip(self.parts, self.streams, strict=True)]
-
-    @property
     def psnr(self) -> float:
-        """PSNR of the main signal in dB."""
-        return metrics.psnr(self.parts[0].signal, self.decoded[0])
+        return metrics.psnr(self.prepared[0].signal, _decoded(self.prepared[0], self.streams[0]))
 
 
 def counted_samples(signals: Sequence[Signal]) -> int:
@@ -81,20 +79,20 @@ def encode(
     for signal, bound in zip(signals, bounds, strict=True):
         if bound is not None:
             error_bound.check_finite(signal)
-    parts = [
+    prepared = [
         # A bound is in the unit of the values, so that slices of a smaller range need not be coded more finely.
-        adapt_signal(
+        prepare_signal(
             signal if bound is None else replace(signal, slice_ranges=None), initialization, options, on_progress
         )
         for signal, initialization, bound in zip(signals, initializations, bounds, strict=True)
     ]
 
     def choose(trade_off: float, start: tuple[Quantization, ...] | None = None) -> tuple[Quantization, ...]:
-        starts = start or (None,) * len(parts)
-        return tuple(part.choose(trade_off, before) for part, before in zip(parts, starts, strict=True))
+        starts = start or (None,) * len(prepared)
+        return tuple(part.choose(trade_off, before) for part, before in zip(prepared, starts, strict=True))
 
     def code(quantizers: tuple[Quantization, ...]) -> EncodedFile:
-        return EncodedFile(parts, [part.code(each) for part, each in zip(parts, quantizers, strict=True)], embed)
+        return EncodedFile(prepared, [part.code(each) for part, each in zip(prepared, quantizers, strict=True)], embed)
 
     def report(trial: int, file: EncodedFile) -> None:
         if on_progress is not None:
@@ -110,27 +108,28 @@ def encode(
             part.code(part.choose(options.trade_off, None))
             if bound is None
             else code_within(part, bound, options, on_progress)
-            for part, bound in zip(parts, bounds, strict=True)
+            for part, bound in zip(prepared, bounds, strict=True)
         ]
-        file = EncodedFile(parts, streams, embed)
-    for signal, decoded, bound in zip(signals, file.decoded, bounds, strict=True):
+        file = EncodedFile(prepared, streams, embed)
+    decoded = file.decode()
+    for signal, after, bound in zip(signals, decoded, bounds, strict=True):
         if bound is not None:
-            error_bound.check_bound(signal, decoded, bound)
-    return file.data, file.decoded
+            error_bound.check_bound(signal, after, bound)
+    return file.data, decoded
 
 
 def code_within(
-    part: AdaptedSignal, max_error: float, options: EncodeOptions, on_progress: ProgressCallback | None = None
+    part: PreparedSignal, max_error: float, options: EncodeOptions, on_progress: ProgressCallback | None = None
 ) -> Stream:
     """Return the smallest stream found of which every value decodes within a bound, whatever its field's quality."""
     searched = error_bound.searched_part(part.signal)
     sample = part
     if searched is not part.signal:
-        sample = adapt_signal(searched, part.initialization, options, on_progress)
+        sample = prepare_signal(searched, part.initialization, options, on_progress)
     trials = 0
     quantization: Quantization | None = None
 
-    def code(trade_off: float, of: AdaptedSignal = sample) -> Stream:
+    def code(trade_off: float, of: PreparedSignal = sample) -> Stream:
         nonlocal trials, quantization
         quantization = of.choose(trade_off, quantization)
         stream = of.code(quantization)
@@ -145,19 +144,19 @@ def code_within(
     return stream if sample is part else code(trade_off, part)
 
 
-def _decoded(part: AdaptedSignal, stream: Stream) -> Signal:
+def _decoded(part: PreparedSignal, stream: Stream) -> Signal:
     return decode_stream(stream, part.initialization, resolution=Resolution(), device=part.device)
 
 
-def adapt_signal(
+def prepare_signal(
     signal: Signal,
     initialization: Initialization,
     options: EncodeOptions,
     on_progress: ProgressCallback | None = None,
-) -> AdaptedSignal:
+) -> PreparedSignal:
     """Cut a signal into context sets and adapt a field to each of them."""
     check_fit(signal, initialization)
-    return codec_of(initialization).adapt(signal, initialization, options, pick_device(options.device), on_progress)
+    return codec_of(initialization).prepare(signal, initialization, options, pick_device(options.device), on_progress)
 
 
 def check_fit(signal: Signal, initialization: Initialization) -> None:

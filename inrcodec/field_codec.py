@@ -17,8 +17,11 @@ from inrcodec.signals.signal import Signal
 from inrcodec.weights.codec import WeightCodec
 
 
-class AdaptedSignal(Protocol):
-    """A signal and its adapted fields: what is left is to choose the quantization and to code."""
+class PreparedSignal(Protocol):
+    """A signal cut into patches: what is left is to choose the quantization and to code.
+
+    Weight fields are adapted by now; latent fields are adapted while they are coded, as the rate takes part in it.
+    """
 
     @property
     def signal(self) -> Signal: ...
@@ -57,15 +60,18 @@ class FieldCodec(Protocol):
     def steps(self, options: EncodeOptions, initialization: Initialization) -> int:
         """Return K_test, how many adaptation steps a signal gets."""
 
-    def adapt(
+    def prepare(
         self,
         signal: Signal,
         initialization: Initialization,
         options: EncodeOptions,
         device: torch.device,
         on_progress: ProgressCallback | None = None,
-    ) -> AdaptedSignal:
-        """Cut a signal into patches, adapt a field to each. Raises: UsageError if the initialization does not fit."""
+    ) -> PreparedSignal:
+        """Cut a signal into patches and do all that does not depend on the quantization.
+
+        Raises: UsageError if the initialization does not fit.
+        """
 
     def open(self, header: StreamHeader, initialization: Initialization, device: torch.device) -> StreamReader:
         """Prepare to decode a stream. Raises: CorruptFile if the header is not one of such fields."""

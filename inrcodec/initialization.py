@@ -6,12 +6,11 @@ docs/FORMAT.md specifies it.
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from dataclasses import field as dataclass_field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any
 
 import rfc8785
 import safetensors
@@ -21,9 +20,9 @@ from torch import Tensor
 
 from inrcodec.adaptation import SHARED
 from inrcodec.errors import InitializationError
-from inrcodec.models import FIELDS, EntropyModel, Family, Field, LatentField, Parameters, PointField
-from inrcodec.models.layers import check_exact
+from inrcodec.models import FIELDS, Field, Parameters
 from inrcodec.patches import PatchConfig
+from inrcodec.priors import MAX_PARAMETERS, PRIORS, Prior, mapping_of, tensor_of
 from inrcodec.settings import AdaptationConfig
 from inrcodec.signals import MODALITIES
 
@@ -31,99 +30,11 @@ FORMAT = 1
 METADATA_KEY = "inrcodec"
 SUFFIX = ".safetensors"
 IDENTIFIER_BYTES = 8
-MAX_PARAMETERS = 1 << 26
 MAX_STEPS = 1 << 16
 LARGEST_LOG_STEP_SIZE = 50.0
 """Logarithms of step sizes are within this of 0."""
 
 _DTYPES = {torch.float32: "F32", torch.int32: "I32", torch.int16: "I16"}
-
-
-class Prior(Protocol):
-    """The knowledge that encoder and decoder share of what is coded, before they have seen it."""
-
-    GROUP: ClassVar[str]
-    """The first part of its tensors' names."""
-
-    @property
-    def tensors(self) -> Parameters:
-        """Its tensors, by name."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the initialization's document says of it."""
-
-    @classmethod
-    def parsed(cls, document: dict[str, Any], tensors: Parameters, model: Field) -> Self:
-        """Build the prior for a field from a document and tensors. Raises: KeyError, TypeError, ValueError."""
-
-
-@dataclass(frozen=True, eq=False)
-class DeltaPrior:
-    """The prior of the delta of a weight-coded field.
-
-    scales: int16, one per adapted parameter and shaped like it: log2 of the mean absolute delta, in quarter octaves,
-        for patches of unit contrast.
-    step_indices: quantization step of each adapted tensor at medium quality, log2 in quarter octaves, in coding order.
-    """
-
-    scales: Parameters
-    step_indices: tuple[int, ...]
-
-    GROUP: ClassVar[str] = "scales"
-
-    @property
-    def tensors(self) -> Parameters:
-        return self.scales
-
-    def settings(self) -> dict[str, Any]:
-        return {"step_indices": list(self.step_indices)}
-
-    @classmethod
-    def parsed(cls, document: dict[str, Any], tensors: Parameters, model: Field) -> Self:
-        shapes = cast(PointField, model).adapted_shapes()
-        scales = {name: _tensor(tensors, f"{cls.GROUP}/{name}", torch.int16, shape) for name, shape in shapes.items()}
-        indices = document["step_indices"]
-        listed = type(indices) is list and len(indices) == len(shapes)
-        if not listed or not all(type(index) is int and -128 <= index <= 127 for index in indices):
-            raise ValueError(f"expected {len(shapes)} quantization step indices, found {indices!r:.200}")
-        return cls(scales, tuple(indices))
-
-
-@dataclass(frozen=True, eq=False)
-class LatentPrior:
-    """The prior of the symbols of a latent field.
-
-    entropy_model: its configuration; weights: int32, in the units of coding.
-    """
-
-    entropy_model: EntropyModel
-    weights: Parameters
-
-    GROUP: ClassVar[str] = "entropy_model"
-
-    @property
-    def tensors(self) -> Parameters:
-        return self.weights
-
-    def settings(self) -> dict[str, Any]:
-        return {"entropy_model": {"hidden": self.entropy_model.hidden}}
-
-    @classmethod
-    def parsed(cls, document: dict[str, Any], tensors: Parameters, model: Field) -> Self:
-        latent_field = cast(LatentField, model)
-        for variant in range(latent_field.variants):
-            latent_field.transform(variant)  # which may be larger than a field can be
-        settings = _mapping(document["entropy_model"])
-        if settings.keys() != {"hidden"}:
-            raise ValueError(f"an entropy model has the setting 'hidden', not {sorted(settings)!r:.200}")
-        entropy_model = EntropyModel.of(latent_field, settings["hidden"])
-        shapes = entropy_model.shapes()
-        weights = {name: _tensor(tensors, f"{cls.GROUP}/{name}", torch.int32, shape) for name, shape in shapes.items()}
-        check_exact(weights)
-        return cls(entropy_model, weights)
-
-
-_PRIORS: dict[Family, type[DeltaPrior] | type[LatentPrior]] = {"weights": DeltaPrior, "latents": LatentPrior}
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +46,7 @@ class Initialization:
     theta_0: float32 parameters without batch dimension, on the CPU, in the field's order.
     log_step_sizes: logarithms of the inner step sizes, by the names of `Field.step_size_shapes`, each [rows, ...]: a
         row for every step, the last one for all later ones. Or one number for all, [1], under the key `SHARED`.
-    prior: what is expected of what is coded: a `DeltaPrior` or a `LatentPrior`, by the field's family.
+    prior: how symbols are distributed: a `DeltaPrior` or a `LatentPrior`, by the field's family.
     provenance: data, steps, machine and measurements of the training; plain JSON values.
     """
 
@@ -151,9 +62,7 @@ class Initialization:
     @property
     def coded_parameters(self) -> int:
         """How many parameters of theta_0 are coded per patch; of latent fields none."""
-        if self.field.family == "latents":
-            return 0
-        return sum(tensor.numel() for tensor in self.prior.tensors.values())
+        return self.prior.coded_parameters
 
     @cached_property
     def identifier(self) -> bytes:
@@ -238,31 +147,31 @@ def stored_identifier(path: Path) -> str:
 
 def _parsed(document: dict[str, Any], tensors: Parameters) -> Initialization:
     """Build the initialization of a file. Raises: KeyError, TypeError, ValueError."""
-    sizes = dict(_mapping(document["field"]))
+    sizes = dict(mapping_of(document["field"]))
     field_class = FIELDS[sizes.pop("name")]
-    model = _configured(field_class, sizes)
+    field = _configured(field_class, sizes)
     patches = _configured(PatchConfig, document["patches"])
     adaptation = _configured(AdaptationConfig, document["adaptation"])
-    model.check_alone()
-    if model.family == "latents" and (patches.normalize or patches.sphere):
+    field.check_alone()
+    if field.family == "latents" and (patches.normalize or patches.sphere):
         raise ValueError("patches of latents are neither normalized nor on the sphere")
     modality = document["modality"]
-    if modality not in MODALITIES or model.in_features != patches.dimensions:
+    if modality not in MODALITIES or field.in_features != patches.dimensions:
         raise ValueError(
-            f"a field of {model.in_features} coordinates for {modality!r:.80} patches of {patches.dimensions} axes"
+            f"a field of {field.in_features} coordinates for {modality!r:.80} patches of {patches.dimensions} axes"
         )
-    if adaptation.score not in model.scores:
-        raise ValueError(f"the field {model.name!r} has no score {adaptation.score!r}")
+    if adaptation.score not in field.scores:
+        raise ValueError(f"the field {field.name!r} has no score {adaptation.score!r}")
     return Initialization(
         modality=modality,
-        field=model,
+        field=field,
         patches=patches,
         adaptation=adaptation,
         theta_0={
-            name: _tensor(tensors, f"theta_0/{name}", torch.float32, shape) for name, shape in model.shapes().items()
+            name: tensor_of(tensors, f"theta_0/{name}", torch.float32, shape) for name, shape in field.shapes().items()
         },
-        log_step_sizes=_step_sizes(tensors, model),
-        prior=_PRIORS[model.family].parsed(document, tensors, model),
+        log_step_sizes=_step_sizes(tensors, field),
+        prior=PRIORS[field.family].parsed(document, tensors, field),
         provenance=_writable(document["provenance"]),
     )
 
@@ -275,7 +184,7 @@ def _plain(configuration: Any) -> dict[str, Any]:
 def _configured(kind: type[Any], settings: Any) -> Any:
     """Build a configuration from all of its settings. Raises: ValueError if one is missing or unknown."""
     names = {each.name for each in fields(kind)}
-    given = _mapping(settings)
+    given = mapping_of(settings)
     if given.keys() != names:
         raise ValueError(f"{kind.__name__} has the settings {sorted(names)}, not {sorted(given)!r:.200}")
     built = kind(**given)
@@ -287,7 +196,7 @@ def _configured(kind: type[Any], settings: Any) -> Any:
 def _document(data: bytes) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
     content = json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY]
-    return _mapping(json.loads(content, parse_constant=_not_a_number, object_pairs_hook=_distinct))
+    return mapping_of(json.loads(content, parse_constant=_not_a_number, object_pairs_hook=_distinct))
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -302,22 +211,11 @@ def _not_a_number(constant: str) -> float:
     raise ValueError(f"{constant} in the settings")
 
 
-def _tensor(tensors: Parameters, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    if math.prod(shape) > MAX_PARAMETERS:
-        raise ValueError(f"{name} has {math.prod(shape)} elements, more than {MAX_PARAMETERS}")
-    tensor = tensors[name]
-    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
-        raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} {shape}")
-    if not torch.isfinite(tensor).all():
-        raise ValueError(f"{name} has values that are not finite")
-    return tensor
-
-
-def _step_sizes(tensors: Parameters, model: Field) -> Parameters:
+def _step_sizes(tensors: Parameters, field: Field) -> Parameters:
     if f"step_sizes/{SHARED}" in tensors:
         return {SHARED: _logarithms(tensors, SHARED, (1,))}
     sizes = {}
-    for name, shape in model.step_size_shapes().items():
+    for name, shape in field.step_size_shapes().items():
         tensor = tensors[f"step_sizes/{name}"]
         if tensor.dim() == 0 or not 1 <= len(tensor) <= MAX_STEPS:
             raise ValueError(f"step_sizes/{name} has the shape {tuple(tensor.shape)}")
@@ -327,7 +225,7 @@ def _step_sizes(tensors: Parameters, model: Field) -> Parameters:
 
 
 def _logarithms(tensors: Parameters, name: str, shape: tuple[int, ...]) -> Tensor:
-    tensor = _tensor(tensors, f"step_sizes/{name}", torch.float32, shape)
+    tensor = tensor_of(tensors, f"step_sizes/{name}", torch.float32, shape)
     if float(tensor.abs().max()) > LARGEST_LOG_STEP_SIZE:
         raise ValueError(f"step_sizes/{name} are beyond e^{LARGEST_LOG_STEP_SIZE:g}")
     return tensor
@@ -339,10 +237,4 @@ def _writable(provenance: Any) -> dict[str, Any]:
         rfc8785.dumps(provenance)
     except rfc8785.CanonicalizationError as error:
         raise ValueError(f"a provenance that has no canonical form ({error})") from error
-    return _mapping(provenance)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise ValueError(f"expected an object, found {value!r:.80}")
-    return value
+    return mapping_of(provenance)

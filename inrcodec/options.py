@@ -45,6 +45,8 @@ class EncodeOptions:
             raise UsageError(f"quality is {self.quality}, give 1 (smallest) to 100 (best)")
         if self.effort not in get_args(Effort):
             raise UsageError(f"no effort is called {self.effort!r}: choose from {', '.join(get_args(Effort))}")
+        if self.rescaling not in get_args(Rescaling):
+            raise UsageError(f"no rescaling is called {self.rescaling!r}: choose from {', '.join(get_args(Rescaling))}")
         if self.steps is not None and self.steps < 0:
             raise UsageError(f"{self.steps} adaptation steps: give 0 or more")
         if self.bits_per_sample is not None and self.psnr is not None:

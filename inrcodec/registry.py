@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from inrcodec.errors import InitializationError, UnknownInitialization
+from inrcodec.errors import InitializationError, UnknownInitialization, UsageError
 from inrcodec.initialization import IDENTIFIER_BYTES, SUFFIX, Initialization, stored_identifier
+from inrcodec.signals import MODALITIES
 
 DEFAULTS: dict[str, str] = {
     "image": "image-pyramid",
@@ -50,28 +51,30 @@ def named_initialization(name: str) -> Initialization:
 def default_initialization(modality: str, field: str | None = None) -> Initialization:
     """Load the installed initialization for a modality, of a certain field if one is asked for: of several the default.
 
-    Raises: UnknownInitialization.
+    Raises: UsageError if there is no such modality; UnknownInitialization, InitializationError.
     """
-    if modality not in DEFAULTS:
-        raise UnknownInitialization(f"no modality is called {modality!r}: choose from {', '.join(DEFAULTS)}")
-    default = named_initialization(DEFAULTS[modality])
-    if field is None or default.field.name == field:
-        return default
-    for initialization in _loadable():
-        if (initialization.modality, initialization.field.name) == (modality, field):
-            return initialization
-    there = sorted({each.field.name for each in _loadable() if each.modality == modality})
+    check_modality(modality)
+    default = DEFAULTS[modality]
+    if field is None:
+        return named_initialization(default)
+    there = set()
+    for path in sorted(installed(), key=lambda path: path.stem != default):
+        with contextlib.suppress(InitializationError):  # a damaged one must not keep others from being used
+            initialization = Initialization.load(path)
+            if initialization.modality == modality:
+                if initialization.field.name == field:
+                    return initialization
+                there.add(initialization.field.name)
     raise UnknownInitialization(
-        f"no {field!r} initialization for {modality} is installed, but of {', '.join(there) or 'no field'}: give one "
-        "with --init, 'inrcodec meta-train' makes it"
+        f"no {field!r} initialization for {modality} is installed, but of {', '.join(sorted(there)) or 'no field'}: "
+        "give one with --init, 'inrcodec meta-train' makes it"
     )
 
 
-def _loadable() -> Iterator[Initialization]:
-    """Yield all installed initializations but damaged ones, which must not keep others from being used."""
-    for path in installed():
-        with contextlib.suppress(InitializationError):
-            yield Initialization.load(path)
+def check_modality(modality: str) -> None:
+    """Raises: UsageError if no modality has this name."""
+    if modality not in MODALITIES:
+        raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(MODALITIES)}")
 
 
 def find_initialization(identifier: bytes, known: Iterable[Initialization] = ()) -> Initialization:

@@ -1,7 +1,7 @@
 """The search for a file of a certain size, or a reconstruction of a certain PSNR."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -67,18 +67,16 @@ class Target:
             return f"no file nearer to {self.rate:g} bits per sample was found than one of {result.rate:.4g}"
         return f"no file nearer to {self._psnr:g} dB was found than one of {result.psnr:.2f} dB"
 
-    def missed(self, results: Sequence["Coded"]) -> str:
-        """Say how near the results come to a target that none of them meets."""
+    def missed(self, nearest: "Coded") -> str:
+        """Say how near the nearest result comes to a target that no result meets."""
         if self.rate is not None:
-            smallest = min(result.rate for result in results)
             return (
                 f"the target of {self.rate:g} bits per sample is out of reach: the smallest file found has "
-                f"{smallest:.4g}; give a higher one, or a smaller picture"
+                f"{nearest.rate:.4g}; give a higher one, or a smaller picture"
             )
-        best = max(result.psnr for result in results)
         return (
-            f"the target of {self._psnr:g} dB is out of reach: the best reconstruction found has {best:.2f} dB; give a "
-            "lower one, more --steps or another --init"
+            f"the target of {self._psnr:g} dB is out of reach: the best reconstruction found has "
+            f"{nearest.psnr:.2f} dB; give a lower one, more --steps or another --init"
         )
 
     @property
@@ -122,40 +120,50 @@ Quantizations = tuple[Quantization, ...]
 
 
 class _Trials(Generic[Result]):
-    """The candidates that have been coded, and how far each is from the target."""
+    """The candidates that have been coded, and how far each is from the target.
+
+    best: the result nearest to the target among those that meet it. miss: the nearest among the others. No other result
+    is kept, as files may be large.
+    """
 
     def __init__(
         self, target: Target, code: Callable[[Quantizations], Result], on_trial: Callable[[int, Result], None]
     ) -> None:
         self.target = target
+        self.best: Result | None = None
+        self.miss: Result | None = None
         self._code = code
         self._on_trial = on_trial
-        self._tried: dict[Quantizations, Result] = {}
-
-    @property
-    def results(self) -> list[Result]:
-        return list(self._tried.values())
+        self._excesses: dict[Quantizations, float] = {}
+        self._met: set[Quantizations] = set()
 
     def excess(self, candidate: Quantizations) -> float:
         """Return how far above the target a candidate is, coding it if need be."""
-        if candidate not in self._tried:
-            self._tried[candidate] = self._code(candidate)
-            self._on_trial(len(self._tried), self._tried[candidate])
-        return self.target.excess(self._tried[candidate])
+        if candidate not in self._excesses:
+            self._try(candidate)
+        return self._excesses[candidate]
+
+    def _try(self, candidate: Quantizations) -> None:
+        result = self._code(candidate)
+        excess, met = self.target.excess(result), self.target.met(result)
+        nearest = self.nearest(met)
+        if nearest is None or abs(excess) < abs(self._excesses[nearest]):
+            if met:
+                self.best = result
+            else:
+                self.miss = result
+        self._excesses[candidate] = excess
+        if met:
+            self._met.add(candidate)
+        self._on_trial(len(self._excesses), result)
 
     def met(self, candidate: Quantizations) -> bool:
-        return self.target.met(self._tried[candidate])
+        return candidate in self._met
 
     def nearest(self, met: bool) -> Quantizations | None:
         """Return the nearest of those that meet the target, or of those that do not."""
-        found = [candidate for candidate in self._tried if self.met(candidate) == met]
-        return min(found, key=lambda candidate: abs(self.excess(candidate)), default=None)
-
-    @property
-    def best(self) -> Result | None:
-        """The nearest that meets the target."""
-        nearest = self.nearest(met=True)
-        return None if nearest is None else self._tried[nearest]
+        found = [candidate for candidate in self._excesses if self.met(candidate) == met]
+        return min(found, key=lambda candidate: abs(self._excesses[candidate]), default=None)
 
     @property
     def done(self) -> bool:
@@ -198,7 +206,8 @@ def search(
         if begin is not None and not trials.done:
             _fill(trials, begin)
     if trials.best is None:
-        raise UsageError(target.missed(trials.results))
+        assert trials.miss is not None  # something was tried
+        raise UsageError(target.missed(trials.miss))
     return trials.best
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from inrcodec import metrics
 from inrcodec.coding.container import Container, Stream, read_container
 from inrcodec.coding.missing import unpack_missing
-from inrcodec.decoder import SAMPLES, check_samples, check_stream, decode_container
+from inrcodec.decoder import SAMPLES, check_samples, check_stream, decode_container, with_exact_values
 from inrcodec.device import pick_device
 from inrcodec.errors import ContainerError, CorruptFile, InitializationError, SignalError, UsageError
 from inrcodec.field_codec import codec_of
@@ -73,17 +73,31 @@ def verify_file(
 
 
 def _checked(stream: Stream, initialization: Initialization, device: str) -> dict[str, Any]:
-    """Decode all integers of a stream. Raises: CorruptFile."""
+    """Decode all integers of a stream, and check its attributes. Raises: CorruptFile."""
     header = stream.header
     check_stream(stream, initialization)
     reader = codec_of(initialization).open(header, initialization, pick_device(device))
     symbols = sum(each.size for integers in reader.symbols(stream.chunks) for each in integers)
     shape = tuple(axis.size for axis in header.axes)
-    if stream.missing is not None:
-        unpack_missing(stream.missing, shape)
+    missing = None if stream.missing is None else unpack_missing(stream.missing, shape)
+    zeros = np.zeros((*shape, header.channels), header.dtype)
     if stream.residual is not None and header.max_error is not None:
         # What a residual consists of does not depend on the values that it corrects.
-        apply_section(np.zeros((*shape, header.channels), header.dtype), stream.residual, header.max_error)
+        apply_section(zeros, stream.residual, header.max_error)
+    # Nor does whether the attributes are well formed.
+    with_exact_values(
+        Signal(
+            modality=header.modality,
+            values=zeros,
+            axes=header.axes,
+            value_range=header.value_range,
+            name=header.name,
+            sphere=header.sphere,
+            missing=missing,
+            attributes=header.attributes,
+            slice_ranges=header.slice_ranges,
+        )
+    )
     return {"name": header.name, "modality": header.modality, "chunks": header.chunks, "symbols": symbols}
 
 

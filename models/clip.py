@@ -19,7 +19,7 @@ INTRA, INTER = "intra", "inter"
 """The kinds of pictures: those that stand alone, and those that have references."""
 
 REFERENCES = 2
-"""How many references a picture has; where there is only one it is seen twice."""
+"""How many references a picture has; where there is only one it is shown twice."""
 
 STAGE_PICTURES = 4
 """How many pictures are coded at once, at most."""

@@ -115,8 +115,8 @@ class EntropyModel:
         layers: Layers = ExactLayers() if exact else FloatLayers()
         parent = grandparent = None
         for level, shapes in reversed(list(enumerate(levels))):
-            known = magnitudes[level]
-            coarser = self._coarser(level, parent, grandparent, known, self.order.grid(level, shapes.half))
+            here = magnitudes[level]
+            coarser = self._coarser(level, parent, grandparent, here, self.order.grid(level, shapes.half))
             earlier: list[list[Tensor]] = []
             for place in self.order.passes(level, shapes.half):
                 if place.part == 0:
@@ -129,17 +129,17 @@ class EntropyModel:
                 outputs = self._network(layers, weights, place, inputs, of_phase, condition)
                 flags, scales = cropped(outputs, place.shape).chunk(2, 1)
                 yield place, flags, scales
-                earlier[-1].append(filled(of_phase, place, _logarithm(known[place.index], exact)))
-            grandparent, parent = parent, _logarithm(known, exact)
+                earlier[-1].append(filled(of_phase, place, _logarithm(here[place.index], exact)))
+            grandparent, parent = parent, _logarithm(here, exact)
 
     def _coarser(
-        self, level: int, parent: Tensor | None, grandparent: Tensor | None, known: Tensor, grid: tuple[int, ...]
+        self, level: int, parent: Tensor | None, grandparent: Tensor | None, here: Tensor, grid: tuple[int, ...]
     ) -> list[Tensor]:
         """Return the two next coarser levels at a phase's grid, each with this level's channels."""
-        missing = known.new_zeros(*known.shape[:2], *grid)
+        missing = here.new_zeros(*here.shape[:2], *grid)
         parts = []
         for distance, found in ((1, parent), (2, grandparent)):
-            if found is None or found.shape[1] != known.shape[1]:
+            if found is None or found.shape[1] != here.shape[1]:
                 parts.append(missing)
                 continue
             for axis in self.order.interleaved(level + 1) if distance == 2 else ():

@@ -149,10 +149,10 @@ def cropped(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return values[(slice(None), slice(None), *[slice(0, size) for size in shape])]
 
 
-def filled(known: Tensor | None, place: Place, values: Tensor) -> Tensor:
+def filled(earlier: Tensor | None, place: Place, values: Tensor) -> Tensor:
     """Add the values of one more pass to what is known of its phase, [B, channels, *grid]; None: nothing yet."""
     if place.extent == place.grid:
         return padded(values, place.grid)
-    whole = values.new_zeros(*values.shape[:2], *place.grid) if known is None else known.clone()
+    whole = values.new_zeros(*values.shape[:2], *place.grid) if earlier is None else earlier.clone()
     whole[(slice(None), slice(None), *place.within)] = padded(values, place.extent)
     return whole

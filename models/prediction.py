@@ -68,8 +68,8 @@ class PredictionNetworks:
                     shapes[f"{name}.part{part}.weight"] = (width, bands * size, *taps)
                     shapes[f"{name}.part{part}.bias"] = (order.depth + 2, width)
                 if self.references:
-                    seen = self.references * size * order.phases(level) * (1 + bands)
-                    shapes[f"{name}.reference.weight"] = (width, seen, *taps)
+                    inputs = self.references * size * order.phases(level) * (1 + bands)
+                    shapes[f"{name}.reference.weight"] = (width, inputs, *taps)
                     shapes[f"{name}.share.weight"] = (self.references * bands * size, width)
                     shapes[f"{name}.share.bias"] = (order.depth, self.references * bands * size)
         return shapes
@@ -94,7 +94,7 @@ class PredictionNetworks:
             unit = _GAIN / 2 ** (sum(len(each.axes) for each in levels[: index + 1]) / 2)
             gain = scale * unit
             around = self._phases(index, low * gain)
-            seen = [self._seen(index, level, reference, around, unit) for reference in references]
+            shown = [self._shown(index, level, reference, around, unit) for reference in references]
             parts: list[tuple[Place, Tensor]] = []
             earlier: list[list[Tensor]] = []
             for place in self.order.passes(index, level.half):
@@ -105,10 +105,10 @@ class PredictionNetworks:
                     bands = self.order.channels(index, place.group)
                     before = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
                     inputs = torch.cat([*(phase[:, own] for phase in around), *before], 1)
-                    seen_by_group = [each.of_group(own, bands) for each in seen]
-                    features = self._features(parameters, place, inputs, condition, seen_by_group)
+                    shown_of_group = [each.of_group(own, bands) for each in shown]
+                    features = self._features(parameters, place, inputs, condition, shown_of_group)
                 of_phase = earlier[-1].pop() if place.part else None
-                prediction = self._predict(parameters, place, features, of_phase, condition, seen_by_group) / gain
+                prediction = self._predict(parameters, place, features, of_phase, condition, shown_of_group) / gain
                 prediction = cropped(prediction, place.shape)
                 part = prediction + choose(place, prediction)
                 parts.append((place, part))
@@ -129,12 +129,12 @@ class PredictionNetworks:
         even = functional.pad(means, ends, mode="replicate")
         return [even[(slice(None), slice(None), *slices)] for slices in self.order.phase_slices(level)]
 
-    def _seen(self, index: int, level: Level, reference: Reference, around: Sequence[Tensor], unit: float) -> "_Seen":
+    def _shown(self, index: int, level: Level, reference: Reference, around: Sequence[Tensor], unit: float) -> "_Shown":
         """Return what a reference shows at the phases of a level."""
         details = reference.details[index] * unit
         means = self._phases(index, reference.means[index] * unit)
         grid = self.order.grid(index, level.half)
-        return _Seen(
+        return _Shown(
             means=[own - other for own, other in zip(around, means, strict=True)],
             details=[
                 padded(details[(slice(None), slice(None), *slices)], grid) for slices in self.order.phase_slices(index)
@@ -142,7 +142,7 @@ class PredictionNetworks:
         )
 
     def _features(
-        self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor, seen: Sequence["_Seen"]
+        self, parameters: Parameters, place: Place, inputs: Tensor, condition: Tensor, shown: Sequence["_Shown"]
     ) -> Tensor:
         """Compute the first layer, before its activation, on a phase's whole grid; its own details come later."""
         order = self.order
@@ -156,9 +156,9 @@ class PredictionNetworks:
         weight = torch.cat([centred, weight[:, of_means.shape[1] :]], 1)
         bias = _conditioned(parameters[f"{name}.input.bias"], place.level, condition, inputs.dim())
         hidden = convolution(_edged(inputs), weight) + bias
-        if seen:
-            shown = torch.cat([part for each in seen for part in (*each.means, *each.details)], 1)
-            hidden = hidden + convolution(_edged(shown), parameters[f"{name}.reference.weight"])
+        if shown:
+            joined = torch.cat([grid for each in shown for grid in (*each.means, *each.details)], 1)
+            hidden = hidden + convolution(_edged(joined), parameters[f"{name}.reference.weight"])
         return hidden
 
     def _predict(
@@ -168,7 +168,7 @@ class PredictionNetworks:
         features: Tensor,
         own: Tensor | None,
         condition: Tensor,
-        seen: Sequence["_Seen"],
+        shown: Sequence["_Shown"],
     ) -> Tensor:
         """Predict the points of a pass. own: the phase's details, [B, channels, *grid], of the parts before."""
         name = _name(self.order, place.level, place.phase, place.group)
@@ -180,11 +180,11 @@ class PredictionNetworks:
         weight, bias = parameters[f"{name}.hidden.weight"], parameters[f"{name}.hidden.bias"]
         hidden = functional.gelu(convolution_within(_edged(hidden), weight, bias, place.within))
         prediction = pointwise(hidden, parameters[f"{name}.head.weight"])
-        if seen:
+        if shown:
             # Their mean, but for what the network says.
-            bias = parameters[f"{name}.share.bias"][place.level] + 1 / len(seen)
-            shares = pointwise(hidden, parameters[f"{name}.share.weight"], bias).chunk(len(seen), 1)
-            for share, each in zip(shares, seen, strict=True):
+            bias = parameters[f"{name}.share.bias"][place.level] + 1 / len(shown)
+            shares = pointwise(hidden, parameters[f"{name}.share.weight"], bias).chunk(len(shown), 1)
+            for share, each in zip(shares, shown, strict=True):
                 prediction = prediction + share * each.details[place.phase][(slice(None), slice(None), *place.within)]
         return prediction
 
@@ -200,7 +200,7 @@ def _conditioned(table: Tensor, level: int, condition: Tensor, dimensions: int) 
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _Shown:
     """What a reference shows at the phases of a level, [B, channels, *grid] each, in about unit size.
 
     means: how far this signal's are from them. details: the reference's.
@@ -209,8 +209,8 @@ class _Seen:
     means: list[Tensor]
     details: list[Tensor]
 
-    def of_group(self, members: slice, channels: slice) -> "_Seen":
-        return _Seen([part[:, members] for part in self.means], [part[:, channels] for part in self.details])
+    def of_group(self, members: slice, channels: slice) -> "_Shown":
+        return _Shown([part[:, members] for part in self.means], [part[:, channels] for part in self.details])
 
 
 def _edged(values: Tensor) -> Tensor:

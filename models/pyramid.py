@@ -122,11 +122,11 @@ class LatentPyramid(LatentTransform):
     def with_references(self, signals: Sequence[Tensor], grid: Grid) -> "LatentPyramid":
         """Return the field of a signal that is predicted from others much like it.
 
-        signals: values [B, C, *grid.shape] in [0, 1], up to as many as `references`; fewer are seen several times.
+        signals: values [B, C, *grid.shape] in [0, 1], up to as many as `references`; fewer are shown several times.
         """
         different = [self._reference(values, grid) for values in signals]
-        seen = tuple(different[number % len(signals)] for number in range(self.references))
-        return _ReferencingPyramid(**{each.name: getattr(self, each.name) for each in fields(self)}, seen=seen)
+        shown = tuple(different[number % len(signals)] for number in range(self.references))
+        return _ReferencingPyramid(**{each.name: getattr(self, each.name) for each in fields(self)}, shown=shown)
 
     def _reference(self, values: Tensor, grid: Grid) -> Reference:
         *details, low = self.analyse(values, grid)
@@ -154,14 +154,14 @@ class LatentPyramid(LatentTransform):
         split = [detail.unflatten(1, (channels, -1)) for detail in latents[:-1]]
         grids = [*synthesise([*split, latents[-1]], levels, grid.periodic), latents[-1]]
         linear = torch.einsum("dc,bd...->bc...", _colors(channels, latents[0]), grids[0]) + 0.5
-        seen = [grids[0]]
+        enlarged = [grids[0]]
         factor = 1.0
         for level in range(min(_RESTORED_LEVELS, len(levels))):
             factor *= 2 ** (-len(levels[level].axes) / 2)
             mode = _INTERPOLATIONS[self.in_features]
-            seen.append(functional.interpolate(grids[level + 1], size=grid.shape, mode=mode) * factor)
-        parts = [fine - coarse for fine, coarse in itertools.pairwise(seen)]
-        inputs = torch.cat([*parts, seen[-1]], 1) * _FEATURE_GAIN
+            enlarged.append(functional.interpolate(grids[level + 1], size=grid.shape, mode=mode) * factor)
+        parts = [fine - coarse for fine, coarse in itertools.pairwise(enlarged)]
+        inputs = torch.cat([*parts, enlarged[-1]], 1) * _FEATURE_GAIN
         features = convolution(inputs, parameters["restoring.input.weight"], padding=1)
         polynomial = torch.stack([torch.ones_like(condition), condition, condition.square()], 1)
         bias = polynomial @ parameters["restoring.input.bias"]
@@ -220,19 +220,19 @@ class LatentPyramid(LatentTransform):
 
 @dataclass(frozen=True, eq=False)
 class _ReferencingPyramid(LatentPyramid):
-    """A pyramid and the references that it sees."""
+    """A pyramid and the references that it is shown."""
 
-    seen: tuple[Reference, ...] = ()
+    shown: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
         """Leave out the checks: the configuration was checked before."""
 
     @property
     def _references(self) -> tuple[Reference, ...]:
-        return self.seen
+        return self.shown
 
     def predicted_means(self, step_index: Tensor) -> Tensor:
-        total = torch.stack([reference.means[-1] for reference in self.seen]).mean(0)
+        total = torch.stack([reference.means[-1] for reference in self.shown]).mean(0)
         return total / quantization_step(step_index, total.dim() - 2)
 
 

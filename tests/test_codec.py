@@ -9,15 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waves import tiny_image, tiny_sound
 
-from inrcodec import metrics
+from inrcodec import encoder, metrics
 from inrcodec.coding.container import Container, read_container, write_container
-from inrcodec.decoder import Resolution, decode
+from inrcodec.decoder import Resolution, _ranges, decode, decode_container, decode_stream
 from inrcodec.encoder import encode
-from inrcodec.errors import ContainerError, CorruptFile, UnknownInitialization, UsageError
+from inrcodec.errors import ContainerError, CorruptFile, InrcodecWarning, UnknownInitialization, UsageError
 from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions
+from inrcodec.patches import Patches
 from inrcodec.registry import DEFAULTS, PATH_VARIABLE, default_initialization, named_initialization
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.verification import verify_file
+from inrcodec.weights import codec as weight_codec
 from inrcodec.weights.chunk import PatchDeltas, pack_chunk, unpack_chunk
 from inrcodec.weights.model import WeightModel
 from inrcodec.weights.normalization import Normalization
@@ -184,11 +187,79 @@ def test_targets_out_of_reach(image_initialization, target):
         {"bits_per_sample": 0.0},
         {"psnr": float("nan")},
         {"psnr": 30.0, "bits_per_sample": 1.0},
+        {"rescaling": "foo"},
     ],
 )
 def test_options_out_of_range(options):
     with pytest.raises(UsageError):
         EncodeOptions(**options)
+
+
+def test_a_rescaling_that_does_not_exist():
+    with pytest.raises(UsageError, match="no rescaling is called 'foo': choose from exact, loss-ratio, none"):
+        EncodeOptions(rescaling="foo")
+
+
+def test_trials_for_a_psnr_decode_the_main_signal_only(image_initialization, monkeypatch):
+    decoded = []
+
+    def counted(stream, *arguments, **options):
+        decoded.append(stream.header.name)
+        return decode_stream(stream, *arguments, **options)
+
+    monkeypatch.setattr(encoder, "decode_stream", counted)
+    signals = [tiny_image(14), replace(rough_image(20, 20, 1), name="alpha")]
+    data, said = encode(signals, [image_initialization] * 2, EncodeOptions(steps=2, psnr=16.0))
+    assert decoded.count("alpha") == 1 and decoded.count("") > 1 and decoded[-2:] == ["", "alpha"]
+    for one, other in zip(decode(data, initializations=[image_initialization]), said, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize("lost", [{0}, {1, 2}, set(range(3))])
+def test_a_residual_leaves_damaged_chunks_as_they_are(image_initialization, monkeypatch, lost):
+    """Beyond the patches of damaged chunks the bound holds."""
+    monkeypatch.setattr(weight_codec, "CHUNK_POINTS", 1)
+    picture = rough_image(20, 60)
+    data, _ = encode([picture], [image_initialization], EncodeOptions(steps=0, device="cpu", max_error=9))
+    (stream,) = read_container(data).streams
+    count = stream.header.chunks
+    assert count > 3 and stream.residual
+    if len(lost) == 3:
+        lost = set(range(count))
+    damaged = replace(stream, damaged=frozenset(lost))
+    with pytest.warns(InrcodecWarning, match=r"damaged chunks, .* may be further off than 9"):
+        (decoded,) = decode_container(Container((damaged,)), initializations=[image_initialization], device="cpu")
+    patches = Patches.cover(picture.axes, image_initialization.patches)
+    touched = np.zeros(picture.shape, int)
+    for number, samples in enumerate(patches.resampled(picture.axes)):
+        touched[np.ix_(*samples.indices)] |= 1 if number in lost else 2
+    assert (touched & 1).any() and np.isin(decoded.values[touched == 1], (127, 128)).all()
+    error = np.abs(decoded.values.astype(int) - picture.values)
+    assert (error[touched == 2] <= 9).all()
+    if lost < set(range(count)):
+        assert (touched == 2).any()
+
+
+def test_a_warning_names_ranges_of_chunks():
+    assert _ranges({1}) == "1"
+    assert _ranges({0, 1, 2, 3, 7, 9, 10}) == "0-3, 7, 9-10"
+    assert _ranges(frozenset(range(0, 40, 2))) == "0, 2, 4, 6, 8, 10, 12, 14, and others, 20 in all"
+
+
+@pytest.mark.parametrize("attributes", [{"limits": ["a", 1]}, {"limits": [1]}, {"zeros": [0.0, 3, 20, 30, b"x"]}])
+def test_malformed_attributes_are_found_without_decoding(tmp_path, attributes):
+    values = np.random.default_rng(0).normal(size=(3, 20, 30, 1)).astype(np.float32)
+    field = Signal("climate", values, (Axis(3, "slice"), Axis(20, "node"), Axis(30, "node")), (-5.0, 5.0))
+    data, _ = encode([field], [default_initialization("climate")], EncodeOptions(steps=0, device="cpu"))
+    path = tmp_path / "field.inr"
+    path.write_bytes(data)
+    verify_file(path, device="cpu")
+    (stream,) = read_container(data).streams
+    forged = replace(stream, header=replace(stream.header, attributes=attributes))
+    path.write_bytes(write_container(Container((forged,))))
+    for check in (lambda: verify_file(path, device="cpu"), lambda: decode(path.read_bytes(), device="cpu")):
+        with pytest.raises(CorruptFile, match=r"malformed attributes .* obtain the file again"):
+            check()
 
 
 def test_an_initialization_of_another_kind(sound_initialization, image_initialization):

@@ -9,7 +9,7 @@ import torch
 from waves import tiny_image
 
 from inrcodec.decoder import decode
-from inrcodec.encoder import adapt_signal, encode
+from inrcodec.encoder import encode, prepare_signal
 from inrcodec.initialization import Initialization
 from inrcodec.meta.presets import preset
 from inrcodec.meta.weight_trainer import WeightTrainer
@@ -29,7 +29,9 @@ def initialization(tiny_initializations):
 
 def test_adaptation_is_that_of_the_cpu(initialization):
     options = EncodeOptions(steps=4)
-    parts = [adapt_signal(tiny_image(1), initialization, replace(options, device=device)) for device in ("cpu", "cuda")]
+    parts = [
+        prepare_signal(tiny_image(1), initialization, replace(options, device=device)) for device in ("cpu", "cuda")
+    ]
     np.testing.assert_allclose(parts[1].deltas, parts[0].deltas, atol=1e-4)
 
 

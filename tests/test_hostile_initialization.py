@@ -19,8 +19,9 @@ from tiny_weights import NERV, untrained_initialization
 from torch import Tensor
 
 from inrcodec.errors import InitializationError
-from inrcodec.initialization import Initialization, LatentPrior
+from inrcodec.initialization import Initialization
 from inrcodec.models import LatentPyramid
+from inrcodec.priors import LatentPrior
 
 Document = dict[str, Any]
 Change = Callable[[Document], object]

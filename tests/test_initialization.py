@@ -12,9 +12,10 @@ from tiny_weights import FIELDS, NAMES, SIREN, untrained_initialization
 
 from inrcodec.adaptation import SHARED
 from inrcodec.errors import InitializationError, UnknownInitialization
-from inrcodec.initialization import DeltaPrior, Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.models import Parameters, PointField
 from inrcodec.patches import PatchConfig
+from inrcodec.priors import DeltaPrior
 from inrcodec.registry import PATH_VARIABLE, find_initialization, named_initialization
 from inrcodec.settings import AdaptationConfig, StepSizeKind
 from inrcodec.weights.model import WeightModel

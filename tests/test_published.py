@@ -9,9 +9,10 @@ import pytest
 
 import inrcodec
 import inrcodec.assets
-from inrcodec.initialization import DeltaPrior, Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.metrics import psnr, snr
 from inrcodec.options import EncodeOptions, trade_off_of_quality
+from inrcodec.priors import DeltaPrior
 from inrcodec.registry import DEFAULTS, installed
 
 ASSETS = Path(next(iter(inrcodec.assets.__path__)))

@@ -24,11 +24,12 @@ from waves import tiny_image
 import inrcodec
 import inrcodec.latents.codec
 import inrcodec.weights.codec
-from inrcodec.initialization import Initialization, LatentPrior
+from inrcodec.initialization import Initialization
 from inrcodec.models import EntropyModel, LatentPyramid
 from inrcodec.models.layers import integer_weights
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
+from inrcodec.priors import LatentPrior
 from inrcodec.settings import AdaptationConfig
 from inrcodec.signals.signal import Axis, Signal
 

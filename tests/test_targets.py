@@ -1,6 +1,7 @@
 """The search for a rate or a PSNR, on coders whose curves are known."""
 
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -72,6 +73,31 @@ def smooth(slope: float) -> Callable[[tuple[Continuous, ...]], Result]:
 def stepped(parts: tuple[Coarseness, ...]) -> Result:
     rate = sum(sum(2 ** (-index / 8) for index in part.step_indices) / part.tensors for part in parts) / len(parts)
     return Result(rate, 20 + 6.02 * rate)
+
+
+def test_only_two_results_are_kept():
+    """A file of a clip is large."""
+    coded, most = weakref.WeakSet(), 0
+
+    @dataclass(frozen=True, eq=False)
+    class File(Result):
+        pass
+
+    def code(parts):
+        nonlocal most
+        plain = stepped(parts)
+        result = File(plain.rate, plain.psnr)
+        coded.add(result)
+        most = max(most, len(coded))
+        return result
+
+    def choose(trade_off, start):
+        return (Coarseness((round(-8 * math.log2(0.02 / math.sqrt(trade_off))),) * 8),)
+
+    trials = []
+    for wanted in (0.3, 1.1, 2.3, 3.7):
+        search(Target(psnr=20 + 6.02 * wanted), choose, code, lambda number, result: trials.append(number))
+    assert max(trials) > 5 and most <= 4  # two, that of the trial, and one on the way out
 
 
 def ignore(number: int, result: Result) -> None:

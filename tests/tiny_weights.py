@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from inrcodec.initialization import DeltaPrior, Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.meta.config import TrainingConfig
 from inrcodec.meta.presets import Preset
 from inrcodec.meta.weight_trainer import WeightTrainer
 from inrcodec.models import FourierFeatureNetwork, NeRV, PointField, Siren
 from inrcodec.patches import PatchConfig
+from inrcodec.priors import DeltaPrior
 from inrcodec.settings import AdaptationConfig, StepSizeKind
 from inrcodec.weights.context_set import ContextSet
 

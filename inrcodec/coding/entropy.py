@@ -34,7 +34,7 @@ MAGNITUDE_ROW = FLAG_ROW + FLAG_ROWS
 ALL_ROWS = MAGNITUDE_ROW + MAGNITUDE_ROWS
 SYMBOL_LIMIT = 1 << 31  # symbols lie strictly between -SYMBOL_LIMIT and SYMBOL_LIMIT
 
-Part = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, np.ndarray]
 """Symbols and the rows they are coded with, [n] int64 each."""
 
 _TOTAL_BITS = 16
@@ -55,16 +55,16 @@ def encode(symbols: np.ndarray, rows: np.ndarray) -> bytes:
     Returns b"" where every symbol is 0.
     Raises: ValueError for symbols or rows of another shape or range.
     """
-    return encode_parts([(symbols, rows)])
+    return encode_batches([(symbols, rows)])
 
 
-def encode_parts(parts: Sequence[Part]) -> bytes:
-    """Code several (symbols, rows) as one; the rows of a part may depend on the symbols of those before.
+def encode_batches(batches: Sequence[Batch]) -> bytes:
+    """Code several (symbols, rows) as one; the rows of a batch may depend on the symbols of those before.
 
-    Saves some 3 bytes for each part over calls of their own. Shapes and errors are those of `encode`.
+    Saves some 3 bytes for each batch over calls of their own. Shapes and errors are those of `encode`.
     """
     coder = constriction.stream.stack.AnsCoder()  # last in, first out: everything is coded in reverse
-    for symbols, rows in reversed(parts):
+    for symbols, rows in reversed(batches):
         _push(coder, *_checked(symbols, rows))
     return bytes(coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0"))
 
@@ -83,9 +83,9 @@ def decode(data: bytes, rows: np.ndarray) -> np.ndarray:
 
 
 class Decoder:
-    """Reads the parts that `encode_parts` was given, one after the other.
+    """Reads the batches that `encode_batches` was given, one after the other.
 
-    Raises: CorruptFile if `data` is not what `encode_parts` returns for any symbols, here or in the methods.
+    Raises: CorruptFile if `data` is not what `encode_batches` returns for any symbols, here or in the methods.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -95,12 +95,12 @@ class Decoder:
         self._coder = constriction.stream.stack.AnsCoder(words)
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
-        """Return the symbols of the next part, [n] int64, whose rows are [n] int64 in 0..ALL_ROWS-1."""
+        """Return the symbols of the next batch, [n] int64, whose rows are [n] int64 in 0..ALL_ROWS-1."""
         _, rows = _checked(np.zeros(np.shape(rows), np.int64), rows)
         return _pop(self._coder, rows)
 
     def finish(self) -> None:
-        """Make sure that nothing is left: to be called after the last part."""
+        """Make sure that nothing is left: to be called after the last batch."""
         if not self._coder.is_empty():
             raise CorruptFile("entropy-coded data goes on after its last symbol: obtain the file again")
 

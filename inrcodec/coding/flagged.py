@@ -11,7 +11,7 @@ from inrcodec.coding import entropy
 SIGN_ROW = entropy.FLAG_ROW + entropy.EVEN_FLAG
 
 
-def flagged_parts(symbols: np.ndarray, flag_rows: np.ndarray, magnitude_rows: np.ndarray) -> list[entropy.Part]:
+def flagged_batches(symbols: np.ndarray, flag_rows: np.ndarray, magnitude_rows: np.ndarray) -> list[entropy.Batch]:
     """Return what is coded for symbols, int64 [n].
 
     flag_rows, magnitude_rows: int64 [n], rows of the tables of flags and of magnitudes.
@@ -26,7 +26,7 @@ def flagged_parts(symbols: np.ndarray, flag_rows: np.ndarray, magnitude_rows: np
 
 
 def read_flagged(decoder: entropy.Decoder, flag_rows: np.ndarray, magnitude_rows: np.ndarray) -> np.ndarray:
-    """Decode the symbols, int64 [n], that `flagged_parts` was given with the same rows. Raises: CorruptFile."""
+    """Decode the symbols, int64 [n], that `flagged_batches` was given with the same rows. Raises: CorruptFile."""
     nonzero = decoder.decode(flag_rows) == 1
     signs = decoder.decode(np.full(int(nonzero.sum()), SIGN_ROW))
     symbols = np.zeros(len(nonzero), np.int64)

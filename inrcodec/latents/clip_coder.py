@@ -12,9 +12,9 @@ from torch import Tensor
 
 from inrcodec.coding import entropy
 from inrcodec.initialization import Initialization
-from inrcodec.latents.coder import MAX_STEP_INDEX, MIN_STEP_INDEX, Effort, LatentCoder, adapted, integers
+from inrcodec.latents.coder import MAX_STEP_INDEX, MIN_STEP_INDEX, AdaptationPlan, LatentCoder, adapted, integers
 from inrcodec.latents.model import LatentModel, field_of, prior_of
-from inrcodec.latents.motion import motion_parts, read_motion
+from inrcodec.latents.motion import motion_batches, read_motion
 from inrcodec.latents.motion_search import find_motion
 from inrcodec.latents.symbols import SymbolCoder
 from inrcodec.models import Grid, LatentPyramid
@@ -46,8 +46,8 @@ class ClipCoder(LatentCoder):
     def is_small(self) -> bool:
         return self.grid.shape[0] <= MAX_PICTURES and super().is_small
 
-    def encode(self, values: Tensor, effort: Effort) -> bytes:
-        parts: list[entropy.Part] = []
+    def encode(self, values: Tensor, plan: AdaptationPlan) -> bytes:
+        batches: list[entropy.Batch] = []
         decoded: dict[int, Tensor] = {}
         for stage in self._stages:
             step_index = self._step_index(stage)
@@ -56,16 +56,16 @@ class ClipCoder(LatentCoder):
             step_indices = torch.full((len(pictures),), float(step_index), device=self.device)
             motion = [find_motion(pictures, each, quantization_step(step_indices)) for each in references]
             if motion:
-                parts += motion_parts(integers(torch.cat(motion)))
+                batches += motion_batches(integers(torch.cat(motion)))
             model = self._model(stage, references, motion)
-            # Each stage trades at its own step, so that references are finer than pictures that are none.
-            trade_off = effort.trade_off * 4 ** ((step_index - self.step_index) / STEPS_PER_OCTAVE)
-            symbols = adapted(model, pictures, self._picture, step_index, replace(effort, trade_off=trade_off))
-            parts += self._symbol_coders[stage.kind].parts([integers(level) for level in symbols], step_index)
+            # Each stage trades at its own step index, so that references are finer than pictures that are none.
+            trade_off = plan.trade_off * 4 ** ((step_index - self.step_index) / STEPS_PER_OCTAVE)
+            symbols = adapted(model, pictures, self._picture, step_index, replace(plan, trade_off=trade_off))
+            batches += self._symbol_coders[stage.kind].batches([integers(level) for level in symbols], step_index)
             with torch.no_grad():
                 shown = model.values(symbols, self._picture, step_indices)
             decoded |= _by_number(stage, shown)
-        return entropy.encode_parts(parts)
+        return entropy.encode_batches(batches)
 
     def symbols(self, chunk: bytes, count: int) -> list[np.ndarray]:
         decoder = entropy.Decoder(chunk)
@@ -149,8 +149,8 @@ class ClipCoder(LatentCoder):
         model = self._models[stage.kind]
         if not references:
             return model
-        seen = [moved(each, vectors) for each, vectors in zip(references, motion, strict=True)]
-        return replace(model, field=cast(LatentPyramid, model.field).with_references(seen, self._picture))
+        shown = [moved(each, vectors) for each, vectors in zip(references, motion, strict=True)]
+        return replace(model, field=cast(LatentPyramid, model.field).with_references(shown, self._picture))
 
 
 def _symbol_coder(initialization: Initialization, picture: Grid, kind: str) -> SymbolCoder:

@@ -19,7 +19,7 @@ from inrcodec.latents.coder import (
     MAX_LATENTS,
     MAX_STEP_INDEX,
     MIN_STEP_INDEX,
-    Effort,
+    AdaptationPlan,
     LatentCoder,
     TransformCoder,
 )
@@ -65,7 +65,7 @@ class LatentQuantization:
         raise IndexError(f"no tensor {tensor}")
 
     def held_at(self, trade_off: float) -> "LatentQuantization":
-        """Return the same step with decisions for another lambda."""
+        """Return the same step index with decisions for another lambda."""
         return replace(self, trade_off=trade_off)
 
     def to_bytes(self, variants: int) -> bytes:
@@ -79,7 +79,9 @@ class LatentQuantization:
         step_index, variant = (*numbers, 0)[:2] if numbers else (MIN_STEP_INDEX - 1, 0)
         known = MIN_STEP_INDEX <= step_index <= MAX_STEP_INDEX and 0 <= variant < variants
         if len(numbers) != (1 if variants == 1 else 2) or not known:
-            raise CorruptFile(f"the coding parameters {content.hex():.80} are not those of latents: obtain it again")
+            raise CorruptFile(
+                f"the coding parameters {content.hex():.80} are not those of latents: obtain the file again"
+            )
         return cls(step_index, 0.0, variant)
 
 
@@ -90,14 +92,14 @@ class LatentCodec:
         """Return K_test, beyond the first step."""
         return coder_class(initialization).STEPS[options.effort] if options.steps is None else options.steps
 
-    def adapt(
+    def prepare(
         self,
         signal: Signal,
         initialization: Initialization,
         options: EncodeOptions,
         device: torch.device,
         on_progress: ProgressCallback | None = None,
-    ) -> "AdaptedLatents":
+    ) -> "PreparedLatents":
         """Cut a signal into patches.
 
         As the rate is part of the adaptation, that waits for the quantization.
@@ -123,7 +125,7 @@ class LatentCodec:
                 "not learned on a pruned context set: leave it out"
             )
         steps = self.steps(options, initialization)
-        return AdaptedLatents(signal, initialization, patches, steps, device, on_progress, options.rescaling)
+        return PreparedLatents(signal, initialization, patches, steps, device, on_progress, options.rescaling)
 
     def open(self, header: StreamHeader, initialization: Initialization, device: torch.device) -> "LatentReader":
         """Prepare to decode a stream.
@@ -146,7 +148,7 @@ class LatentCodec:
 
 
 @dataclass(frozen=True, eq=False)
-class AdaptedLatents:
+class PreparedLatents:
     """A signal cut into patches. As the rate is part of adaptation, that waits for the quantization."""
 
     signal: Signal
@@ -168,13 +170,13 @@ class AdaptedLatents:
         """Adapt the latents and code them, chunk by chunk."""
         make = coder_class(self.initialization)
         coder = make(self.initialization, self._grid, quantization.step_index, quantization.variant, self.device)
-        effort = Effort(quantization.trade_off, self.steps, self.rescaling)
+        plan = AdaptationPlan(quantization.trade_off, self.steps, self.rescaling)
         per_chunk = max(1, min(CHUNK_POINTS // self.patches.points, MAX_CHUNK_LATENTS // coder.size))
         chunks = []
         for start in range(0, len(self.patches), per_chunk):
             end = min(start + per_chunk, len(self.patches))
             values = torch.cat([self._values(patch) for patch in range(start, end)])
-            chunks.append(coder.encode(values.to(self.device), effort))
+            chunks.append(coder.encode(values.to(self.device), plan))
             if self.on_progress is not None:
                 self.on_progress(Progress("adapt", end, len(self.patches), None))
         coding = quantization.to_bytes(field_of(self.initialization).variants)

@@ -30,8 +30,8 @@ make it allocate without bound; the entropy model takes 100 bytes for each at on
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How latents are adapted. trade_off: lambda; steps: beyond the first."""
+class AdaptationPlan:
+    """How far latents are adapted. trade_off: lambda; steps: gradient steps, beyond the first."""
 
     trade_off: float
     steps: int
@@ -67,7 +67,7 @@ class LatentCoder(ABC):
         return self.size <= MAX_LATENTS and self.at_once <= MAX_AT_ONCE
 
     @abstractmethod
-    def encode(self, values: Tensor, effort: Effort) -> bytes:
+    def encode(self, values: Tensor, plan: AdaptationPlan) -> bytes:
         """Return the chunk of patches [B, C, *grid.shape] in [0, 1], on the device."""
 
     @abstractmethod
@@ -91,9 +91,11 @@ class TransformCoder(LatentCoder):
     def size(self) -> int:
         return sum(int(np.prod(shape)) for shape in self._model.field.latent_shapes(self.grid))
 
-    def encode(self, values: Tensor, effort: Effort) -> bytes:
-        symbols = adapted(self._model, values, self.grid, self.step_index, effort)
-        return entropy.encode_parts(self._symbol_coder.parts([integers(level) for level in symbols], self.step_index))
+    def encode(self, values: Tensor, plan: AdaptationPlan) -> bytes:
+        symbols = adapted(self._model, values, self.grid, self.step_index, plan)
+        return entropy.encode_batches(
+            self._symbol_coder.batches([integers(level) for level in symbols], self.step_index)
+        )
 
     def symbols(self, chunk: bytes, count: int) -> list[np.ndarray]:
         decoder = entropy.Decoder(chunk)
@@ -119,7 +121,7 @@ class TransformCoder(LatentCoder):
         return SymbolCoder(field, self.grid, prior.entropy_model, prior.weights)
 
 
-def adapted(model: LatentModel, values: Tensor, grid: Grid, step_index: int, effort: Effort) -> list[Tensor]:
+def adapted(model: LatentModel, values: Tensor, grid: Grid, step_index: int, plan: AdaptationPlan) -> list[Tensor]:
     """Return the symbols of values [B, C, *grid.shape] at one quantization step."""
     count = torch.ones(len(values), device=values.device)
     return adapt_latents(
@@ -127,9 +129,9 @@ def adapted(model: LatentModel, values: Tensor, grid: Grid, step_index: int, eff
         values,
         grid,
         step_index * count,
-        steps=effort.steps,
-        trade_off=effort.trade_off * count,
-        rescaling=effort.rescaling,
+        steps=plan.steps,
+        trade_off=plan.trade_off * count,
+        rescaling=plan.rescaling,
     )
 
 

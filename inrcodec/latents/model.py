@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from inrcodec.adaptation import SHARED
-from inrcodec.initialization import Initialization, LatentPrior
+from inrcodec.initialization import Initialization
 from inrcodec.latents.costs import Costs
 from inrcodec.latents.step_sizes import StepSizes, latent_step_sizes
 from inrcodec.models import EntropyModel, Grid, LatentField, LatentTransform, Parameters
 from inrcodec.models.latent import condition_of, of_kind
 from inrcodec.models.layers import WEIGHT_UNIT
 from inrcodec.models.order import Place
+from inrcodec.priors import LatentPrior
 from inrcodec.settings import AdaptationConfig
 
 

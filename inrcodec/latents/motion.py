@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inrcodec.coding import entropy
-from inrcodec.coding.flagged import flagged_parts, read_flagged
+from inrcodec.coding.flagged import flagged_batches, read_flagged
 from inrcodec.errors import CorruptFile
 
 LARGEST_MOTION = 1 << 12
@@ -51,7 +51,7 @@ class _Pass:
     classes: np.ndarray
 
 
-def motion_parts(motion: np.ndarray) -> list[entropy.Part]:
+def motion_batches(motion: np.ndarray) -> list[entropy.Batch]:
     """Return what is coded for fields of vectors.
 
     motion: int64 [N, 2, blocks down, blocks across], at most LARGEST_MOTION in magnitude.
@@ -62,14 +62,14 @@ def motion_parts(motion: np.ndarray) -> list[entropy.Part]:
         raise ValueError(f"motion must not exceed {LARGEST_MOTION} in magnitude: {largest = }")
     passes = [((motion[each.index] - each.predictions).ravel(), each.classes.ravel()) for each in _passes(motion)]
     flag_rows, magnitude_rows = rows = _best_rows(*(np.concatenate(each) for each in zip(*passes, strict=True)))
-    parts = [((rows - _USUAL_ROWS).ravel(), np.full(rows.size, _ROW_ROW))]
+    batches = [((rows - _USUAL_ROWS).ravel(), np.full(rows.size, _ROW_ROW))]
     for errors, classes in passes:
-        parts += flagged_parts(errors, flag_rows[classes], magnitude_rows[classes])
-    return parts
+        batches += flagged_batches(errors, flag_rows[classes], magnitude_rows[classes])
+    return batches
 
 
 def read_motion(decoder: entropy.Decoder, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode the motion, int64 of this `shape`, that `motion_parts` was given.
+    """Decode the motion, int64 of this `shape`, that `motion_batches` was given.
 
     Raises: CorruptFile, also where a component would exceed LARGEST_MOTION in magnitude.
     """

@@ -13,7 +13,7 @@ from inrcodec.models import Grid
 from inrcodec.models.latent import STEPS_PER_OCTAVE, quantization_step, spread
 
 CURVATURE = 14.4
-"""Second derivative of the distortion in bits with respect to a symbol, which ties the trade-off to the step."""
+"""Second derivative of the distortion, in bits, with respect to a symbol; ties lambda to the quantization step."""
 
 
 def trade_off_of_step_index(step_index: int, channels: int) -> float:
@@ -45,7 +45,7 @@ class Task:
     def of(
         cls, model: LatentModel, values: Tensor, grid: Grid, step_index: Tensor, trade_off: Tensor | None = None
     ) -> Self:
-        """Return the task for lambda = `trade_off`, [B]; unless given, for the one the step is made for."""
+        """Return the task for lambda = `trade_off`, [B]; by default for the one that the step index is made for."""
         curvature = torch.full_like(step_index, CURVATURE)
         if trade_off is not None:
             curvature = 2 * quantization_step(2 * step_index) / (model.field.out_features * trade_off)

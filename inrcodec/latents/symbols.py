@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inrcodec.coding import entropy
-from inrcodec.coding.flagged import flagged_parts, read_flagged
+from inrcodec.coding.flagged import flagged_batches, read_flagged
 from inrcodec.models import EntropyModel, Grid, LatentTransform, Parameters
 from inrcodec.models.latent import STEPS_PER_OCTAVE
 from inrcodec.models.layers import ACTIVATION_UNIT
@@ -35,24 +35,24 @@ class SymbolCoder:
     entropy_model: EntropyModel
     weights: Parameters
 
-    def parts(self, symbols: Sequence[np.ndarray], step_index: int) -> list[entropy.Part]:
+    def batches(self, symbols: Sequence[np.ndarray], step_index: int) -> list[entropy.Batch]:
         """Return what is coded for the symbols of some patches.
 
         symbols: int64 [B, C * bands, *half] per level, finest first, and the means [B, C, *coarsest].
         """
-        parts: list[entropy.Part] = []
+        batches: list[entropy.Batch] = []
         for means in self._groups(symbols[-1]):
             differences = _differences(means).ravel()
             row = _best_row(differences)
-            parts.append((np.array([row - entropy.ZERO_ROW]), np.array([_ROW_ROW])))
-            parts.append((differences, np.full(len(differences), row)))
+            batches.append((np.array([row - entropy.ZERO_ROW]), np.array([_ROW_ROW])))
+            batches.append((differences, np.full(len(differences), row)))
         magnitudes = [torch.from_numpy(np.abs(level).astype(np.float64)) for level in symbols[:-1]]
         for place, flag_rows, magnitude_rows, _ in self._passes(magnitudes, step_index):
-            parts += flagged_parts(symbols[place.level][place.index].ravel(), flag_rows, magnitude_rows)
-        return parts
+            batches += flagged_batches(symbols[place.level][place.index].ravel(), flag_rows, magnitude_rows)
+        return batches
 
     def read(self, decoder: entropy.Decoder, batch: int, step_index: int) -> list[np.ndarray]:
-        """Decode the symbols that `parts` was given for `batch` patches. Raises: CorruptFile."""
+        """Decode the symbols that `batches` was given for `batch` patches. Raises: CorruptFile."""
         *shapes, coarsest = [(batch, *shape) for shape in self.field.latent_shapes(self.grid)]
         means = np.zeros(coarsest, np.int64)
         for group in self._groups(means):

@@ -40,11 +40,11 @@ class ClipTrainer(LatentTrainer):
             model = self._model(self.field.transform(kind=INTRA), INTRA)
             return model, Task.of(model, *_middle(values[:, :, count // 2]), step_indices)
         picture, references = _neighbours(values, generator)
-        shown = [self._decoded(each, step_indices - FINER) for each in references]
+        decoded = [self._decoded(each, step_indices - FINER) for each in references]
         scale = quantization_step(step_indices)
-        seen = [_middle(moved(each, find_motion(picture, each, scale)))[0] for each in shown]
+        shown = [_middle(moved(each, find_motion(picture, each, scale)))[0] for each in decoded]
         middle, grid = _middle(picture)
-        model = self._model(self.field.transform(kind=INTER).with_references(seen, grid), INTER)
+        model = self._model(self.field.transform(kind=INTER).with_references(shown, grid), INTER)
         return model, Task.of(model, middle, grid, step_indices)
 
     def _model(self, picture: LatentPyramid, kind: str) -> LatentModel:

@@ -33,11 +33,18 @@ class Option:
             if value not in self.choices:
                 raise UsageError(f"{flag(name)} is {value!r}, give one of {', '.join(self.choices)}")
             return
+        if not self._fits(value):
+            kind = "a whole number" if self.whole else "a number"
+            lower = f"{'above' if self.above else 'from'} {self.low:.16g}"
+            upper = f" to {self.high:.16g}" if self.high < math.inf else ""
+            raise UsageError(f"{flag(name)} is {value!r}, give {kind} {lower}{upper}")
+
+    def _fits(self, value: Any) -> bool:
+        """Say whether a value is a number of the right type and in the range."""
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
         fits = self.low < value if self.above else self.low <= value
-        if not (fits and value <= self.high and math.isfinite(value)):
-            lower = f"{'above' if self.above else 'from'} {self.low:g}"
-            upper = f" to {self.high:g}" if self.high < math.inf else ""
-            raise UsageError(f"{flag(name)} is {value}, give a number {lower}{upper}")
+        return fits and value <= self.high and (isinstance(value, int) or math.isfinite(value))
 
 
 def flag(name: str) -> str:

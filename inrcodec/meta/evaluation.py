@@ -12,7 +12,7 @@ from inrcodec.adaptation import SHARED
 from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import best_variant
 from inrcodec.latents.codec import MAX_CHUNK_LATENTS, coder_class
-from inrcodec.latents.coder import Effort, LatentCoder
+from inrcodec.latents.coder import AdaptationPlan, LatentCoder
 from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.objective import step_index_of_trade_off
 from inrcodec.meta.data import PatchSampler
@@ -50,13 +50,22 @@ class Evaluation:
 
     @classmethod
     def of(cls, provenance: dict[str, Any]) -> "Evaluation":
-        """Return the evaluation in an initialization's provenance; an empty one if it has none."""
-        nothing: dict[str, Any] = {"title": "", "summary": "", "columns": [], "rows": []}
-        return cls(**provenance.get("evaluation", nothing))
+        """Return the evaluation in an initialization's provenance; an empty one if it has none, or no such table."""
+        match provenance.get("evaluation"):
+            case {"title": str(title), "summary": str(summary), "columns": list(columns), "rows": list(rows), **rest}:
+                texts = all(isinstance(column, str) for column in columns)
+                if not rest and texts and all(_is_row(row, len(columns)) for row in rows):
+                    return cls(title, summary, columns, rows)
+        return cls("", "", [], [])
 
     def shown_rows(self) -> list[tuple[str, ...]]:
         """Return the rows as texts."""
         return [tuple(f"{number:g}" for number in row) for row in self.rows]
+
+
+def _is_row(row: Any, columns: int) -> bool:
+    """Say whether this is one number for each column."""
+    return isinstance(row, list) and len(row) == columns and all(type(number) in (int, float) for number in row)
 
 
 def evaluate(initialization: Initialization, held_out: PatchSampler, device: torch.device) -> Evaluation:
@@ -87,7 +96,7 @@ def _of_latents(initialization: Initialization, held_out: PatchSampler, device: 
             variant = best_variant(model, values, grid, step_indices, torch.full_like(step_indices, trade_off))
         coder = coder_class(initialization)(initialization, grid, step_index, variant, device)
         for steps in LATENT_STEPS:
-            bits, psnr = _coded(coder, values, Effort(trade_off, steps))
+            bits, psnr = _coded(coder, values, AdaptationPlan(trade_off, steps))
             rows.append([quality, steps, round(bits, 4), round(psnr, 2)])
     at_40 = next(row for row in rows if row[:2] == [40, LATENT_STEPS[-1]])
     return Evaluation(
@@ -98,11 +107,11 @@ def _of_latents(initialization: Initialization, held_out: PatchSampler, device: 
     )
 
 
-def _coded(coder: LatentCoder, values: Tensor, effort: Effort) -> tuple[float, float]:
+def _coded(coder: LatentCoder, values: Tensor, plan: AdaptationPlan) -> tuple[float, float]:
     """Return bits per sample and mean PSNR of patches that are coded and decoded, as many at once as a chunk takes."""
     bits = psnr = 0.0
     for part in values.split(max(1, MAX_CHUNK_LATENTS // coder.size)):
-        chunk = coder.encode(part, effort)
+        chunk = coder.encode(part, plan)
         bits += 8 * len(chunk) / math.prod(coder.grid.shape) / len(values)
         symbols = [torch.from_numpy(level).float().to(coder.device) for level in coder.symbols(chunk, len(part))]
         for number, patch in enumerate(part.split(1)):

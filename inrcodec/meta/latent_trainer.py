@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inrcodec.errors import UsageError
-from inrcodec.initialization import Initialization, LatentPrior
+from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import adapt_for_training, adapt_latents, best_symbols
 from inrcodec.latents.gradients import State, Training
 from inrcodec.latents.model import LatentModel
@@ -27,6 +27,7 @@ from inrcodec.meta.trainer import LearnedGroup, OuterLoss, Trainer, learned, tak
 from inrcodec.models import EntropyModel, Grid, LatentField, Parameters
 from inrcodec.models.layers import WEIGHT_UNIT, integer_weights
 from inrcodec.models.order import Place
+from inrcodec.priors import LatentPrior
 from inrcodec.weights.context_set import ContextSet
 
 PLAIN_SHARE = 0.5

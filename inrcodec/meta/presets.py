@@ -19,6 +19,7 @@ from inrcodec.models import (
     Siren,
 )
 from inrcodec.patches import PatchConfig
+from inrcodec.registry import check_modality
 from inrcodec.settings import AdaptationConfig
 
 Scale = Literal["codec", "paper"]
@@ -90,8 +91,7 @@ def preset(modality: str, field: str = "siren", scale: Scale = "codec") -> Prese
     scale: "codec" for networks whose delta is a sensible file; "paper" for GradNCP's (appendix A.2).
     Raises: UsageError if the field does not exist for the modality.
     """
-    if modality not in OUTPUTS:
-        raise UsageError(f"no modality is called {modality!r}: choose from {', '.join(OUTPUTS)}")
+    check_modality(modality)
     if field in FIELDS and FIELDS[field].family == "latents":
         return _latent(modality, field)
     patches = (CODEC_PATCHES if scale == "codec" else PAPER_PATCHES)[modality]
@@ -134,7 +134,12 @@ def _codec_field(modality: str, field: str, inputs: int, outputs: int) -> Field:
             return FourierFeatureNetwork(inputs, outputs, width=width, depth=4, frequencies=width, scale=2.0)
         case "nerv":
             return NeRV(inputs, outputs, octaves=3, stem=16, base=(4, 4), channels=(12, 8, 8, 8))
-    raise UsageError(f"no field is called {field!r}: choose from {', '.join(FIELDS)}")
+    raise _unknown(field)
+
+
+def _unknown(field: str) -> UsageError:
+    """Return what to raise for a field that has no presets."""
+    return UsageError(f"no field is called {field!r}: choose from {', '.join(FIELDS)}")
 
 
 def _codec_training(field: str) -> TrainingConfig:
@@ -161,7 +166,7 @@ def _paper_field(modality: str, field: str, inputs: int, outputs: int) -> Field:
             return FourierFeatureNetwork(inputs, outputs, depth=depth)
         case "nerv":  # four blocks for 128x128 frames
             return NeRV(inputs, outputs, octaves=8, stem=256, base=(8, 8), channels=(96, 96, 96, 96, 96))
-    raise UsageError(f"no field is called {field!r}: choose siren, ffn or nerv")
+    raise _unknown(field)
 
 
 def _paper_training(modality: str, field: str) -> TrainingConfig:

@@ -176,7 +176,11 @@ def load_tensors(tensors: dict[str, Tensor], groups: dict[str, Parameters], opti
         for name, value in parameters.items():
             saved = tensors.get(f"{kind}/{name}")
             if saved is None or saved.shape != value.shape:
-                raise UsageError(f"the checkpoint does not fit this field: {kind} {name} is {saved}")
+                found = "not there" if saved is None else f"of shape {tuple(saved.shape)}"
+                raise UsageError(
+                    f"the checkpoint does not fit this field: {kind} {name} is {found}, the field's is of shape "
+                    f"{tuple(value.shape)}; resume with the settings of the run that wrote it"
+                )
             value.data.copy_(saved)
             moments = {
                 key.rsplit("/", 1)[1]: tensor.clone()

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from inrcodec.errors import UsageError
-from inrcodec.initialization import DeltaPrior, Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.meta.config import BootstrapContextSet, TrainingConfig
 from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.presets import Preset
 from inrcodec.meta.trainer import LearnedGroup, OuterLoss, Trainer, take_over
 from inrcodec.models import Parameters, PointField
 from inrcodec.options import EncodeOptions
+from inrcodec.priors import DeltaPrior
 from inrcodec.settings import ScoreName
 from inrcodec.weights.adaptation import (
     adapt_for_training,
@@ -48,8 +49,8 @@ def bootstrap_target(
     theta = {name: value.detach() for name, value in theta_k.items()}
     for _ in range(config.bootstrap_steps):
         score = scores[config.bootstrap_context]
-        seen = prune(field, theta, context_set, score=score, gamma=adaptation.gamma, generator=generator)
-        slopes, _ = gradients(field, theta, seen)
+        pruned = prune(field, theta, context_set, score=score, gamma=adaptation.gamma, generator=generator)
+        slopes, _ = gradients(field, theta, pruned)
         slopes = {name: config.bootstrap_step_ratio * slope for name, slope in slopes.items()}
         theta = {
             name: value.detach() for name, value in descend(theta, slopes, log_step_sizes, adaptation.steps).items()

@@ -17,7 +17,7 @@ import numpy as np
 
 from inrcodec.coding import entropy
 from inrcodec.errors import CorruptFile
-from inrcodec.residual.parts import ROWS, SIDE_ROW, ResidualReader, ResidualWriter
+from inrcodec.residual.payload import ROWS, SIDE_ROW, ResidualReader, ResidualWriter
 
 SYMBOL_LIMIT = 1 << 28
 """Symbols are smaller; where one would not be, the value itself is stored."""

@@ -15,7 +15,7 @@ import numpy as np
 from inrcodec.coding.header import LARGEST_BOUND, MAX_BOUNDED_VALUES, SMALLEST_BOUND
 from inrcodec.errors import CorruptFile
 from inrcodec.residual.lattice import SYMBOL_LIMIT, read_slices, write_slices
-from inrcodec.residual.parts import SIDE_ROW, ResidualReader, ResidualWriter
+from inrcodec.residual.payload import SIDE_ROW, ResidualReader, ResidualWriter
 
 # The step depends on the bound and on the gap, the bound's exponent less that of the spacing between the values.
 _FINEST_GAP = 12  # a spacing that is finer still makes no difference

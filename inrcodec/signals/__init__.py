@@ -18,15 +18,19 @@ ZARR = ".zarr"
 """Name of a folder that holds a climate store."""
 
 AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
+"""How many axes the grid of a signal has, by modality."""
 
 __all__ = [
+    "AXES",
     "MODALITIES",
     "Axis",
-    "InrcodecWarning",
     "Signal",
+    "check_writable",
     "default_extension",
     "exact_values",
+    "extensions",
     "find_files",
+    "modality_of",
     "read",
     "read_back",
     "stored_step",
@@ -43,7 +47,7 @@ def _module(modality: str) -> ModuleType:
 
 
 def modality_of(path: Path) -> str:
-    """Return the modality a file's name belongs to; a folder is a video, one image per frame, or a Zarr store.
+    """Return the modality that a file's name belongs to; a folder is a video, one image per frame, or a Zarr store.
 
     Raises: SignalError if no modality knows the extension.
     """
@@ -73,7 +77,7 @@ def read(path: Path, modality: str | None = None) -> list[Signal]:
 
 
 def exact_values(signal: Signal) -> np.ndarray:
-    """Return the values of a decoded signal with what its attributes say exactly: limits and zeros of fields."""
+    """Return a decoded signal's values, corrected by what its attributes say exactly: limits and zeros of fields."""
     values: np.ndarray = getattr(_module(signal.modality), "exact_values", lambda same: same.values)(signal)
     return values
 
@@ -93,7 +97,10 @@ def write(signals: Sequence[Signal], path: Path) -> None:
 
 
 def check_writable(modality: str, path: Path) -> None:
-    """Raises: SignalError if the modality is not written in the format that the path's extension names."""
+    """Check that the modality is written in the format that the path's extension names.
+
+    Raises: SignalError if it is not.
+    """
     module = _module(modality)
     if path.suffix.lower() not in module.WRITABLE:
         raise SignalError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from inrcodec.errors import SignalError
+from inrcodec.signals.reading_errors import reason, unreadable
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.whole_files import checked_file
 
@@ -75,10 +76,8 @@ def read(path: Path) -> list[Signal]:
     try:
         samples = read_samples(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise SignalError(
-            f"{path}: cannot be read as sound ({_reason(error)}); "
-            f"the file may be damaged, or none of {' '.join(_FORMATS)}"
-        ) from error
+        advice = f"the file may be damaged, or none of {' '.join(_FORMATS)}"
+        raise unreadable(path, "sound", error, advice) from error
     values, subtype = samples.values, samples.subtype
     channels, length = values.shape[:2]
     if length == 0:
@@ -134,20 +133,20 @@ def write(signals: list[Signal], path: Path) -> None:
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise SignalError(
             f"{path}: cannot write {channels} channels at {rate} samples per second as {suffix} "
-            f"({_reason(error)}); try .wav"
+            f"({reason(error)}); try .wav"
         ) from error
     if written < length:
         raise SignalError(f"{path}: only {written} of {length} samples can be read again; try .wav")
 
 
 def stored_step(signal: Signal) -> float:
-    """How far apart the samples are that a file of the default format holds; 0 for floats."""
+    """Return how far apart the samples are that a file of the default format holds; 0 for floats."""
     subtype = _subtype(signal)
     return 0.0 if subtype in ("FLOAT", "DOUBLE") else 2.0 ** (1 - 8 * _BYTES[subtype])
 
 
 def read_back(signal: Signal) -> np.ndarray:
-    """The samples of such a file when it is read."""
+    """Return the samples that reading a file of the default format gives."""
     subtype = _subtype(signal)
     if subtype in ("FLOAT", "DOUBLE"):
         return signal.values
@@ -161,7 +160,7 @@ def _subtype(signal: Signal) -> str:
 
 
 def _frames(path: Path) -> int:
-    """How many samples of each channel a file holds, counted by reading it to its end."""
+    """Return how many samples of each channel a file holds, counted by reading the file to its end."""
     import soundfile
 
     with soundfile.SoundFile(path) as file:
@@ -172,14 +171,14 @@ def _frames(path: Path) -> int:
 
 
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """[time, channels] pieces of 32-bit or 64-bit floats: libsndfile's Vorbis encoder crashes on very long ones."""
+    """Yield pieces [time, channels] of 32-bit or 64-bit floats: libsndfile's Vorbis encoder crashes on long ones."""
     dtype = np.float64 if values.dtype == np.float64 else np.float32
     for start in range(0, values.shape[1], _BLOCK):
         yield np.ascontiguousarray(values[:, start : start + _BLOCK, 0].T, dtype=dtype)
 
 
 def _quantized(block: np.ndarray, subtype: str) -> np.ndarray:
-    """What to hand to libsndfile: floats, or integers in the upper bits of int32.
+    """Return the samples to hand to libsndfile: floats, or integers in the upper bits of int32.
 
     Given floats for an integer format, libsndfile rounds down in some containers and to nearest in others.
     """
@@ -194,14 +193,8 @@ def _quantized(block: np.ndarray, subtype: str) -> np.ndarray:
 
 
 def _nearest(wanted: str, subtypes: tuple[str, ...]) -> str:
-    """The wanted sample format, or the first in the order of `subtypes` (finest first) that is not finer."""
+    """Return the wanted sample format, or the first in the order of `subtypes` (finest first) that is not finer."""
     if wanted in subtypes:
         return wanted
     size = _BYTES.get(wanted, _BYTES[DEFAULT_SUBTYPE])
     return next((subtype for subtype in subtypes if _BYTES.get(subtype, 0) <= size), subtypes[-1])
-
-
-def _reason(error: BaseException) -> str:
-    """A third-party error in one line, without the file name that it repeats."""
-    text = " ".join(str(getattr(error, "error_string", error)).split())
-    return text or type(error).__name__

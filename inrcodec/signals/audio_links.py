@@ -17,13 +17,13 @@ _OLD_TAG = 128
 
 
 def sound_links(data: bytes | mmap) -> list[tuple[int, int]]:
-    """Begin and end of every sound in the bytes of a file; of other kinds than Ogg and MP3 there is one."""
+    """Return begin and end of every sound in the bytes of a file; only Ogg and MP3 files have more than one."""
     begins = _ogg_begins(data) if data[:4] == _PAGE else _mp3_begins(data)
     return list(zip(begins, [*begins[1:], len(data)], strict=True))
 
 
 def _ogg_begins(data: bytes | mmap) -> list[int]:
-    """A link begins with the first pages of its streams; such a page after any other begins the next link."""
+    """Return where the links of an Ogg file begin: at a first page of a stream that follows another kind of page."""
     begins = [0]
     place, in_head = 0, True
     while (place := data.find(_PAGE, place)) >= 0 and place + _PAGE_HEAD <= len(data):
@@ -37,7 +37,7 @@ def _ogg_begins(data: bytes | mmap) -> list[int]:
 
 
 def _mp3_begins(data: bytes | mmap) -> list[int]:
-    """An MP3 file that says how many bytes it has ends there; more frames or another tag there begin the next one."""
+    """Return where joined MP3 files begin: each at frames or a tag where the file before it says that it ends."""
     begins = [0]
     while True:
         frame = _first_frame(data, begins[-1])
@@ -54,12 +54,12 @@ def _mp3_begins(data: bytes | mmap) -> list[int]:
 
 
 def states_length(data: bytes | mmap) -> bool:
-    """Whether an MP3 file says how many frames it has, so that nobody estimates it."""
+    """Say whether an MP3 file states its number of frames, so that nobody estimates it."""
     return bool(_xing(data, _first_frame(data, 0))[0] & _HAS_FRAMES)
 
 
 def _first_frame(data: bytes | mmap, begin: int) -> int:
-    """Where the frames begin, behind an ID3v2 tag."""
+    """Return where the frames begin, behind an ID3v2 tag."""
     head = data[begin : begin + 10]
     if head[:3] != b"ID3":
         return begin
@@ -72,7 +72,7 @@ def _is_frame(data: bytes | mmap, place: int) -> bool:
 
 
 def _xing(data: bytes | mmap, frame: int) -> tuple[int, bytes]:
-    """Flags and fields of the first frame if it is one of Xing's kind: 0 and nothing else."""
+    """Return flags and fields of the first frame if it is a Xing frame, else 0 and no bytes."""
     head = data[frame : frame + 64]
     place = max(map(head.find, _XING))
     if not _is_frame(data, frame) or place < 0:

@@ -15,6 +15,7 @@ import soundfile
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.audio_links import sound_links, states_length
+from inrcodec.signals.reading_errors import unreadable
 
 _BLOCK = 1 << 16
 _UNKNOWN = 1 << 62
@@ -45,14 +46,14 @@ class _Source:
         self.read, self.tell = file.read, file.tell
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The place in the file, in bytes from its beginning."""
+        """Move to a place in the file; return it in bytes from the beginning."""
         with contextlib.suppress(OSError, ValueError):
             self._file.seek(offset, whence)
         return self.tell()
 
 
 def _in_one_pass(file: BinaryIO) -> soundfile.SoundFile:
-    """An open sound that is read from beginning to end."""
+    """Open a sound that is read from beginning to end."""
     sound = soundfile.SoundFile(_Source(file))
     # Else soundfile seeks after every block, after which MP3 goes on with other samples, and FLAC needs a length.
     sound.seekable = lambda: False
@@ -60,7 +61,7 @@ def _in_one_pass(file: BinaryIO) -> soundfile.SoundFile:
 
 
 def read_samples(path: Path) -> Samples:
-    """All samples of a sound file.
+    """Return all samples of a sound file.
 
     Raises: SignalError if the file is shorter than it states, or sounds in one file differ in kind. soundfile's and
         FFmpeg's errors pass through.
@@ -96,7 +97,7 @@ def _check_length(path: Path, length: int, announced: int) -> None:
 
 
 def _samples(sound: soundfile.SoundFile) -> np.ndarray:
-    """[channels, time, 1], as many samples as there are: the length in a header may be wrong."""
+    """Return as many samples [channels, time, 1] as there are: the length in a header may be wrong."""
     dtype = "float64" if sound.subtype in _FINE else "float32"
     blocks: list[np.ndarray] = []
     while len(block := sound.read(_BLOCK, dtype=dtype, always_2d=True)):
@@ -105,7 +106,7 @@ def _samples(sound: soundfile.SoundFile) -> np.ndarray:
 
 
 def _joined(blocks: list[np.ndarray], channels: int, dtype: np.dtype) -> np.ndarray:
-    """Blocks [channels, time] one after the other, as [channels, time, 1]."""
+    """Join blocks [channels, time] one after the other to [channels, time, 1]."""
     values = np.empty((channels, sum(block.shape[1] for block in blocks), 1), dtype)
     start = 0
     for block in blocks:
@@ -115,7 +116,7 @@ def _joined(blocks: list[np.ndarray], channels: int, dtype: np.dtype) -> np.ndar
 
 
 def _linked(path: Path, data: mmap.mmap, links: list[tuple[int, int]]) -> Samples:
-    """All sounds in a file one after the other."""
+    """Return all sounds in a file, one after the other."""
     pieces: list[Samples] = []
     for begin, end in links:
         with _in_one_pass(io.BytesIO(data[begin:end])) as sound:
@@ -134,7 +135,7 @@ def _linked(path: Path, data: mmap.mmap, links: list[tuple[int, int]]) -> Sample
 
 
 def _is_open(path: Path) -> bool:
-    """Whether samples follow the header of a WAV, AU or CAF file that states none; other chunks may follow, too."""
+    """Say whether samples follow the header of a WAV, AU or CAF file that states none; other chunks may follow, too."""
     with path.open("rb") as file:
         head = file.read(1 << 16)
     if head[:4] == b"caff":
@@ -147,7 +148,7 @@ def _is_open(path: Path) -> bool:
 
 
 def _with_ffmpeg(path: Path, subtype: str) -> Samples:
-    """All samples, read by FFmpeg. subtype: that of libsndfile, "" where it is told by the samples."""
+    """Read all samples with FFmpeg. subtype: the sample format that libsndfile found, "" to take it from the track."""
     import av
 
     blocks: list[np.ndarray] = []
@@ -160,7 +161,7 @@ def _with_ffmpeg(path: Path, subtype: str) -> Samples:
                     blocks.append(block if frame.format.is_planar else block.reshape(-1, frame.layout.nb_channels).T)
             rate, name = track.rate, track.codec_context.name
     except (av.error.FFmpegError, IndexError) as error:
-        raise SignalError(f"{path}: cannot be read as sound ({error}); the file may be damaged") from error
+        raise unreadable(path, "sound", error, "the file may be damaged") from error
     subtype = subtype or _SUBTYPES.get(name[:-2], "")
     if not blocks or len({len(block) for block in blocks}) > 1:
         raise SignalError(f"{path}: the file has no samples, or its number of channels changes")
@@ -169,7 +170,7 @@ def _with_ffmpeg(path: Path, subtype: str) -> Samples:
 
 
 def _full_scale(block: np.ndarray) -> np.ndarray:
-    """Samples of any type as numbers of which 1.0 is full scale."""
+    """Convert samples of any type to numbers of which 1.0 is full scale."""
     if block.dtype.kind == "f":
         return block
     middle = 128 if block.dtype.kind == "u" else 0

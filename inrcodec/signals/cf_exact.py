@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from inrcodec.signals.cf_packing import Packing
-from inrcodec.signals.netcdf import inflate, parse_array, plain_array
+from inrcodec.signals.netcdf import parse_array, plain_array
 
 ZERO_SHARE = 1 / 128
 """From this share of zeros on they mean something, also where values of both signs are possible."""
@@ -60,35 +60,59 @@ def pack_mask(mask: np.ndarray) -> bytes:
 
 
 def unpack_mask(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Inverse of `pack_mask`. Raises: ValueError if `packed` is no mask of this shape."""
+    """Undo `pack_mask`. Raises: TypeError, ValueError if `packed` is not exactly a mask of this shape."""
     count = math.prod(shape)
-    bits = inflate(packed, -(-count // 8))
-    if len(bits) != -(-count // 8):
-        raise ValueError(f"a mask of {len(bits)} bytes for {count} values")
-    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(bool).reshape(shape)
+    size = -(-count // 8)
+    inflater = zlib.decompressobj()
+    try:
+        content = inflater.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"a mask that is no zlib stream ({error})") from error
+    if len(content) != size or not inflater.eof or inflater.unused_data:
+        raise ValueError(f"a mask that is not a zlib stream of {size} bytes and nothing else")
+    bits = np.unpackbits(np.frombuffer(content, np.uint8))
+    if bits[count:].any():
+        raise ValueError("a mask whose last byte has bits of no value")
+    return bits[:count].astype(bool).reshape(shape)
 
 
 def exact_values(values: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
-    """Decoded values [S, H, W, 1], none beyond the limits and, on the original grid, exact where the file says so.
+    """Return decoded values [S, H, W, 1], none beyond the limits and, on the original grid, exact where that is known.
 
-    This brings no value further away from the original one.
-    Raises: KeyError, TypeError, ValueError for malformed attributes.
+    This brings no value further away from the original one. A grid of other sizes than those of the zeros is taken for
+    another resolution.
+    Raises: TypeError, ValueError, OverflowError for malformed attributes.
     """
     kind = values.dtype.type
     limits = []
     if "limits" in attributes:
-        low, high = attributes["limits"]
+        low, high = map(_number, attributes["limits"])
+        if not low <= high:
+            raise ValueError(f"limits from {low} to {high}")
         limits = [kind(low), kind(high)]
     zeros = None
     if "zeros" in attributes:
         zero, *shape, packed = attributes["zeros"]
-        limits.append(kind(zero))
+        if len(shape) != values.ndim - 1 or not all(type(size) is int and size > 0 for size in shape):
+            raise ValueError(f"zeros of a grid of the sizes {shape!r:.80}")
+        if type(packed) is not bytes:
+            raise TypeError(f"{packed!r:.80} where the mask of the zeros belongs")
+        limits.append(kind(_number(zero)))
         if shape == list(values.shape[:-1]):
             zeros = unpack_mask(packed, tuple(shape))[..., np.newaxis]
             del limits[-1]
     if limits:
         values = np.clip(values, min(limits), max(limits))
     return values if zeros is None else np.where(zeros, kind(zero), values)
+
+
+def _number(value: Any) -> float:
+    """Return a value of an attribute. Raises: TypeError, ValueError if it is no number."""
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r:.80} where a number belongs")
+    if math.isnan(value):
+        raise ValueError("NaN where a number belongs")
+    return value
 
 
 def gaps_of(raw: np.ndarray, missing: np.ndarray, packing: Packing) -> list[Any] | None:

@@ -64,7 +64,7 @@ class Grid:
 
 
 def data_grids(contents: Contents) -> dict[str, Grid]:
-    """Grids of the variables that have numbers on a horizontal grid, by their names, in file order.
+    """Return the grids of all variables with numbers on a horizontal grid, by their names, in file order.
 
     Left out are coordinates, bounds, cell measures and whatever else describes another variable.
     """
@@ -96,12 +96,12 @@ def _supporting_names(contents: Contents) -> set[str]:
 
 
 def reference_names(attributes: dict[str, Any]) -> list[str]:
-    """Names of the variables that these attributes refer to."""
+    """Return the names of the variables that these attributes refer to."""
     return [name for key in REFERENCES for name in str(attributes.get(key, "")).split() if name[-1] != ":"]
 
 
 def resolved(group: str, name: str, variables: Container[str]) -> str:
-    """The variable that a name means in a group: the group's own, or that of the nearest group around."""
+    """Return the variable that a name means in a group: the group's own, or that of the nearest group around."""
     while group and qualified(group, name) not in variables:
         group = group_of(group)
     return qualified(group, name)
@@ -124,7 +124,7 @@ def _is_angle(name: str, variable: Variable, direction: Direction) -> bool:
 
 
 def coordinate_of(dimension: str, direction: Direction, variables: Mapping[str, Variable]) -> str | None:
-    """Name of the 1-D coordinate of a dimension: the variable of the same name, or else one of angles in degrees."""
+    """Return the name of a dimension's 1-D coordinate: the variable of the same name, or else one of angles."""
     if dimension in variables and variables[dimension].dims == (dimension,):
         return dimension
     along = [name for name, variable in variables.items() if variable.dims == (dimension,)]
@@ -165,7 +165,7 @@ def _grid(variable: Variable, y: str, x: str, variables: Mapping[str, Variable])
 
 
 def angles(dimension: str, direction: Direction, variables: Mapping[str, Variable]) -> np.ndarray | None:
-    """[size] float64 degrees along a dimension, strictly monotonic; None if it is no latitude or longitude.
+    """Return [size] float64 degrees along a dimension, strictly monotonic; None if it is no latitude or longitude.
 
     Longitudes that jump by a turn on the way (0 … 180, -179 … -1) are continued instead.
     """
@@ -183,7 +183,7 @@ def angles(dimension: str, direction: Direction, variables: Mapping[str, Variabl
 
 
 def numbers_of(coordinate: Variable) -> np.ndarray | None:
-    """[size] float64 unpacked numbers, all finite, of a 1-D variable, or None."""
+    """Return the [size] float64 unpacked numbers of a 1-D variable; None unless all are finite."""
     if coordinate.dtype.kind not in "iuf" or not coordinate.size:
         return None
     try:
@@ -200,7 +200,7 @@ def is_monotonic(numbers: np.ndarray) -> bool:
 
 
 def _goes_round(longitudes: np.ndarray) -> bool:
-    """Equally spaced, and one more step ends where they begin. Tolerates single-precision longitudes."""
+    """Say whether longitudes go round the globe in equal steps, to the precision of single-precision numbers."""
     if longitudes.size < 2:
         return False
     step = (longitudes[-1] - longitudes[0]) / (longitudes.size - 1)

@@ -32,7 +32,7 @@ class Packing:
 
     @property
     def value_dtype(self) -> np.dtype:
-        """Of the unpacked values: float32 unless its steps are too coarse to tell the numbers apart."""
+        """The type of the unpacked values: float32 unless its steps are too coarse to tell the numbers apart."""
         if self.scale is None or self.number.kind == "f":
             return self.number
         info = np.iinfo(self.number)
@@ -42,7 +42,10 @@ class Packing:
 
 
 def packing_of(label: str, stored: np.dtype, attributes: Mapping[str, Any]) -> Packing:
-    """Raises: SignalError for a scale_factor or add_offset that is no finite number."""
+    """Return how the numbers of a variable with these attributes are packed; `label` names it in messages.
+
+    Raises: SignalError for a scale_factor or add_offset that is no finite number.
+    """
     unsigned = stored.kind == "i" and str(attributes.get("_Unsigned", "")).lower() == "true"
     number = np.dtype(f"u{stored.itemsize}") if unsigned else stored
     scale, offset = (
@@ -64,7 +67,7 @@ def packing_of(label: str, stored: np.dtype, attributes: Mapping[str, Any]) -> P
 
 
 def cast_exactly(value: Any, dtype: np.dtype) -> Any:
-    """A number or character as a scalar of `dtype`, or None where that changes it."""
+    """Return a number or character as a scalar of `dtype`, or None where that changes it."""
     array = np.asarray(value).reshape(-1)[:1]
     if array.size == 0 or (array.dtype.kind in "SU") != (dtype.kind == "S"):
         return None
@@ -120,8 +123,11 @@ def _valid_limits(
 
 
 def _unstated_markers(number: np.dtype, lowest: Any, highest: Any) -> list[Any]:
-    """What stands for a missing value in a variable that does not say so: NaN, the number the NetCDF library
-    puts where nothing was written, or for bytes, which have none, one beside the valid ones."""
+    """Return the numbers that stand for a missing value in a variable without such an attribute.
+
+    They are NaN and the number that the NetCDF library puts where nothing was written; for bytes, which have no such
+    number, one beside the valid ones.
+    """
     default = number.type(netCDF4.default_fillvals[f"{number.kind}{number.itemsize}"])
     if number.kind == "f":
         return [number.type(math.nan), default]
@@ -134,7 +140,7 @@ def _unstated_markers(number: np.dtype, lowest: Any, highest: Any) -> list[Any]:
 
 
 def unpack(raw: np.ndarray, packing: Packing) -> tuple[np.ndarray, np.ndarray]:
-    """Values (of `packing.value_dtype`, any number where missing) and where they are missing."""
+    """Return the values (of `packing.value_dtype`, any number where missing) and where they are missing."""
     numbers = raw.view(packing.number)
     missing = (numbers < packing.lowest) | (numbers > packing.highest)
     for marker in packing.markers:
@@ -151,7 +157,7 @@ def unpack(raw: np.ndarray, packing: Packing) -> tuple[np.ndarray, np.ndarray]:
 def pack(
     label: str, values: np.ndarray, missing: np.ndarray | None, gaps: np.ndarray | None, packing: Packing
 ) -> np.ndarray:
-    """Inverse of `unpack`. Values become the nearest numbers that are valid and stand for no missing value.
+    """Undo `unpack`: return the stored numbers nearest to the values that are valid and stand for no missing value.
 
     gaps: stored numbers for the missing values, one for each or one for all.
     Raises: SignalError if values are missing and there is no number for that.
@@ -186,7 +192,7 @@ def _nearest_numbers(values: np.ndarray, packing: Packing) -> np.ndarray:
 
 
 def _neighbour(marker: Any, packing: Packing) -> Any:
-    """The valid number closest to a marker."""
+    """Return the valid number that is closest to a marker."""
     up = down = marker
     for _ in range(len(packing.markers)):
         if packing.number.kind == "f":

@@ -74,11 +74,11 @@ class Field:
 
     @property
     def packing(self) -> Packing:
-        """How the values are stored. Raises: SignalError."""
+        """How the values are stored. Raises: SignalError as `packing_of`."""
         return packing_of(f"variable {self.name!r}", self.dtype, self.attributes)
 
     def numbers(self) -> np.ndarray:
-        """What is stored of the values, [S, H, W]. Raises: SignalError, and as `contents_of`."""
+        """Return the stored numbers of the values, [S, H, W]. Raises: SignalError, and as `contents_of`."""
         signal, packing = self.signal, self.packing
         missing = signal.missing
         count = 0 if missing is None else int(np.count_nonzero(missing))
@@ -89,8 +89,11 @@ class Field:
 
 @repeated_dimensions()
 def contents_of(signals: list[Signal]) -> Contents:
-    """Raises: SignalError if the signals contradict each other; LookupError, TypeError, ValueError or
-    AttributeError if their attributes are malformed."""
+    """Return the contents of the file that these signals are to become.
+
+    Raises: SignalError if the signals contradict each other; LookupError, TypeError, ValueError or AttributeError if
+        their attributes are malformed.
+    """
     fields = {field.name: field for field in map(field_of, signals) if "carrier" not in field.signal.attributes}
     if len(fields) < len(signals) - ("carrier" in signals[0].attributes):
         raise SignalError(f"two signals of the same name: {[signal.name for signal in signals]}; rename one")
@@ -121,7 +124,10 @@ def contents_of(signals: list[Signal]) -> Contents:
 
 
 def field_of(signal: Signal) -> Field:
-    """Raises: SignalError if it is no climate field, and as `contents_of`."""
+    """Return a signal with what its attributes say of its variable.
+
+    Raises: SignalError if it is no climate field, and as `contents_of`.
+    """
     if len(signal.axes) != 3 or signal.channels != 1:
         raise SignalError(
             f"signal {signal.name!r} of shape {signal.values.shape} is no climate field [slices, H, W, 1]"
@@ -183,7 +189,7 @@ def _resampled(fields: list[Field], supporting: dict[str, Variable]) -> dict[str
 
 
 def _nearest(variable: Variable, resampled: dict[str, Resampled]) -> Variable:
-    """The numbers of a variable that are nearest to the new points."""
+    """Return a variable at the new points, with the nearest of its numbers at each."""
     data = variable.values
     for place, dimension in enumerate(variable.dims):
         if dimension in resampled:
@@ -195,7 +201,7 @@ def _nearest(variable: Variable, resampled: dict[str, Resampled]) -> Variable:
 
 
 def _same_axis(one: Axis, other: Axis) -> bool:
-    """As long and, where both have points, equal to a thousandth of the smallest step."""
+    """Say whether two axes are as long and, where both have points, equal to a thousandth of the smallest step."""
     if one.size != other.size or one.points is None or other.points is None:
         return one.size == other.size
     tolerance = 1e-3 * np.abs(np.diff(one.points)).min(initial=1.0)
@@ -205,8 +211,10 @@ def _same_axis(one: Axis, other: Axis) -> bool:
 def _new_coordinate(
     dimension: str, direction: Direction, axis: Axis, supporting: dict[str, Variable]
 ) -> tuple[str, Variable] | None:
-    """The coordinate variable of a resampled dimension and its name: the axis's points, else the stored coordinate
-    interpolated; None if there is neither."""
+    """Return the name of a resampled dimension's coordinate and the variable with its new points.
+
+    The points are the axis's, else the stored coordinate interpolated. Returns None if there is neither.
+    """
     points = axis.points
     old_name = coordinate_of(dimension, direction, supporting)
     if old_name is None:
@@ -230,7 +238,7 @@ def _new_coordinate(
 
 
 def _without_references(owner: str, variable: Variable, dropped: Set[str]) -> Variable:
-    """Attributes that name variables which are left out go too; of lists, only those names."""
+    """Return the variable without references to dropped variables: lists lose these names, other attributes go."""
     if not dropped:
         return variable
     attributes = dict(variable.attrs)
@@ -249,7 +257,7 @@ def _without_references(owner: str, variable: Variable, dropped: Set[str]) -> Va
 def _fitted(
     dimensions: dict[str, Dimension], variables: dict[str, Variable], resampled: Set[str]
 ) -> dict[str, Dimension]:
-    """The file's dimensions with the sizes they have now, and those it did not have."""
+    """Return the file's dimensions with the sizes they have now, and new dimensions of its variables."""
     sizes = {name: dimension.size for name, dimension in dimensions.items() if name not in resampled}
     for variable_name, variable in variables.items():
         for name, size in variable.sizes.items():

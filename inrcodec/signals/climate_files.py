@@ -21,6 +21,7 @@ from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals.cf_packing import cast_exactly
 from inrcodec.signals.netcdf import Contents, Dimension, group_of, qualified, repeated_dimensions
 from inrcodec.signals.netcdf_classic import check_length
+from inrcodec.signals.reading_errors import reason, unreadable
 
 # What the libraries note about their own files: in a new file it would be refused, or believed.
 RESERVED = frozenset(
@@ -52,7 +53,7 @@ _writer: Any = ArrayWriter
 def load(path: Path) -> Contents:
     """Read a whole NetCDF file or Zarr store. A variable that cannot be read is left out with a warning.
 
-    Raises: SignalError if it is none, or is incomplete.
+    Raises: SignalError if the file is neither of the two, or is incomplete.
     """
     if path.is_dir() and path.suffix.lower() == ".zarr":
         return _load_zarr(path)
@@ -63,7 +64,7 @@ def load(path: Path) -> Contents:
         with netCDF4.Dataset(os.fspath(path)) as file:
             return storable(path, _load_groups(path, file))
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
-        raise SignalError(f"{path}: not a readable NetCDF file ({error}); is it complete?") from error
+        raise unreadable(path, "a NetCDF file", error, "is it complete?") from error
     except MemoryError as error:
         raise SignalError(f"{path}: does not fit in memory; split it, for example by time") from error
 
@@ -100,7 +101,7 @@ def _load_groups(path: Path, file: netCDF4.Dataset) -> Contents:
 
 
 def _defined(group: str, name: str, known: dict[str, Dimension]) -> str:
-    """The dimension that a name means in a group: the group's own, or that of the nearest group around."""
+    """Return the dimension that a name means in a group: the group's own, or that of the nearest group around."""
     while group and qualified(group, name) not in known:
         group = group_of(group)
     return qualified(group, name)
@@ -134,14 +135,14 @@ def _load_zarr(path: Path) -> Contents:
                     full = qualified(place, str(name))
                     contents.variables[full] = _zarr_variable(f"{path}: variable {full!r}", place, variable)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise SignalError(f"{path}: not a readable Zarr store ({error}); is it complete?") from error
+        raise unreadable(path, "a Zarr store", error, "is it complete?") from error
     if not contents.variables:
         raise SignalError(f"{path}: not a Zarr store, or an empty one")
     return storable(path, contents)
 
 
 def _zarr_variable(label: str, place: str, variable: xarray.Variable) -> xarray.Variable:
-    """A variable of a store in memory. Raises: SignalError that names a chunk that cannot be read."""
+    """Load a variable of a store into memory. Raises: SignalError that names a chunk that cannot be read."""
     attributes = {key: _netcdf_value(value) for key, value in variable.attrs.items()}
     if variable.dtype.kind == "b":
         attributes["dtype"] = "bool"
@@ -153,13 +154,15 @@ def _zarr_variable(label: str, place: str, variable: xarray.Variable) -> xarray.
         try:
             data[part] = variable[part].values
         except (OSError, RuntimeError, ValueError, TypeError) as error:
-            raise SignalError(f"{label}: chunk {number} cannot be read ({error}); fetch the store again") from error
+            raise SignalError(
+                f"{label}: chunk {number} cannot be read ({reason(error)}); fetch the store again"
+            ) from error
     dims = [qualified(place, str(dimension)) for dimension in variable.dims]
     return xarray.Variable(dims, _netcdf_data(data), attributes)
 
 
 def _netcdf_data(data: np.ndarray) -> np.ndarray:
-    """The types that NetCDF lacks as what xarray makes of them: bytes for booleans, strings for characters."""
+    """Convert data of types that NetCDF lacks as xarray does: to bytes from booleans, to strings from characters."""
     if data.dtype.kind == "b":
         return data.astype(np.int8)
     if data.dtype.kind in "UT" or (data.dtype.kind == "S" and data.dtype.itemsize > 1):
@@ -171,7 +174,7 @@ def _netcdf_data(data: np.ndarray) -> np.ndarray:
 
 
 def _netcdf_value(value: Any) -> Any:
-    """An attribute from JSON as one of NetCDF; what that cannot hold stays JSON."""
+    """Convert an attribute from JSON to a NetCDF attribute; what NetCDF cannot hold stays JSON."""
     if isinstance(value, bool):
         return np.int8(value)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
@@ -182,7 +185,7 @@ def _netcdf_value(value: Any) -> Any:
 
 
 def storable(path: Path, contents: Contents) -> Contents:
-    """The contents without attributes that cannot be written: reserved ones, and others with a warning."""
+    """Remove attributes that cannot be written from the contents: reserved ones, and others with a warning."""
     with netCDF4.Dataset("trial.nc", "w", diskless=True, persist=False) as trial:
         variable = trial.createVariable("trial", "i1")
         owners: list[tuple[Any, str, dict[Any, Any]]] = [
@@ -203,8 +206,10 @@ def storable(path: Path, contents: Contents) -> Contents:
 
 @repeated_dimensions()
 def save(contents: Contents, path: Path) -> None:
-    """Write a NetCDF-4 file, numbers deflated. A `_FillValue` that its variable's type cannot hold is left
-    out: NetCDF-4, unlike the classic format, has no place for it.
+    """Write a NetCDF-4 file, numbers deflated.
+
+    A `_FillValue` that its variable's type cannot hold is left out: NetCDF-4, unlike the classic format, has no place
+    for it.
 
     Raises: SignalError if the file cannot be written or the contents contradict themselves.
     """
@@ -224,11 +229,11 @@ def save(contents: Contents, path: Path) -> None:
                 }
                 store.set_variables(variables, set(), _writer())
     except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise SignalError(f"{path}: cannot be written as NetCDF ({error})") from error
+        raise SignalError(f"{path}: cannot be written as NetCDF ({reason(error)})") from error
 
 
 def _local(variable: xarray.Variable) -> xarray.Variable:
-    """A variable as the store of its group wants it."""
+    """Return a variable as the store of its group wants it."""
     data, attributes = variable.values, dict(variable.attrs)
     text = data.dtype.kind in "OU"
     encoding: dict[str, Any] = {"zlib": True, "shuffle": True} if variable.dims and not text else {}

@@ -10,6 +10,7 @@ import xarray
 from inrcodec.errors import SignalError
 from inrcodec.signals.climate_files import storable
 from inrcodec.signals.netcdf import Contents, Dimension
+from inrcodec.signals.reading_errors import unreadable
 
 
 def load(path: Path) -> Contents:
@@ -45,11 +46,11 @@ def load(path: Path) -> Contents:
     except SignalError:
         raise
     except (OSError, EOFError, ValueError, KeyError, eccodes.CodesInternalError) as error:
-        raise SignalError(f"{path}: not a readable GRIB file ({error}); is it complete?") from error
+        raise unreadable(path, "a GRIB file", error, "is it complete?") from error
 
 
 def _check_all_fields_arranged(path: Path, datasets: list[Any], messages: int) -> None:
-    """The library leaves out, with a log line, what it cannot arrange."""
+    """Refuse a file if the library left out fields that it cannot arrange; only its log tells."""
     horizontal = {"latitude", "longitude", "y", "x", "values"}
     fields = sum(
         math.prod(size for name, size in variable.sizes.items() if name not in horizontal)
@@ -64,7 +65,7 @@ def _check_all_fields_arranged(path: Path, datasets: list[Any], messages: int) -
 
 
 def merged(datasets: list[Any]) -> Any:
-    """One xarray dataset of several, with what clashes renamed."""
+    """Merge xarray datasets into one; rename what clashes."""
     result = datasets[0]
     for dataset in datasets[1:]:
         dataset = dataset.rename({name: _free_name(name, dataset, result) for name in dataset.dims})
@@ -79,7 +80,7 @@ def merged(datasets: list[Any]) -> Any:
 
 
 def _free_name(name: Any, dataset: Any, taken: Any) -> str:
-    """The name, or with a number behind it, that is either not taken or taken for the same coordinate."""
+    """Return the name, with a number behind it unless it is free or taken for the same coordinate."""
     candidate, number = str(name), 1
     while candidate in taken.variables or candidate in taken.dims:
         wanted = dataset[name].variable.to_base_variable()

@@ -21,7 +21,8 @@ from inrcodec.errors import SignalError
 from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, holder_of, mode_of
 from inrcodec.signals.image_formats import WRITABLE as WRITABLE
 from inrcodec.signals.image_metadata import colour_metadata, exif_of, save_options
-from inrcodec.signals.image_opening import PILLOW_ERRORS, decoded, reason
+from inrcodec.signals.image_opening import PILLOW_ERRORS, decoded
+from inrcodec.signals.reading_errors import reason
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.whole_files import write_bytes
 
@@ -54,8 +55,9 @@ def read(path: Path) -> list[Signal]:
 
 
 def write(signals: list[Signal], path: Path) -> None:
-    """Write the main signal, and the one named "alpha" if there is one, in the format of `path.suffix`, one
-    of `WRITABLE`.
+    """Write the main signal, and the one named "alpha" if there is one, in the format of `path.suffix`.
+
+    The suffix is one of `WRITABLE`.
 
     Values are those `read` returns, at any resolution. PNG, WebP, TIFF, BMP, PPM, JPEG 2000, TGA and QOI
     are written lossless, JPEG and AVIF at quality 95. Grey becomes RGB where the format has no grey.
@@ -95,7 +97,7 @@ def write(signals: list[Signal], path: Path) -> None:
 
 
 def _signals(path: Path, image: "PillowImage", turned: bool) -> list[Signal]:
-    """The signals of a decoded image, which lay on its side if `turned`."""
+    """Return the signals of a decoded image, which lay on its side if `turned`."""
     from PIL import ImageOps
 
     attributes: dict[str, Any] = {}
@@ -127,7 +129,7 @@ def _signals(path: Path, image: "PillowImage", turned: bool) -> list[Signal]:
 
 
 def _deep_grey(path: Path, image: "PillowImage") -> np.ndarray:
-    """[height, width, 1] uint16 of a grey image with more than 8 bits (Pillow's I;16 flavours and I)."""
+    """Return the [height, width, 1] uint16 of a grey image with more than 8 bits (Pillow's I;16 flavours and I)."""
     if "transparency" in image.info:
         raise SignalError(f"{path}: 16-bit grey with a transparent value; convert it to 8 bits first")
     pixels = np.asarray(image)
@@ -141,7 +143,7 @@ def _deep_grey(path: Path, image: "PillowImage") -> np.ndarray:
 
 
 def _value_range(pixels: np.ndarray) -> tuple[float, float]:
-    """(0, 255) for 8 bits; the smallest and the largest value for 16, which hold 10, 12 or 14 bits more often."""
+    """Return (0, 255) for 8 bits, the smallest and the largest value for 16, which often hold 10, 12 or 14 bits."""
     if pixels.dtype == np.uint8:
         return 0.0, 255.0
     low, high = float(pixels.min()), float(pixels.max())
@@ -149,7 +151,7 @@ def _value_range(pixels: np.ndarray) -> tuple[float, float]:
 
 
 def _converted(image: "PillowImage") -> "PillowImage":
-    """The image as one of L, LA, RGB, RGBA."""
+    """Convert the image to one of L, LA, RGB, RGBA."""
     grey = image.mode in ("1", "L", "LA", "La")
     target = ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
     if image.mode == target:

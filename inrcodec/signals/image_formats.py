@@ -56,7 +56,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def mode_of(path: Path, main: Signal, alpha: Signal | None) -> str:
-    """The narrowest Pillow mode that holds the signals.
+    """Return the narrowest Pillow mode that holds the signals.
 
     Raises: SignalError if no mode does.
     """
@@ -81,7 +81,7 @@ def mode_of(path: Path, main: Signal, alpha: Signal | None) -> str:
 
 
 def holder_of(path: Path, mode: str) -> str:
-    """The narrowest Pillow mode that holds the values of `mode` and can be written as `path.suffix`.
+    """Return the narrowest Pillow mode that holds the values of `mode` and can be written as `path.suffix`.
 
     Raises: SignalError if the format has none.
     """

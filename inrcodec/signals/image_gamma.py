@@ -31,7 +31,7 @@ _PROFILED = ("JPEG", "TIFF", "WEBP", "AVIF", "PNG")
 
 
 def colour_code(file: BinaryIO, format_name: str) -> list[int] | None:
-    """Primaries and transfer in the numbers of ITU-T H.273 of an open PNG or AVIF file, or None where they are sRGB's.
+    """Return primaries and transfer of an open PNG or AVIF file, numbers of ITU-T H.273; None if they are sRGB's.
 
     Pillow does not tell them: a picture in PQ would look like a pale one in sRGB. The file's position stays.
     """
@@ -52,7 +52,7 @@ def colour_code(file: BinaryIO, format_name: str) -> list[int] | None:
 
 
 def gamma_attributes(info: dict[Any, Any]) -> dict[str, Any]:
-    """The attributes "gamma" and "chromaticity", or "colour", where they are not sRGB's and nothing overrides them.
+    """Return the attributes "gamma" and "chromaticity", or "colour", if they are not sRGB's and nothing overrides them.
 
     gamma: the exponent that turned light into values: 1.0 for linear light. chromaticity: x and y of white, red,
     green and blue. colour: see `colour_code`.
@@ -71,7 +71,7 @@ def gamma_attributes(info: dict[Any, Any]) -> dict[str, Any]:
 
 
 def light_options(attributes: dict[str, Any], format_name: str, colour: bool, path: Path) -> dict[str, Any]:
-    """The options of Pillow's `save` that tell which light the values of a picture mean, from a signal's attributes.
+    """Return the options of Pillow's `save` that tell which light the values mean, from a signal's attributes.
 
     format_name: Pillow's. colour: of three channels. path: of the file, for warnings where the format cannot tell it.
     """
@@ -106,7 +106,7 @@ def _png_chunks(code: list[int] | None, gamma: float, chromaticity: list[float])
 
 
 def icc_profile(gamma: float, chromaticity: list[float], colour: bool) -> bytes:
-    """An ICC profile (version 2.1, for displays) of pictures with this gamma; for grey unless `colour`."""
+    """Return an ICC profile (version 2.1, for displays) of pictures with this gamma; for grey unless `colour`."""
     curve = b"curv" + struct.pack(">IIH", 0, 1, min(max(round(256 / gamma), 1), 65535))
     name = b"gamma %.5f\0" % (1 / gamma)
     tags = {
@@ -138,7 +138,7 @@ def _xyz(values: Any) -> bytes:
 
 
 def _primaries(chromaticity: list[float]) -> np.ndarray:
-    """[XYZ, RGB]: the colours of the three primaries, adapted to D50 as profiles are."""
+    """Return the colours [XYZ, RGB] of the three primaries, adapted to D50 as profiles are."""
     white, *colours = ((x / y, 1.0, (1 - x - y) / y) for x, y in np.reshape(chromaticity, (4, 2)))
     mixed = np.array(colours).T
     mixed *= np.linalg.solve(mixed, np.array(white))
@@ -147,7 +147,7 @@ def _primaries(chromaticity: list[float]) -> np.ndarray:
 
 
 def _code(values: Any) -> list[int] | None:
-    """Primaries and transfer, if they are numbers that PNG holds."""
+    """Return primaries and transfer if they are numbers that PNG holds, else None."""
     valid = isinstance(values, list) and len(values) == 2 and all(type(n) is int and 0 <= n < 256 for n in values)
     return values if valid else None
 
@@ -158,7 +158,7 @@ def _gamma(value: Any) -> float | None:
 
 
 def _chromaticity(values: Any) -> list[float] | None:
-    """Eight numbers, of which no colour is black or on a line with the others; else None."""
+    """Return eight numbers if no colour is black or on a line with the others, else None."""
     if not (isinstance(values, list | tuple) and len(values) == 8 and all(type(v) in (int, float) for v in values)):
         return None
     points = np.reshape(np.array(values, np.float64), (4, 2))

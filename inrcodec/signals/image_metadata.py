@@ -26,12 +26,12 @@ _TURNED = (5, 6, 7, 8)
 
 
 def is_turned(image: "PillowImage") -> bool:
-    """Whether the stored picture lies on its side."""
+    """Say whether the stored picture lies on its side."""
     return image.getexif().get(_ORIENTATION) in _TURNED
 
 
 def exif_of(image: "PillowImage", turned: bool) -> bytes:
-    """The EXIF block of the upright picture without the block's prefix; empty if there is none.
+    """Return the EXIF block of the upright picture without the block's prefix; empty if there is none.
 
     The orientation is reset to 1, and what is told of width and height exchanged if the picture was stored on its
     side (`turned`). The bytes are patched instead of written anew: makers' notes refer to their position in the block.
@@ -54,7 +54,7 @@ def exif_of(image: "PillowImage", turned: bool) -> bytes:
 
 
 def _entries(block: bytearray, order: str, directory: int) -> Iterator[tuple[int, int]]:
-    """Tags of a directory and where their entries begin; those within the block."""
+    """Yield the tags of a directory and where their entries begin, as far as they are within the block."""
     if directory + 2 > len(block):
         return
     count = struct.unpack_from(order + "H", block, directory)[0]
@@ -63,9 +63,9 @@ def _entries(block: bytearray, order: str, directory: int) -> Iterator[tuple[int
 
 
 def colour_metadata(image: "PillowImage", turned: bool) -> dict[str, Any]:
-    """The attributes "icc" (bytes; only if it is for the colours the image has now), "dpi" ([x, y]), and
-    what `gamma_attributes` returns.
+    """Return the attributes "icc" (bytes), "dpi" ([x, y]), and those that `gamma_attributes` returns.
 
+    A profile is left out if it is not for the colours that the image has now.
     turned: the picture lay on its side.
     """
     attributes: dict[str, Any] = gamma_attributes(image.info)
@@ -78,7 +78,7 @@ def colour_metadata(image: "PillowImage", turned: bool) -> dict[str, Any]:
 
 
 def save_options(attributes: dict[str, Any], format_name: str, mode: str, path: Path) -> dict[str, Any]:
-    """The options of Pillow's `save` that write "exif", "dpi", and "icc", "gamma" or "colour" of a signal's attributes.
+    """Return the options of Pillow's `save` that write the attributes "exif", "dpi", and "icc", "gamma" or "colour".
 
     format_name, mode: Pillow's names of the format and of the mode that are written. path: of the file, for
     warnings. Pillow's errors about malformed EXIF pass through.
@@ -105,7 +105,7 @@ def save_options(attributes: dict[str, Any], format_name: str, mode: str, path: 
 
 
 def _descriptive(tags: "Exif") -> bytes:
-    """An EXIF block of those tags that are about the picture and not about the layout of a file."""
+    """Return an EXIF block of the tags that are about the picture and not about the layout of a file."""
     from PIL.Image import Exif
 
     kept = Exif()
@@ -118,12 +118,12 @@ def _descriptive(tags: "Exif") -> bytes:
 
 
 def _profile_fits(profile: bytes, mode: str) -> bool:
-    """Whether an ICC profile is for the colours of `mode` (bytes 16 to 20 name its colour space)."""
+    """Say whether an ICC profile is for the colours of `mode` (bytes 16 to 20 name its colour space)."""
     return profile[16:20] == (b"RGB " if mode.startswith("RGB") else b"GRAY")
 
 
 def _dpi(dpi: Any) -> list[float] | None:
-    """Dots per inch as [x, y], or None if the file says nothing (TIFF without a resolution reads as 1)."""
+    """Return dots per inch as [x, y], or None if the file says nothing (TIFF without a resolution reads as 1)."""
     try:
         x, y = (float(value) for value in dpi)
     except (TypeError, ValueError, ZeroDivisionError):

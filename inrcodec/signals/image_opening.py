@@ -17,6 +17,7 @@ from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals.image_formats import FORMATS
 from inrcodec.signals.image_gamma import colour_code
 from inrcodec.signals.image_metadata import is_turned
+from inrcodec.signals.reading_errors import unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -55,7 +56,7 @@ _OLD_OVERVIEW = 2
 
 @contextmanager
 def decoded(path: Path) -> Iterator[tuple["PillowImage", bool]]:
-    """A picture file as a decoded Pillow image, whatever the file's suffix is, and whether it was stored on its side.
+    """Open a picture file as a decoded Pillow image, whatever its suffix is, and say whether it was stored on its side.
 
     Raises: SignalError if the file is missing, damaged, none of the readable formats, an animation, has several pages,
         more than `MAX_PIXELS` pixels or a depth Pillow cannot hold; and for Pillow's errors while the image is used.
@@ -81,20 +82,12 @@ def decoded(path: Path) -> Iterator[tuple["PillowImage", bool]]:
     except Image.DecompressionBombError as error:
         raise SignalError(f"{path}: more than {MAX_PIXELS} pixels; cut it into tiles") from error
     except PILLOW_ERRORS as error:
-        raise SignalError(
-            f"{path}: cannot be read as an image ({reason(error)}); the file may be damaged or incomplete"
-        ) from error
-
-
-def reason(error: BaseException) -> str:
-    """A third-party error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise unreadable(path, "an image", error, "the file may be damaged or incomplete") from error
 
 
 @contextmanager
 def _our_pillow() -> Iterator[None]:
-    """Pillow with our limit of pixels, a variable of its module, and without its warnings, while any thread reads."""
+    """Set our limit of pixels, a variable of Pillow's module, and silence Pillow's warnings while any thread reads."""
     from PIL import Image
 
     global _readers
@@ -115,7 +108,7 @@ def _our_pillow() -> Iterator[None]:
 
 
 def _opened(path: Path, file: BinaryIO) -> "PillowImage":
-    """The one image of a file, not yet decoded."""
+    """Open the one image of a file without decoding it."""
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
@@ -174,7 +167,7 @@ def _check_depth(path: Path, image: "PillowImage") -> None:
 
 
 def _without_end(path: Path, data: bytes) -> "PillowImage":
-    """The image of a JPEG file that lacks its end marker only.
+    """Return the image of a JPEG file that lacks its end marker only.
 
     No pixel is missing exactly if none depends on what follows the data. Raises: OSError if some do.
     """

@@ -53,12 +53,12 @@ def repeated_dimensions() -> Iterator[None]:
 
 
 def group_of(name: str) -> str:
-    """The path of the group that a variable or dimension is in."""
+    """Return the path of the group that a variable or dimension is in."""
     return name.rpartition("/")[0]
 
 
 def qualified(group: str, name: str) -> str:
-    """The name in `Contents` of what is called `name` in a group."""
+    """Return the name in `Contents` of the variable or dimension called `name` in a group."""
     return f"{group}/{name}" if group else name
 
 
@@ -66,7 +66,7 @@ def qualified(group: str, name: str) -> str:
 
 
 def plain_attributes(attributes: dict[str, Any]) -> Plain:
-    """The attributes of a variable, group or file as plain values."""
+    """Return the attributes of a variable, group or file as plain values."""
     return {name: _plain_attribute(value) for name, value in attributes.items()}
 
 
@@ -86,7 +86,7 @@ def _plain_attribute(value: Any) -> Any:
 
 
 def parse_attributes(plain: Plain) -> dict[str, Any]:
-    """Inverse of `plain_attributes`. Raises: KeyError, TypeError, ValueError for malformed ones."""
+    """Undo `plain_attributes`. Raises: KeyError, TypeError, ValueError for malformed ones."""
     return {name: _parse_attribute(value) for name, value in plain.items()}
 
 
@@ -106,10 +106,11 @@ def _parse_attribute(value: Any) -> Any:
 
 
 def plain_array(array: np.ndarray) -> Plain:
-    """{"dtype", "shape"} with {"start", "step"} for equally spaced numbers, else with {"data"} or {"planes"}: bytes.
+    """Return an array as plain values: {"dtype", "shape"} and its numbers.
 
-    Planes have the first bytes of all numbers first, then the second ones and so on. {"deflated"} says that they, or
-    the data, are a zlib stream. The dtype "text" stands for strings (dtype object): UTF-8, a zero byte between two.
+    Equally spaced numbers are {"start", "step"}, others are bytes: {"data"} or {"planes"}. Planes have
+    the first bytes of all numbers first, then the second bytes and so on. {"deflated"} says that they, or the data, are
+    a zlib stream. The dtype "text" stands for strings (dtype object): UTF-8, a zero byte between two.
     """
     shape = list(array.shape)
     if array.dtype.kind in "OU":
@@ -125,7 +126,7 @@ def plain_array(array: np.ndarray) -> Plain:
 
 
 def _packed(data: bytes, width: int) -> Plain:
-    """The bytes of numbers of `width` bytes, in the order that deflates better."""
+    """Return the bytes of numbers of `width` bytes each, in the order that deflates better."""
     planes = np.frombuffer(data, np.uint8).reshape(-1, width).T.tobytes()
     as_is, apart = (zlib.compress(order, 9) for order in (data, planes))
     packed = {"planes": planes} if len(apart) < 0.95 * len(as_is) else {"data": data}
@@ -147,19 +148,19 @@ def _unpacked(plain: Plain, width: int, limit: int) -> bytes:
 
 
 def inflate(deflated: bytes, limit: int) -> bytes:
-    """What a zlib stream holds. Raises: ValueError if it is damaged or holds more than `limit` bytes."""
+    """Return the bytes in a zlib stream. Raises: ValueError if it is damaged or holds more than `limit` bytes."""
     inflater = zlib.decompressobj()
     try:
         data = inflater.decompress(deflated, limit + 1)
     except zlib.error as error:
         raise ValueError(str(error)) from error
-    if len(data) > limit or not inflater.eof:
+    if len(data) > limit or not inflater.eof or inflater.unused_data:
         raise ValueError(f"not a zlib stream of {limit} bytes at most")
     return data
 
 
 def _progression(array: np.ndarray) -> tuple[float | int, float | int] | None:
-    """Start and step that give exactly these numbers, or None."""
+    """Return start and step that give exactly these numbers, or None."""
     if array.dtype.kind in "iu":
         begin, width = int(array[0]), int(array[1]) - int(array[0])
         fits = abs(begin) + abs(width) * array.size < 2**62
@@ -182,7 +183,7 @@ def _unfold(start: float | int, step: float | int, like: np.ndarray) -> np.ndarr
 
 
 def parse_array(plain: Plain) -> np.ndarray:
-    """Inverse of `plain_array`. Raises: KeyError, TypeError, ValueError for malformed ones."""
+    """Undo `plain_array`. Raises: KeyError, TypeError, ValueError for malformed ones."""
     shape = tuple(plain["shape"])
     size = math.prod(shape)
     if plain["dtype"] == "text":
@@ -213,7 +214,7 @@ def plain_variable(name: str, variable: xarray.Variable) -> Plain:
 
 
 def parse_variable(plain: Plain) -> xarray.Variable:
-    """Inverse of `plain_variable`. Raises: KeyError, TypeError, ValueError for malformed ones."""
+    """Undo `plain_variable`. Raises: KeyError, TypeError, ValueError for malformed ones."""
     attributes = parse_attributes(plain["attributes"])
     encoding = {"enum": plain["enum"]} if "enum" in plain else {}
     return xarray.Variable(plain["dimensions"], parse_array(plain), attributes, encoding)

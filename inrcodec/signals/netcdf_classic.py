@@ -1,4 +1,4 @@
-"""Whether a NetCDF classic file is complete: the NetCDF library reads zeros where it is cut off."""
+"""Checking that a NetCDF classic file is complete: the NetCDF library reads zeros where it is cut off."""
 
 import math
 import os
@@ -30,7 +30,7 @@ def check_length(path: Path) -> None:
 
 
 def _data_end(file: BinaryIO, count_format: str, offset_format: str) -> int:
-    """Bytes up to the last value, by the header. Raises: struct.error if the header itself is cut off."""
+    """Return where the last value ends by the header, in bytes. Raises: struct.error if the header is cut off."""
 
     def number(kind: str = count_format) -> int:
         return int(struct.unpack(kind, file.read(struct.calcsize(kind)))[0])

@@ -35,7 +35,7 @@ class Axis:
     points: np.ndarray | None = None
 
     def positions(self, target: "Axis") -> np.ndarray:
-        """Where the samples of `target`, this axis at another resolution, lie in units of this axis's samples.
+        """Return where the samples of `target`, this axis at another resolution, lie in units of this axis's samples.
 
         Returns [target.size] float64; exactly 0, 1, 2, ... where the resolution is the same.
         """
@@ -53,7 +53,7 @@ class Axis:
         raise ValueError(f"a {self.kind!r} axis cannot have another size: {self.size = }, {target.size = }")
 
     def points_at(self, positions: np.ndarray) -> np.ndarray:
-        """Degrees at fractional sample positions (linear between samples, continued beyond the ends).
+        """Return the degrees at fractional sample positions (linear between samples, continued beyond the ends).
 
         positions: any shape, in units of the sample index. Longitudes may leave [-180, 360).
         """
@@ -65,7 +65,7 @@ class Axis:
         return self.points[low] + (positions - low) * (self.points[low + 1] - self.points[low])
 
     def resampled(self, size: int) -> "Axis":
-        """This axis with another number of samples over the same extent."""
+        """Return this axis with another number of samples over the same extent."""
         if size == self.size:
             return self
         if self.rate is not None:
@@ -75,7 +75,7 @@ class Axis:
         return replace(target, points=points)
 
     def at_rate(self, rate: Fraction) -> "Axis":
-        """This axis with another number of samples per second over the same time."""
+        """Return this axis with another number of samples per second over the same time."""
         if self.rate is None:
             raise ValueError(f"a {self.kind!r} axis has no rate")
         return replace(self, size=max(1, round(self.size * rate / self.rate)), rate=rate)
@@ -138,7 +138,7 @@ class Signal:
         return int(np.prod(self.shape, dtype=np.int64))
 
     def check_finite(self, path: Path) -> None:
-        """Raises: SignalError if there are values, other than the missing ones, that no file at `path` may hold."""
+        """Refuse NaN and infinite values, other than the missing ones. Raises: SignalError that names `path`."""
         if self.values.dtype.kind != "f":
             return
         finite = np.isfinite(self.values)

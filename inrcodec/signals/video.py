@@ -7,8 +7,9 @@ sound track. The whole clip is held in memory: T * H * W * 3 bytes, twice that w
 from pathlib import Path
 
 from inrcodec.errors import SignalError
+from inrcodec.signals.reading_errors import reason, unreadable
 from inrcodec.signals.signal import Signal
-from inrcodec.signals.video_formats import CODINGS, reason
+from inrcodec.signals.video_formats import CODINGS
 from inrcodec.signals.whole_files import checked_file
 
 MODALITY = "video"
@@ -28,8 +29,8 @@ def read(path: Path) -> list[Signal]:
         was held. The frame rate is the file's average rate, exactly; frames at uneven times are repeated at the lowest
         constant rate that has a tick for each of them, so that picture and sound stay together. YUV is converted with
         the matrix and the range the file is tagged with; untagged files are taken as players do, BT.709 from 720
-        lines on and BT.601 below. More than 8 bits are rounded to 8, transparent places become black with a warning,
-        interlaced frames stay interlaced.
+        lines on and BT.601 below. More than 8 bits are rounded to 8, transparent places become black with a warning
+        (VP8 and VP9 lose their alpha, with another warning), interlaced frames stay interlaced.
         `attributes` is empty unless pixels are not square: then "pixel_aspect" is [width, height]; or colours
         are not those of BT.709: then "colour" is [primaries, transfer] in the numbers of ITU-T H.273, as of HDR.
     sound: the sound track that is marked as the default, else the first, modality "audio", name "sound", [channels, n,
@@ -61,7 +62,7 @@ def read(path: Path) -> list[Signal]:
             return read_container(container, path)
     # PyAV raises ValueError for what FFmpeg has no error for, such as sound that changes its layout.
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise SignalError(f"{path}: cannot be read as a video ({reason(error)})") from error
+        raise unreadable(path, "a video", error, "the file may be damaged or incomplete") from error
 
 
 def write(signals: list[Signal], path: Path) -> None:

@@ -13,14 +13,14 @@ _LARGEST = 255
 
 
 def colour_attributes(context: Any) -> dict[str, Any]:
-    """The attribute "colour", [primaries, transfer], of a PyAV decoder; nothing where they are BT.709's or unknown."""
+    """Return the attribute "colour", [primaries, transfer], of a PyAV decoder; none if they are BT.709's or unknown."""
     tags = [context.color_primaries, context.color_trc]
     colour = [BT709 if tag in _UNSPECIFIED else int(tag) for tag in tags]
     return {} if colour == [BT709, BT709] else {"colour": colour}
 
 
 def colour_of(attributes: dict[str, Any], path: Path) -> tuple[int, int, int]:
-    """Primaries, transfer and the matrix that goes with them. Raises: SignalError if they are no such numbers."""
+    """Return primaries, transfer and the matrix that goes with them. Raises: SignalError for other values."""
     colour = attributes.get("colour", [BT709, BT709])
     if not (isinstance(colour, list) and len(colour) == 2 and all(n in range(1, _LARGEST + 1) for n in colour)):
         raise SignalError(f"{path}: the colour is {colour!r}; it must be two numbers from 1 to {_LARGEST}")
@@ -29,5 +29,5 @@ def colour_of(attributes: dict[str, Any], path: Path) -> tuple[int, int, int]:
 
 
 def is_wide(primaries: int, transfer: int) -> bool:
-    """Whether a clip looks wrong where nobody knows its colours."""
+    """Say whether a clip looks wrong where nobody knows its colours."""
     return primaries >= BT2020 or transfer in _HDR_TRANSFERS

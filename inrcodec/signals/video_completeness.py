@@ -1,4 +1,4 @@
-"""Whether a video file is as long as it says."""
+"""Checking that a video file is as long as it says."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def check_complete(path: Path) -> None:
 
 
 def _segment_end(head: bytes) -> int:
-    """Where the Segment of a Matroska file ends, 0 if its size is unknown (a live recording)."""
+    """Return where the Segment of a Matroska file ends, 0 if its size is unknown (a live recording)."""
 
     def size_at(start: int) -> tuple[int, int]:
         length = 9 - head[start].bit_length()

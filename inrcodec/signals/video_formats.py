@@ -34,8 +34,3 @@ CODINGS = {
     ".webm": Coding("webm", "libvpx-vp9", "yuv420p", _VP9, "libopus", 96_000),
     ".avi": Coding("avi", "mjpeg", "yuvj444p", _MJPEG, "pcm_s16le", None, names_colours=False),
 }
-
-
-def reason(error: BaseException) -> str:
-    """A third-party error in a few words."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -18,7 +18,7 @@ FRAME_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 def folder_frames(folder: Path) -> list[np.ndarray]:
-    """The [H, W, 3] uint8 images of a folder in natural order.
+    """Return the [H, W, 3] uint8 images of a folder in natural order.
 
     Raises: SignalError if there are none, one cannot be read, or they differ in size.
     """
@@ -42,9 +42,9 @@ def folder_frames(folder: Path) -> list[np.ndarray]:
 
 
 def on_black(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Values [H, W, C] as they look on black: what transparent places hold is often noise. Opaque ones as they are.
+    """Return values [H, W, C] as they look on black, or the same array if all of it is opaque.
 
-    values, alpha [H, W, 1]: uint8.
+    The colours of transparent places are often noise. values, alpha [H, W, 1]: uint8.
     """
     if alpha.min() == 255:
         return values
@@ -74,7 +74,7 @@ def check_same_size(frames: list[np.ndarray], path: Path) -> None:
 
 
 def picture_signal(frames: list[np.ndarray], rate: Fraction, attributes: dict[str, Any] | None = None) -> Signal:
-    """The signal of [H, W, 3] uint8 frames, `rate` per second."""
+    """Return the signal of [H, W, 3] uint8 frames, `rate` per second."""
     values = np.stack(frames)
     axes = (Axis(len(frames), "start", rate=rate), Axis(values.shape[1]), Axis(values.shape[2]))
     return Signal("video", values, axes, (0.0, 255.0), attributes=attributes or {})

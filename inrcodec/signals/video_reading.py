@@ -31,7 +31,7 @@ _MATRICES = {
 
 
 def read_container(container: Any, path: Path) -> list[Signal]:
-    """[picture] or [picture, sound] of an open PyAV container; `path` is for messages.
+    """Return [picture] or [picture, sound] of an open PyAV container; `path` is for messages.
 
     Raises: SignalError if it has no video track that can be decoded, or what cannot be a signal. PyAV's own
         errors pass through.
@@ -63,6 +63,7 @@ def read_container(container: Any, path: Path) -> list[Signal]:
     if not frames:
         raise SignalError(f"{path}: the video track has no frames")
     pictures.warn()
+    _warn_of_hidden_alpha(video, path)
 
     known = [time for time in times if time is not None]
     rate = _frame_rate(video, known if len(known) == len(times) else [])
@@ -80,13 +81,13 @@ def read_container(container: Any, path: Path) -> list[Signal]:
 
 
 def _track(tracks: Iterable[Any]) -> Any:
-    """The track that is marked as the default one, else the first that can be decoded; None without one."""
+    """Return the track that is marked as the default, else the first that can be decoded; None without any."""
     known = [track for track in tracks if track.codec_context is not None]
     return next((track for track in known if track.disposition & Disposition.default), known[0] if known else None)
 
 
 def _interleaved(part: Any) -> np.ndarray:
-    """[n, channels] of packed samples: PyAV miscounts the planes of eight channels, and crashes."""
+    """Return packed samples as [n, channels]: PyAV miscounts the planes of eight channels, and crashes."""
     return part.to_ndarray().reshape(-1, part.layout.nb_channels)
 
 
@@ -94,8 +95,15 @@ def _track_kinds(container: Any) -> str:
     return ", ".join(sorted({stream.type for stream in container.streams})) or "no track"
 
 
+def _warn_of_hidden_alpha(video: Any, path: Path) -> None:
+    """Warn of the alpha of VP8 and VP9, which is beside the frames, where FFmpeg's own decoders do not look."""
+    if "1" in (value for key, value in video.metadata.items() if key.lower() == "alpha_mode"):
+        text = f"{path}: the transparency of the clip is not kept; transparent places show the colours stored there"
+        warnings.warn(text, InrcodecWarning, stacklevel=2)
+
+
 def _frame_rate(video: Any, times: list[Fraction]) -> Fraction:
-    """Frames per second from the track's average rate and the times of its first and last frame, if they have any.
+    """Return the frames per second, from the track's average rate and the times of its first and last frame if known.
 
     The average wins, being exact, unless it strays from the times by more than a frame over the clip: where
     the container has no rate, it is estimated from the first frames.
@@ -111,7 +119,7 @@ def _frame_rate(video: Any, times: list[Fraction]) -> Fraction:
 
 
 def _pixel_aspect(video: Any, turned: bool) -> dict[str, Any]:
-    """The attributes of a clip whose pixels are not square, as [width, height] of one."""
+    """Return the attribute "pixel_aspect", [width, height] of a pixel, of a clip whose pixels are not square."""
     aspect = video.sample_aspect_ratio
     if not aspect or aspect == 1:
         return {}
@@ -128,7 +136,7 @@ class _Pictures:
         self._translucent = self._damaged = 0
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """[H, W, 3] uint8 RGB, converted with the matrix and the range the frame is tagged with, on black."""
+        """Return [H, W, 3] uint8 RGB on black, converted with the matrix and the range of the frame's tags."""
         self._damaged += frame.is_corrupt
         if not (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
             return self._converted(frame, "rgb24")
@@ -180,7 +188,10 @@ def _upright(rgb: np.ndarray, frame: VideoFrame, path: Path) -> np.ndarray:
 
 
 def _sound_signal(values: np.ndarray, rate: int, delay: Fraction, path: Path) -> Signal:
-    """values: [channels, n] float32, beginning `delay` seconds after the picture (before it if negative)."""
+    """Return the signal of a sound that begins with the picture.
+
+    values: [channels, n] float32, beginning `delay` seconds after the picture (before it if negative).
+    """
     # Containers round times to a millisecond: a shift of less than a frame is no shift.
     if abs(delay) > 0.02:
         shift = round(delay * rate)

@@ -31,7 +31,7 @@ _LONGEST_GAP = Fraction(10)
 def even_frames(
     times: Sequence[Fraction], last: Fraction, rate: Fraction, frame_bytes: int, path: Path
 ) -> tuple[Fraction, list[int]]:
-    """A constant rate for frames shown from `times` (in seconds, in order), and which frame is shown at every tick.
+    """Return a constant rate for frames shown from `times` (in seconds, in order), and the frame to show at every tick.
 
     Frames that are as good as equally spaced, at the `rate` that the container tells, keep it. Others are repeated at
     the lowest rate that has a tick for each of them.
@@ -59,7 +59,7 @@ def even_frames(
 
 
 def _tick_rate(gaps: Sequence[Fraction], offsets: np.ndarray, rate: Fraction) -> Fraction:
-    """The lowest rate of which every frame is near a tick of its own; a dense one where there is none."""
+    """Return the lowest rate of which every frame is near a tick of its own; a dense rate where there is none."""
     shortest = min(gap for gap in gaps if gap > 0)
     rates = {rate, *_USUAL_RATES, *(multiple / shortest for multiple in range(1, _MULTIPLES + 1))}
     for candidate in sorted(rates):
@@ -76,7 +76,7 @@ def _tick_rate(gaps: Sequence[Fraction], offsets: np.ndarray, rate: Fraction) ->
 def continuous_sound(
     pieces: Sequence[tuple[Fraction | None, np.ndarray]], rate: int, clip: Fraction, path: Path
 ) -> np.ndarray:
-    """[n, channels] of pieces of sound and their times in seconds: gaps become silence, overlaps are cut.
+    """Join pieces of sound at their times in seconds to [n, channels]: gaps become silence, overlaps are cut.
 
     clip: seconds that the picture takes.
     Raises: SignalError if time runs backwards, or the sound has a gap longer than the picture.

@@ -22,7 +22,7 @@ _SOUND_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
 
 def checked(signals: list[Signal], coding: Coding, path: Path) -> tuple[Signal, Signal | None]:
-    """The picture and the sound of a clip, refused where they are none.
+    """Return the picture and the sound of a clip; refuse signals that are no clip.
 
     Raises: SignalError if shapes, types, rates, colours or the pixel aspect are not what a clip has, or this kind of
         file has no place for its colours.
@@ -95,7 +95,7 @@ def write_container(container: Any, coding: Coding, picture: Signal, sound: Sign
 def _picture_packets(
     stream: Any, values: np.ndarray, rate: Fraction, matrix: int, limits: ColorRange
 ) -> Iterator[tuple[Fraction, Any]]:
-    """Encode [T, H, W, 3] uint8 frames; yields (seconds, packets)."""
+    """Encode [T, H, W, 3] uint8 frames; yield (seconds, packets)."""
     reformatter = VideoReformatter()
     for index, rgb in enumerate(values):
         frame = reformatter.reformat(
@@ -113,7 +113,7 @@ def _picture_packets(
 
 
 def _sound_stream(container: Any, coding: Coding, sound: Signal) -> tuple[Any, int]:
-    """Add a sound track; returns it and the sample rate of the signal, which the track may not have."""
+    """Add a sound track; return it and the sample rate of the signal, which the track may not have."""
     assert sound.axes[1].rate is not None
     rate = round(sound.axes[1].rate)
     known = av.Codec(coding.sound_codec, "w").audio_rates or [rate]
@@ -126,7 +126,7 @@ def _sound_stream(container: Any, coding: Coding, sound: Signal) -> tuple[Any, i
 
 
 def _sound_packets(stream: Any, values: np.ndarray, rate: int) -> Iterator[tuple[Fraction, Any]]:
-    """Encode [channels, n, 1] in pieces of about a second; yields (seconds, packets)."""
+    """Encode [channels, n, 1] in pieces of about a second; yield (seconds, packets)."""
     for start in range(0, values.shape[1], rate):
         piece = np.ascontiguousarray(values[:, start : start + rate, 0].T, dtype=np.float32)
         frame = AudioFrame.from_ndarray(piece.reshape(1, -1), format="flt", layout=_SOUND_LAYOUTS[piece.shape[1] - 1])

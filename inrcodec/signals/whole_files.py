@@ -8,12 +8,13 @@ import errno
 import os
 import stat
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from inrcodec.errors import InrcodecError, SignalError
+from inrcodec.errors import InrcodecError, InrcodecWarning, SignalError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
@@ -26,7 +27,8 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
 
     When this returns, the file is on the disk and not only in memory. A file that is replaced keeps its permissions
     and, where that is allowed, its owner. If anything fails or is interrupted from the keyboard, no temporary file
-    stays; what was at `path` before is unharmed.
+    stays; what was at `path` before is unharmed. If only the folder cannot be brought to the disk, the new file is
+    there, and a warning says that it may not outlast a power failure.
 
     Raises: SignalError if the folder cannot be written to or the disk is full.
     """
@@ -52,11 +54,19 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+    try:
+        _sync_folder(path.parent)
+    except OSError as error:
+        warnings.warn(
+            f"{path} is written, but its folder cannot be brought to the disk ({error.strerror or error}): a power "
+            "failure may undo it, so keep what it was made from, and check the disk",
+            InrcodecWarning,
+            stacklevel=2,
+        )
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

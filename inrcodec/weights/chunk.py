@@ -40,25 +40,25 @@ class PatchDeltas:
 def pack_chunk(patches: PatchDeltas, quantizer: Quantizer, model: WeightModel) -> bytes:
     """Quantize and code some patches."""
     exponents, means = patches.normalization.exponents, patches.normalization.means
-    steps, scales = quantizer.columns(model)
-    step_indices = symbol_step_indices(steps, exponents)
+    indices, scales = quantizer.columns(model)
+    step_indices = symbol_step_indices(indices, exponents)
     symbols = quantize(patches.deltas, step_indices)
     shifts = best_patch_shifts(symbols, scales, step_indices)
-    parts = []
+    batches = []
     if model.normalize:
         residuals = [means[patch] - _predicted_mean(exponents, means, patch) for patch in range(len(means))]
-        parts.append((np.diff(exponents, prepend=0), np.full(len(exponents), EXPONENT_ROW)))
-        parts.append((np.concatenate(residuals), _mean_rows(exponents, means.shape[1])))
-    parts.append((np.diff(shifts, prepend=0), np.full(len(shifts), SHIFT_ROW)))
-    parts.append((symbols.ravel(), model_rows(scales, step_indices, shifts).ravel()))
-    return entropy.encode_parts(parts)
+        batches.append((np.diff(exponents, prepend=0), np.full(len(exponents), EXPONENT_ROW)))
+        batches.append((np.concatenate(residuals), _mean_rows(exponents, means.shape[1])))
+    batches.append((np.diff(shifts, prepend=0), np.full(len(shifts), SHIFT_ROW)))
+    batches.append((symbols.ravel(), model_rows(scales, step_indices, shifts).ravel()))
+    return entropy.encode_batches(batches)
 
 
 def unpack_chunk(data: bytes, count: int, quantizer: Quantizer, model: WeightModel) -> PatchDeltas:
     """Decode the `count` patches of a chunk. Raises: CorruptFile."""
     normalization, symbols = read_symbols(data, count, quantizer, model)
-    steps, _ = quantizer.columns(model)
-    return PatchDeltas(normalization, dequantize(symbols, symbol_step_indices(steps, normalization.exponents)))
+    indices, _ = quantizer.columns(model)
+    return PatchDeltas(normalization, dequantize(symbols, symbol_step_indices(indices, normalization.exponents)))
 
 
 def read_symbols(data: bytes, count: int, quantizer: Quantizer, model: WeightModel) -> tuple[Normalization, np.ndarray]:
@@ -79,8 +79,8 @@ def read_symbols(data: bytes, count: int, quantizer: Quantizer, model: WeightMod
         normalization = Normalization(exponents, means)
     shifts = np.cumsum(decoder.decode(np.full(count, SHIFT_ROW)))
     _check(shifts, "shift", -MAX_SHIFT, MAX_SHIFT)
-    steps, scales = quantizer.columns(model)
-    rows = model_rows(scales, symbol_step_indices(steps, normalization.exponents), shifts)
+    indices, scales = quantizer.columns(model)
+    rows = model_rows(scales, symbol_step_indices(indices, normalization.exponents), shifts)
     symbols = decoder.decode(rows.ravel()).reshape(rows.shape)
     decoder.finish()
     return normalization, symbols

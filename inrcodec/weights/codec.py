@@ -41,7 +41,7 @@ class WeightCodec:
         """Return K_test."""
         return STEPS[options.effort] if options.steps is None else options.steps
 
-    def adapt(
+    def prepare(
         self,
         signal: Signal,
         initialization: Initialization,
@@ -157,11 +157,11 @@ class _Watch:
         self._scales, self._on_progress = scales, on_progress
 
     def __call__(self, step: int, theta: Parameters, losses: torch.Tensor) -> None:
-        seen = losses.detach().cpu().numpy()
+        values = losses.detach().cpu().numpy()
         if step in (0, self._steps):
-            self.losses[step] = seen
+            self.losses[step] = values
         if self._on_progress is not None:
-            error = float((seen * self._scales**2).mean())
+            error = float((values * self._scales**2).mean())
             done = self._batch * self._steps + step
             self._on_progress(Progress("adapt", done, self._batches * self._steps, _decibels(error)))
 

@@ -7,8 +7,9 @@ from typing import Self, cast
 import numpy as np
 import torch
 
-from inrcodec.initialization import DeltaPrior, Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.models import Parameters, PointField
+from inrcodec.priors import DeltaPrior
 from inrcodec.settings import AdaptationConfig
 
 

@@ -40,11 +40,11 @@ class Quantizer:
 
     @property
     def tensors(self) -> int:
-        """How many tensors have a step of their own."""
+        """How many tensors have a step index of their own."""
         return len(self.step_indices)
 
     def moved(self, tensor: int, direction: int) -> "Quantizer":
-        """Return it with the step of one tensor a quarter octave larger or smaller."""
+        """Return the quantizer with the step index of one tensor one larger or smaller."""
         step_indices = list(self.step_indices)
         step_indices[tensor] += direction
         return replace(self, step_indices=tuple(step_indices))
@@ -68,8 +68,8 @@ class Quantizer:
 
     def columns(self, model: WeightModel) -> tuple[np.ndarray, np.ndarray]:
         """Return the step index and the model scale of every coded parameter, int64 [n] each."""
-        steps, shifts = (np.repeat(np.array(each), model.sizes) for each in (self.step_indices, self.shifts))
-        return steps, model.prior_scales + shifts
+        indices, shifts = (np.repeat(np.array(each), model.sizes) for each in (self.step_indices, self.shifts))
+        return indices, model.prior_scales + shifts
 
 
 def symbol_step_indices(step_indices: np.ndarray, exponents: np.ndarray) -> np.ndarray:
@@ -78,10 +78,10 @@ def symbol_step_indices(step_indices: np.ndarray, exponents: np.ndarray) -> np.n
 
 
 def quantize(deltas: np.ndarray, step_indices: np.ndarray, dead_zone: float = 0.15) -> np.ndarray:
-    """Round to multiples of the steps, int64 [P, n].
+    """Round to multiples of the quantization steps, int64 [P, n].
 
-    dead_zone: moves the rounding boundaries away from zero by this share of a step; Laplace-distributed values
-        gain more rate than they lose distortion.
+    dead_zone: moves the rounding boundaries away from zero by this share of a quantization step; Laplace-distributed
+        values gain more rate than they lose distortion.
     """
     magnitude = np.floor(np.abs(deltas) * np.exp2(-step_indices / QUARTERS) + (0.5 - dead_zone))
     return (np.sign(deltas) * magnitude.clip(max=entropy.SYMBOL_LIMIT - 1)).astype(np.int64)
@@ -109,8 +109,8 @@ def best_patch_shifts(symbols: np.ndarray, scales: np.ndarray, step_indices: np.
 
 def fit_shifts(quantizer: Quantizer, model: WeightModel, symbols: np.ndarray, exponents: np.ndarray) -> Quantizer:
     """Fit the prior's scale per tensor to the symbols that a quantizer gave."""
-    steps, scales = quantizer.columns(model)
-    step_indices = symbol_step_indices(steps, exponents)
+    indices, scales = quantizer.columns(model)
+    step_indices = symbol_step_indices(indices, exponents)
     patch_shifts = best_patch_shifts(symbols, scales, step_indices)
     shifts, start = [], 0
     for size in model.sizes:

@@ -60,8 +60,8 @@ def measure(
     The distortion is that of the patches by themselves, before they are blended.
     """
     exponents = context_sets.normalization.exponents
-    steps, scales = quantizer.columns(model)
-    step_indices = symbol_step_indices(steps, exponents)
+    indices, scales = quantizer.columns(model)
+    step_indices = symbol_step_indices(indices, exponents)
     symbols = quantize(deltas, step_indices)
     if patch_shifts is None:
         patch_shifts = best_patch_shifts(symbols, scales, step_indices)
@@ -91,9 +91,9 @@ def choose_quantizer(
 ) -> Quantizer:
     """Find the quantizer with the least D + trade_off * R on a sample of the patches.
 
-    First all steps together, then one tensor after the other, by ever smaller moves (in quarter octaves); a search
-    by descent, because cost has one valley along each of these lines. The priors' scales are fitted before every
-    round of moves.
+    All step indices move together first, then one tensor after the other, by ever smaller moves (in quarter octaves).
+    Descent finds the best, because cost has one valley along each of these lines. The priors' scales are fitted before
+    every round of moves.
 
     trade_off: lambda, in squared error of values in [0, 1] per bit per sample.
     sample: patches that are looked at, spread evenly.
@@ -106,8 +106,8 @@ def choose_quantizer(
     for move in moves:
         symbols = measure(deltas, context_sets, model, quantizer, device).symbols
         quantizer = fit_shifts(quantizer, model, symbols, exponents)
-        steps, scales = quantizer.columns(model)
-        patch_shifts = best_patch_shifts(symbols, scales, symbol_step_indices(steps, exponents))
+        indices, scales = quantizer.columns(model)
+        patch_shifts = best_patch_shifts(symbols, scales, symbol_step_indices(indices, exponents))
 
         def cost(candidate: Quantizer, patch_shifts: np.ndarray = patch_shifts) -> float:
             trial = measure(deltas, context_sets, model, candidate, device, patch_shifts)
@@ -124,7 +124,7 @@ def choose_quantizer(
 def _slide(
     quantizer: Quantizer, best: float, group: range, move: int, cost: Callable[[Quantizer], float]
 ) -> tuple[Quantizer, float]:
-    """Move the steps of a group of tensors up or down for as long as that lowers the cost."""
+    """Move the step indices of a group of tensors up or down for as long as that lowers the cost."""
     for direction in (move, -move):
         moved = False
         while True:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,9 @@ def test_a_whole_file(run: Run, folder: Path) -> None:
     photo(folder / "photo.png")
     assert run("encode", "photo.png", "--init", "tiny-image", "--max-error", 9, *FAST)[0] == 0
     code, out, err = run("verify", "photo.inr")
-    assert (code, err) == (0, "") and out.startswith("photo.inr: whole, ") and out.count("\n") == 1
+    assert (code, out) == (0, "") and err.startswith("photo.inr: whole, ") and err.count("\n") == 1
+    assert ", 1 signal, " in err
+    assert run("verify", "photo.inr", "--quiet") == (0, "", "")
     code, out, _ = run("verify", "photo.inr", "--against", "photo.png", "--json")
     (signal,) = json.loads(out)["signals"]
     assert code == 0 and signal["bound"] == 9 and 0 < signal["max_error"] <= 9 and signal["symbols"] > 0
@@ -52,6 +56,30 @@ def test_a_value_beyond_the_bound_is_found(run: Run, folder: Path) -> None:
     Image.fromarray(values[:20]).save(folder / "smaller.png")
     code, _, err = run("verify", "photo.inr", "--against", "smaller.png")
     assert code == 2 and is_one_error(err, "(20, 40, 3)")
+
+
+@pytest.mark.parametrize("failure", [MemoryError("24 TiB"), OSError(5, "Input/output error"), RuntimeError("odd")])
+def test_a_file_that_fails_does_not_stop_the_others(
+    run: Run, folder: Path, tiny_image_file: bytes, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    from inrcodec import verification
+
+    for name in "abc":
+        (folder / f"{name}.inr").write_bytes(tiny_image_file)
+    (folder / "d.inr").write_bytes(b"no codec")
+    usual = verification.verify_file
+
+    def fail(path: Path, **options: Any) -> verification.Verification:
+        if path.name == "b.inr":
+            raise failure
+        return usual(path, **options)
+
+    monkeypatch.setattr(verification, "verify_file", fail)
+    embedded = ("--init", "tiny-image", "--device", "cpu")
+    code, out, err = run("verify", ".", "--json", "--quiet", *embedded)
+    assert code == 1 and [json.loads(line)["input"] for line in out.splitlines()] == ["a.inr", "c.inr"]
+    assert err.count("inrcodec: error: ") == err.count("\n") == 2 and "b.inr" in err and "d.inr" in err
+    assert run("verify", ".", *embedded)[2].endswith("\n2 of 4 files failed\n")
 
 
 def test_damage_is_found_and_skipped(run: Run, folder: Path, picture: Path) -> None:
@@ -95,3 +123,13 @@ def test_more_samples_than_asked_for_are_refused(run: Run, folder: Path) -> None
     code, _, err = run("decode", "photo.inr", "-o", "a.png", "--max-samples", 1280, "--resolution", 80)
     assert code == 2 and is_one_error(err, "5120", "--max-samples")
     assert run("decode", "photo.inr", "-o", "a.png", "--max-samples", 1280)[0] == 0
+
+
+def test_the_help_says_how_many_samples_are_decoded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inrcodec.decoder import SAMPLES
+
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    for command in ("decode", "verify"):
+        shown = run(command, "--help")[1]
+        (power,) = re.findall(r"--max-samples.*?\(?2\^(\d+)\)?", shown, re.DOTALL)
+        assert 2 ** int(power) == SAMPLES

@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from typing import Any
 
 import cbor2
@@ -11,7 +12,15 @@ from headers import CLIMATE, END, FIELDS, HEADERS, IMAGE, SOUND, file_with, head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrcodec.coding.container import Container, Outline, Stream, read_container, read_outline, write_container
+from inrcodec.coding.container import (
+    Container,
+    Outline,
+    Stream,
+    read_container,
+    read_outline,
+    write_container,
+)
+from inrcodec.coding.sections import MAX_SECTIONS
 from inrcodec.errors import ContainerError, CorruptFile, NotAnInrFile, TruncatedFile, UnsupportedVersion, UsageError
 
 SMALL = Container((Stream(IMAGE, (b"first", b"")),))
@@ -231,3 +240,152 @@ def test_streams_that_disagree_with_their_header() -> None:
             write_container(Container((stream,)))
     with pytest.raises(UsageError):
         write_container(Container(()))
+
+
+PAYLOADS = tuple(bytes([number]) * (20 + number) for number in range(6))
+SIX = Container(
+    (
+        Stream(replace(IMAGE, chunks=6, max_error=0.5), PAYLOADS, residual=b"residual"),
+        Stream(SOUND, ()),
+    )
+)
+
+
+def places_of(data: bytes) -> list[int]:
+    """Return where the sections of a file begin, and the end of the last."""
+    sizes = [part.size for part in outline_of(data).sizes]
+    return [sum(sizes[: number + 1]) for number in range(len(sizes))]
+
+
+def salvaged(data: bytes) -> Container:
+    return read_container(data, skip_damaged=True)
+
+
+def zeroed(data: bytes, begin: int, end: int) -> bytes:
+    return data[:begin] + bytes(end - begin) + data[end:]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_chunks_that_are_not_there_take_no_memory(cut: bool) -> None:
+    header = header_section([0, b"12345678", 0, [1 << 15, 1 << 15], 3, 1, 20_000_000, b""])
+    data = file_with(header, *([] if cut else [END]))
+    for read in (read_container, salvaged, outline_of):
+        with pytest.raises(ContainerError):
+            read(data)
+    with pytest.raises(CorruptFile, match=f"20000000 chunks, more than {MAX_SECTIONS}"):
+        salvaged(data)
+
+
+def test_the_chunks_of_all_signals_are_counted_together() -> None:
+    fields = [0, b"12345678", 0, [1 << 15, 1 << 15], 3, 1, MAX_SECTIONS * 2 // 3, b""]
+    damaged = section(b"C", b"xy")[:-1] + b"z" + b"\0\0\0"
+    with pytest.raises(CorruptFile, match="chunks, more than"):
+        salvaged(file_with(header_section(fields), damaged, header_section([*fields, None, "other"]), damaged, END))
+
+
+def test_more_chunks_than_samples_are_not_made_up() -> None:
+    with pytest.raises(CorruptFile, match="fewer samples than its 21 chunks"):
+        salvaged(file_with(header_section([*FIELDS[:6], 21, b""])))
+
+
+@pytest.mark.parametrize("container", [SMALL, LARGE, SIX], ids=["small", "large", "six"])
+def test_whole_files_are_salvaged_as_they_are(container: Container) -> None:
+    read = salvaged(write_container(container))
+    assert as_values(read) == as_values(container) and not read.cut and not read.mended
+
+
+def test_damage_at_the_end_is_no_loss() -> None:
+    data = write_container(SIX)
+    flipped = [data[:-1] + bytes([data[-1] ^ 1]), data[:-6] + b"D" + data[-5:], data[:-5] + b"\1" + data[-4:]]
+    for damaged in (*flipped, data + b"\0", data + data):
+        read = salvaged(damaged)
+        assert as_values(read) == as_values(SIX) and read.mended and not read.cut
+
+
+def test_a_flipped_bit_costs_one_section_at_most() -> None:
+    """Headers are mended where their kind or length is damaged, and refused where it is their content."""
+    data = write_container(SIX)
+    places = places_of(data)
+    for position in range(8 * places[0], 8 * len(data)):
+        damaged = bytearray(data)
+        damaged[position // 8] ^= 1 << position % 8
+        number, begin = max((number, place) for number, place in enumerate(places) if place <= position // 8)
+        in_header = position // 8 > begin + 1 and number in (0, 8)
+        if in_header:
+            with pytest.raises(CorruptFile):
+                salvaged(bytes(damaged))
+            continue
+        streams = salvaged(bytes(damaged)).streams
+        assert len(streams) == 2
+        lost = {number - 1} if 1 <= number <= 6 and position // 8 > begin + 1 else set()
+        assert streams[0].damaged == lost
+        assert all(chunk == PAYLOADS[n] for n, chunk in enumerate(streams[0].chunks) if n not in lost)
+        assert (streams[0].residual is None) == (number == 7 and position // 8 > begin + 1)
+
+
+def test_chunks_after_damaged_heads_keep_their_numbers() -> None:
+    data = write_container(SIX)
+    places = places_of(data)
+    chunk = {number: places[number + 1] for number in range(7)}  # 6 is the residual
+    for damage, lost in (
+        ([(1, 1)], {1}),
+        ([(1, 3)], {1, 2, 3}),
+        ([(0, 5)], set(range(6))),
+        ([(1, 1), (4, 4)], {1, 4}),
+        ([(1, 2), (4, 4)], {1, 2, 3, 4}),  # which one is between is not known
+    ):
+        damaged = data
+        for first, last in damage:
+            damaged = zeroed(damaged, chunk[first], chunk[last + 1] - 3)
+        (stream, _) = salvaged(damaged).streams
+        assert stream.damaged == lost and stream.residual == b"residual"
+        assert all(each == PAYLOADS[n] for n, each in enumerate(stream.chunks) if n not in lost)
+    (stream, _) = salvaged(zeroed(data, chunk[6], chunk[6] + 9)).streams
+    assert stream.damaged == set() and stream.residual is None
+    (stream, _) = salvaged(zeroed(data, chunk[4], chunk[6] + 9)).streams
+    assert stream.damaged == {4, 5} and stream.residual is None
+    with pytest.raises(CorruptFile):
+        salvaged(zeroed(data, places[0], places[0] + 9))
+    more = replace(SIX.streams[1], header=replace(SOUND, chunks=2), chunks=(b"one", b"two"))
+    two = write_container(Container((SIX.streams[0], more)))
+    with pytest.raises(CorruptFile):  # the header of the second signal is lost, its chunks are too many
+        salvaged(zeroed(two, places[8], places[8] + 9))
+
+
+def test_cut_files_keep_what_is_before_the_cut() -> None:
+    data = write_container(SIX)
+    places = places_of(data)
+    for size in range(5, len(data)):
+        if size < places[1]:
+            with pytest.raises(TruncatedFile, match=r"cut off at byte 5, where its header .* obtain the file again"):
+                salvaged(data[:size])
+            continue
+        read = salvaged(data[:size])
+        whole = sum(end <= size for _, end in pairwise(places[1:8]))
+        assert read.cut and not read.mended and len(read.streams) == 1 + (size >= places[9])
+        assert read.streams[0].damaged == set(range(whole, 6))
+        assert read.streams[0].residual == (b"residual" if size >= places[8] else None)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_any_damage_is_skipped_or_refused(data: Any) -> None:
+    content = bytearray(write_container(SIX))
+    for _ in range(data.draw(st.integers(1, 4))):
+        begin = data.draw(st.integers(5, len(content) - 1))
+        noise = data.draw(st.binary(min_size=1, max_size=12))
+        content[begin : begin + data.draw(st.integers(0, 12))] = noise
+    try:
+        streams = salvaged(bytes(content)).streams
+    except ContainerError:
+        return
+    assert len(streams[0].chunks) == 6
+    assert all(chunk == PAYLOADS[n] for n, chunk in enumerate(streams[0].chunks) if n not in streams[0].damaged)
+
+
+@pytest.mark.parametrize("filling", [b"C", b"E\0", b"C\xff\xff\x01", b"C\x80\x80\x20CCCC"])
+def test_a_search_for_sections_ends(filling: bytes) -> None:
+    """Each place may begin a section that is nearly as long as the file."""
+    header = header_section([*FIELDS[:6], 1, b""])
+    read = salvaged(file_with(header, b"\0", filling * (400_000 // len(filling))))
+    assert read.cut and read.streams[0].damaged == {0}

@@ -93,7 +93,7 @@ def test_round_trip_and_independent_decoder(pairs: list[tuple[int, int]]) -> Non
 @given(st.lists(st.lists(symbol_and_row, max_size=20), max_size=4))
 def test_parts_come_back_one_after_the_other(lists: list[list[tuple[int, int]]]) -> None:
     parts = [tuple(np.array(pairs, np.int64).reshape(-1, 2).T) for pairs in lists]
-    decoder = entropy.Decoder(entropy.encode_parts(parts))
+    decoder = entropy.Decoder(entropy.encode_batches(parts))
     for symbols, rows in parts:
         assert decoder.decode(rows).tolist() == symbols.tolist()
     decoder.finish()

@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from symbols import symbols_digest
 
 import inrcodec
-from inrcodec.initialization import DeltaPrior, Initialization
+from inrcodec.initialization import Initialization
 from inrcodec.meta.presets import preset
 from inrcodec.models import PointField
 from inrcodec.options import EncodeOptions
+from inrcodec.priors import DeltaPrior
 from inrcodec.settings import AdaptationConfig
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.weights.adaptation import initial_step_sizes

@@ -17,7 +17,7 @@ import inrcodec
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.initialization import Initialization
 from inrcodec.latents.clip_coder import ClipCoder
-from inrcodec.latents.coder import Effort
+from inrcodec.latents.coder import AdaptationPlan
 from inrcodec.latents.objective import trade_off_of_step_index
 from inrcodec.meta import latent_trainer as latent_trainer_module
 from inrcodec.meta.clip_trainer import ClipTrainer
@@ -86,8 +86,8 @@ def coder_of(clip: torch.Tensor, initialization: Initialization | None = None) -
 
 
 def coded(clip: torch.Tensor, initialization: Initialization | None = None, steps: int = 0) -> bytes:
-    effort = Effort(trade_off_of_step_index(STEP_INDEX, 3), steps)
-    return coder_of(clip, initialization).encode(clip, effort)
+    plan = AdaptationPlan(trade_off_of_step_index(STEP_INDEX, 3), steps)
+    return coder_of(clip, initialization).encode(clip, plan)
 
 
 def shown(

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from inrcodec.coding import entropy
 from inrcodec.errors import CorruptFile
-from inrcodec.latents.motion import LARGEST_MOTION, motion_parts, read_motion
+from inrcodec.latents.motion import LARGEST_MOTION, motion_batches, read_motion
 
 # Those of the format, by class.
 FLAG_ROWS = [76, 86, 89, 91, 92, 93, 94, 95, 96, 83, 88]
@@ -25,7 +25,7 @@ Lines = list[tuple[list[int], list[int]]]
 
 
 def pack(motion: np.ndarray) -> bytes:
-    return entropy.encode_parts(motion_parts(motion))
+    return entropy.encode_batches(motion_batches(motion))
 
 
 def unpack(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -36,7 +36,7 @@ def unpack(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def bits(motion: np.ndarray) -> float:
-    return sum(float(entropy.code_length(*part).sum()) for part in motion_parts(motion))
+    return sum(float(entropy.code_length(*part).sum()) for part in motion_batches(motion))
 
 
 def order_0_bits(symbols: np.ndarray) -> float:
@@ -124,7 +124,7 @@ def test_motion_of_any_shape_comes_back(count: int, blocks: tuple[int, int]) -> 
 @settings(deadline=None, max_examples=30)
 @given(motion=fields)
 def test_parts_are_those_of_the_format(motion: np.ndarray) -> None:
-    (differences, rows), *parts = motion_parts(motion)
+    (differences, rows), *parts = motion_batches(motion)
     assert rows.tolist() == [ROW_ROW] * 2 * CLASSES
     flag_rows = [int(row + change) for row, change in zip(FLAG_ROWS, differences[:CLASSES], strict=True)]
     magnitude_rows = [int(row + change) for row, change in zip(MAGNITUDE_ROWS, differences[CLASSES:], strict=True)]
@@ -148,7 +148,7 @@ def test_an_example_by_hand() -> None:
         *[([0, 1, 0, 0], [91, 91, 76, 76]), ([1], [SIGN_ROW]), ([4], [142])],  # (0, 1) and (2, 1): 3, not 8
         *[([0, 0, 0, 0], [83, 91, 76, 76]), ([], []), ([], [])],  # (1, 0) and (1, 2)
     ]
-    data = entropy.encode_parts([(np.array(symbols, int), np.array(rows, int)) for symbols, rows in by_hand])
+    data = entropy.encode_batches([(np.array(symbols, int), np.array(rows, int)) for symbols, rows in by_hand])
     np.testing.assert_array_equal(unpack(data, motion.shape), motion)
 
 
@@ -158,7 +158,7 @@ def test_extremes_come_back_and_more_is_refused() -> None:
     np.testing.assert_array_equal(unpack(pack(motion), motion.shape), motion)
     motion[0, 1, 2, 3] -= 1
     with pytest.raises(ValueError, match=f"{LARGEST_MOTION + 1}"):
-        motion_parts(motion)
+        motion_batches(motion)
 
 
 # Size
@@ -235,7 +235,7 @@ def test_damage_is_noticed_or_other_motion() -> None:
 def test_motion_beyond_the_limit_is_noticed(sign: int) -> None:
     rows = (np.zeros(2 * CLASSES, np.int64), np.full(2 * CLASSES, ROW_ROW))
     for magnitude, fits in ((LARGEST_MOTION, True), (LARGEST_MOTION + 1, False), ((1 << 31) - 1, False)):
-        data = entropy.encode_parts(
+        data = entropy.encode_batches(
             [
                 rows,
                 (np.array([1, 0]), np.full(2, FLAG_ROWS[10])),
@@ -260,7 +260,7 @@ def test_rows_are_clipped_to_the_tables(change: int) -> None:
         (np.array([1]), np.array([SIGN_ROW])),
         (np.array([5]), np.array([magnitude_row])),
     ]
-    assert unpack(entropy.encode_parts(parts), (1, 2, 1, 1)).ravel().tolist() == [-6, 0]
+    assert unpack(entropy.encode_batches(parts), (1, 2, 1, 1)).ravel().tolist() == [-6, 0]
 
 
 def test_memory_is_bounded_by_the_number_of_blocks() -> None:
@@ -279,7 +279,7 @@ def test_what_follows_is_left_to_the_caller() -> None:
     """Motion is part of a longer run."""
     motion = moving_scene(1, 8, 8)
     after = (np.array([3, -2]), np.array([30, 30]))
-    decoder = entropy.Decoder(entropy.encode_parts([after, *motion_parts(motion), after]))
+    decoder = entropy.Decoder(entropy.encode_batches([after, *motion_batches(motion), after]))
     assert decoder.decode(after[1]).tolist() == [3, -2]
     np.testing.assert_array_equal(read_motion(decoder, motion.shape), motion)
     assert decoder.decode(after[1]).tolist() == [3, -2]

@@ -63,7 +63,7 @@ def coder_of(field: LatentPyramid, grid: Grid, weights: Parameters | None = None
 
 
 def pack(symbols: list[np.ndarray], field: LatentPyramid, grid: Grid, step_index: int = STEP_INDEX) -> bytes:
-    return entropy.encode_parts(coder_of(field, grid).parts(symbols, step_index))
+    return entropy.encode_batches(coder_of(field, grid).batches(symbols, step_index))
 
 
 def unpack(data: bytes, batch: int, field: LatentPyramid, grid: Grid, step_index: int = STEP_INDEX) -> list[np.ndarray]:
@@ -124,7 +124,7 @@ def test_blank_patches_are_nearly_free() -> None:
         if name.endswith("head_bias"):
             value[: max(COLOURS.levels)] = -20
     coder = coder_of(COLOURS, GRID, integer_weights(surely_zero))
-    data = entropy.encode_parts(coder.parts(symbols, STEP_INDEX))
+    data = entropy.encode_batches(coder.batches(symbols, STEP_INDEX))
     count = sum(level.size for level in symbols)
     assert len(data) < count / 1000 + 8
 
@@ -252,7 +252,7 @@ def test_rows_of_means_are_clipped_to_the_table(row: int) -> None:
     zeros = [np.zeros((1, *shape), np.int64) for shape in field.latent_shapes(grid)]
     for _, flag_rows, _ in passes_of(field, grid, zeros):
         parts.append((np.zeros(len(flag_rows), np.int64), flag_rows))
-    *details, means = unpack(entropy.encode_parts(parts), 1, field, grid)
+    *details, means = unpack(entropy.encode_batches(parts), 1, field, grid)
     assert means.tolist() == [[[5]]]
     assert not any(level.any() for level in details)
 

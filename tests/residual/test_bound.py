@@ -272,13 +272,13 @@ def test_a_smaller_bound_is_a_larger_file() -> None:
 def test_many_slices_are_searched_by_some(monkeypatch: pytest.MonkeyPatch) -> None:
     field = climate_field(6, shape=(12, 9, 12), missing=np.zeros((12, 9, 12), bool))
     seen = []
-    adapt = encoder.adapt_signal
+    adapt = encoder.prepare_signal
 
     def watch(signal: Signal, *arguments: Any) -> Any:
         seen.append(signal.shape)
         return adapt(signal, *arguments)
 
-    monkeypatch.setattr(encoder, "adapt_signal", watch)
+    monkeypatch.setattr(encoder, "prepare_signal", watch)
     monkeypatch.setattr(error_bound, "SEARCH_VALUES", 3 * 9 * 12)
     within(field, 0.5)
     assert seen == [(12, 9, 12), (3, 9, 12)]

@@ -84,14 +84,24 @@ class Stream:
         attributes, kind = self.header.attributes, native.dtype.type
         if self.header.modality != "climate":
             return native
-        limits = [kind(limit) for limit in attributes.get("limits", ())]
+        limits = []
+        if "limits" in attributes:
+            low, high = attributes["limits"]
+            require(_is_number(low) and _is_number(high) and low <= high, "limits are two numbers, low <= high")
+            limits = [kind(low), kind(high)]
         places = None
         if "zeros" in attributes:
             zero, *shape, packed = attributes["zeros"]
+            require(_is_number(zero) and type(packed) is bytes, "zeros are a number, sizes and bytes")
+            sizes = len(shape) == native.ndim - 1 and all(type(size) is int and size > 0 for size in shape)
+            require(sizes, "zeros have the sizes of a grid")
             if tuple(shape) == native.shape[:-1]:
                 count = int(np.prod(shape))
-                bits = np.frombuffer(inflate(packed, ceil_div(count, 8)), np.uint8)
-                places = np.unpackbits(bits, count=count).astype(bool).reshape(*shape, 1)
+                packed_bits = inflate(packed, ceil_div(count, 8))
+                require(len(packed_bits) == ceil_div(count, 8), "zeros have a bit for each sample")
+                bits = np.unpackbits(np.frombuffer(packed_bits, np.uint8))
+                require(not bits[count:].any(), "the bits after the last sample's are zero")
+                places = bits[:count].astype(bool).reshape(*shape, 1)
             else:
                 limits.append(kind(zero))
         if limits:
@@ -138,3 +148,7 @@ def _read_mask(payload: bytes, header: Header) -> np.ndarray:
     bits = np.unpackbits(np.frombuffer(content, np.uint8)).astype(bool)
     require(not bits[samples:].any(), "the bits that fill the last byte are 0")
     return np.logical_xor.accumulate(bits[:samples].reshape(header.sizes), 0)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and value == value  # NaN is none

@@ -20,8 +20,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 import inrcodec.signals
 from inrcodec import metrics
-from inrcodec.errors import SignalError
-from inrcodec.signals import InrcodecWarning
+from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals import image as image_signals
 from inrcodec.signals.signal import Axis, Signal
 

@@ -15,8 +15,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 import inrcodec.signals
-from inrcodec.errors import SignalError
-from inrcodec.signals import InrcodecWarning, image_opening, video, video_timing
+from inrcodec.errors import InrcodecWarning, SignalError
+from inrcodec.signals import image_opening, video, video_timing
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
@@ -215,6 +215,18 @@ def test_hidden_colours_are_not_shown(tmp_path):
     with pytest.warns(InrcodecWarning, match="2 frames are transparent in places; black"):
         (signal,) = video.read(tmp_path / "clip.mov")
     assert np.array_equal(signal.values, np.rint(rgba[..., :3] * (rgba[..., 3:] / 255.0)))
+
+
+def test_alpha_beside_the_frames_is_told(tmp_path):
+    """VP9 in WebM has alpha in a second stream of each packet."""
+    rgba = np.full((16, 24, 4), 128, np.uint8)
+    with av.open(str(tmp_path / "clip.webm"), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=25)
+        stream.codec_context.width, stream.codec_context.height, stream.codec_context.pix_fmt = 24, 16, "yuva420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format="yuva420p")))
+        container.mux(stream.encode(None))
+    with pytest.warns(InrcodecWarning, match=r"clip\.webm: the transparency of the clip is not kept"):
+        video.read(tmp_path / "clip.webm")
 
 
 def test_opaque_alpha_is_nothing_to_tell(tmp_path):

@@ -5,6 +5,7 @@ Coding is stood in for by noise on the values of the signals.
 
 import dataclasses
 import warnings
+import zlib
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -20,7 +21,7 @@ from climate_files import EAST, NORTH, Values, at_resolution, contents, field, g
 
 from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals import climate
-from inrcodec.signals.cf_exact import undeclared_fills
+from inrcodec.signals.cf_exact import exact_values, pack_mask, undeclared_fills
 from inrcodec.signals.signal import Signal
 
 SHAPE = (3, 19, 36)
@@ -510,7 +511,7 @@ def test_zarr(tmp_path: Path, zarr_format: int) -> None:
 def test_folders_that_are_no_zarr_store(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     (tmp_path / "a.zarr").mkdir()
-    with pytest.raises(SignalError, match=r"a\.zarr: not a"):
+    with pytest.raises(SignalError, match=r"a\.zarr: cannot be read as a Zarr store"):
         climate.read(tmp_path / "a.zarr")
 
 
@@ -579,8 +580,23 @@ def test_whatever_the_attributes_are(tmp_path: Path) -> None:
         {"limits": [1.0]},
         {"limits": ["a", "b"]},
         {"limits": 3},
+        {"limits": [2.0, 1.0]},
+        {"limits": [float("nan"), 1.0]},
+        {"limits": ["0", "1"]},
+        {"limits": [False, True]},
         {"zeros": [0.0, 3, 19, 36, b"no stream"]},
         {"zeros": [0.0, 3, 19, 36, b"x\x9c\x03\x00\x00\x00\x00\x01"]},
+        {"zeros": [0.0, *SHAPE, pack_mask(np.ones(SHAPE, bool)) + b"\0"]},
+        {"zeros": [0.0, *SHAPE, pack_mask(np.ones(SHAPE, bool))[:-1]]},
+        {"zeros": [0.0, *SHAPE, zlib.compress(b"\xff" * 257)]},  # of 2052 bits; the last byte has 4 more
+        {"zeros": [0.0, *SHAPE, zlib.compress(bytes(256))]},
+        {"zeros": [0.0, *SHAPE, zlib.compress(bytes(258))]},
+        {"zeros": [0.0, *SHAPE, "mask"]},
+        {"zeros": [0.0, *SHAPE[1:], pack_mask(np.ones(SHAPE[1:], bool))]},
+        {"zeros": [0.0, *SHAPE[:2], 36.0, pack_mask(np.ones(SHAPE, bool))]},
+        {"zeros": [0.0, *SHAPE[:2], 0, pack_mask(np.ones(0, bool))]},
+        {"zeros": [float("nan"), *SHAPE, pack_mask(np.ones(SHAPE, bool))]},
+        {"zeros": ["0", *SHAPE, pack_mask(np.ones(SHAPE, bool))]},
         {"zeros": []},
         {"zeros": 4},
         {"gaps": []},
@@ -597,3 +613,11 @@ def test_malformed_exact_parts(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(SignalError, match="malformed"):
         climate.write([damaged], tmp_path / "b.nc")
     np.testing.assert_array_equal(climate.read_back(damaged), signal.values)
+
+
+def test_zeros_of_another_resolution_only_widen_the_limits() -> None:
+    values = np.linspace(-1, 5, 3 * 7 * 9, dtype="f4").reshape(3, 7, 9, 1)
+    attributes = {"limits": [1.0, 4.0], "zeros": [0.0, *SHAPE, pack_mask(np.ones(SHAPE, bool))]}
+    np.testing.assert_array_equal(exact_values(values, attributes), values.clip(0, 4))
+    attributes["zeros"] = [0.0, 3, 7, 9, pack_mask(values[..., 0] < 2)]
+    np.testing.assert_array_equal(exact_values(values, attributes), np.where(values < 2, 0, values.clip(1, 4)))

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from inrcodec import signals
-from inrcodec.errors import SignalError
-from inrcodec.signals import InrcodecWarning, find_files
+from inrcodec.errors import InrcodecWarning, SignalError
+from inrcodec.signals import find_files
 from inrcodec.signals import image as image_signals
 
 

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from inrcodec import signals
-from inrcodec.errors import SignalError, UsageError
+from inrcodec.errors import InrcodecWarning, SignalError, UsageError
 from inrcodec.signals import Axis, Signal, whole_files, write_whole
 
 PICTURES = (".png", ".jpg", ".webp", ".tif", ".bmp", ".ppm", ".jp2", ".avif", ".tga", ".qoi")
@@ -185,6 +185,24 @@ def test_an_error_of_bringing_to_the_disk_is_an_error(tmp_path: Path, monkeypatc
     with pytest.raises(SignalError, match="Input/output error"):
         write_whole(tmp_path / "x", lambda path: path.write_bytes(b"new"))
     assert (tmp_path / "x").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_brought_to_the_disk_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    usual = os.fsync
+
+    def failing(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        usual(handle)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.warns(InrcodecWarning, match=r"x is written, but its folder .*\(Input/output error\)"):
+        write_whole(tmp_path / "x", lambda path: path.write_bytes(b"new"))
+    assert (tmp_path / "x").read_bytes() == b"new"
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -1,4 +1,4 @@
-"""The parts that a residual consists of: symbols for the entropy coder, and the bits and values that go uncoded."""
+"""The payload of a residual: symbols for the entropy coder, and the bits and values that go uncoded."""
 
 import math
 
@@ -14,21 +14,21 @@ SIDE_ROW = entropy.ZERO_ROW - 4
 
 
 class ResidualWriter:
-    """Collects the parts that the entropy coder is to code, and the bits that go uncoded."""
+    """Collects the batches that the entropy coder is to code, and the bits that go uncoded."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
         self._bits = [np.zeros(0, np.uint8)]
 
     def put(self, symbols: np.ndarray, rows: np.ndarray) -> None:
-        """Add a part: [n] int64, rows in 0..ROWS-1."""
+        """Add a batch: [n] int64, rows in 0..ROWS-1."""
         symbols, rows = symbols.copy(), rows.copy()
         for shift, places in _uncoded(rows):
             digits = symbols[places, None] >> np.arange(shift) & 1
             self._bits.append(digits.astype(np.uint8).ravel())
             symbols[places] >>= shift
             rows[places] -= 4 * shift
-        self._parts.append((symbols, rows))
+        self._batches.append((symbols, rows))
 
     def finish(self, stored: np.ndarray, original: np.ndarray) -> bytes:
         """Return the payload; may be called again.
@@ -42,7 +42,7 @@ class ResidualWriter:
             row = min(ROWS - 1, entropy.ZERO_ROW + round(4 * math.log2(max(skipped.mean(), 2**-6))))
             tail.put(np.array([row]), np.array([entropy.ZERO_ROW]))
             tail.put(skipped, np.full(len(skipped), row))
-        coded = entropy.encode_parts(self._parts + tail._parts)
+        coded = entropy.encode_batches(self._batches + tail._batches)
         bits = np.packbits(np.concatenate(self._bits + tail._bits), bitorder="little")
         values = original.reshape(-1)[stored]
         values = values.astype(values.dtype.newbyteorder("<"))
@@ -64,7 +64,7 @@ class ResidualReader:
         self._position = 0  # in bits
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return the symbols of the next part, [n] int64, given their rows."""
+        """Return the symbols of the next batch, [n] int64, given their rows."""
         rows = rows.copy()
         uncoded = _uncoded(rows)
         for shift, places in uncoded:
