@@ -31,6 +31,10 @@ class Prior(Protocol):
     def coded_parameters(self) -> int:
         """How many parameters of theta_0 are coded per patch."""
 
+    @property
+    def summary(self) -> str:
+        """What is coded, in a few words."""
+
     def settings(self) -> dict[str, Any]:
         """Return what the initialization's document says of it."""
 
@@ -60,6 +64,10 @@ class DeltaPrior:
     @property
     def coded_parameters(self) -> int:
         return sum(tensor.numel() for tensor in self.scales.values())
+
+    @property
+    def summary(self) -> str:
+        return f"{self.coded_parameters} parameters coded per patch"
 
     def settings(self) -> dict[str, Any]:
         return {"step_indices": list(self.step_indices)}
@@ -94,6 +102,11 @@ class LatentPrior:
     @property
     def coded_parameters(self) -> int:
         return 0
+
+    @property
+    def summary(self) -> str:
+        weights = sum(value.numel() for value in self.weights.values())
+        return f"latents are coded, with an entropy model of {weights} weights"
 
     def settings(self) -> dict[str, Any]:
         return {"entropy_model": {"hidden": self.entropy_model.hidden}}

@@ -19,7 +19,7 @@ def model_card(name: str, initialization: Initialization) -> str:
             "",
             f"Initialization for {initialization.modality}, identifier `{initialization.identifier.hex()}`.",
             "",
-            f"- Field: {_listed(field)}; {coded(initialization)}.",
+            f"- Field: {_listed(field)}; {initialization.prior.summary}.",
             f"- Patches: {_listed(asdict(initialization.patches))}.",
             f"- Data: {provenance['data']} ({provenance['files']} files).",
             f"- Meta-training: {training['outer_steps']} outer steps of {training['batch']} signals, "
@@ -39,14 +39,6 @@ def model_card(name: str, initialization: Initialization) -> str:
             "",
         ]
     )
-
-
-def coded(initialization: Initialization) -> str:
-    """Say what of an initialization's fields is coded."""
-    if initialization.field.family == "latents":
-        weights = sum(value.numel() for value in initialization.prior.tensors.values())
-        return f"latents are coded, with an entropy model of {weights} weights"
-    return f"{initialization.coded_parameters} parameters coded per patch"
 
 
 def _listed(settings: dict[str, Any]) -> str:
