@@ -19,37 +19,38 @@ class Terminated(BaseException):
 
 @contextmanager
 def terminations() -> Iterator[None]:
-    """Raise `Terminated` where a signal would end the process at once, so that temporary files do not stay.
+    """Raise `Terminated`, or KeyboardInterrupt for Ctrl-C, where a signal would end the process at once.
 
-    A signal that is ignored stays so: nohup has a run go on when its terminal is closed.
+    So temporary files do not stay. Libraries turn what a handler raises into errors of their own, or lose it; the block
+    ends with the signal's exception all the same. A signal that is ignored stays so: nohup has a run go on when its
+    terminal is closed.
     """
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return
+    received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
+        received.append(number)
+        raise _exception_of(number)
 
     # None is a handler that Python did not set and could not set again.
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGINT)}
     replaced = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in replaced:
             signal.signal(number, end)
         yield
+    except BaseException as error:
+        if received:
+            raise _exception_of(received[0]) from error
+        raise
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)
+    if received:
+        raise _exception_of(received[0])
 
 
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Let signals that end the program wait for the end of a few lines that must not be cut in two."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _exception_of(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)

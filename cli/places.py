@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from inrcodec.cli.interruption import held_back
 from inrcodec.errors import InrcodecError, SignalError, UsageError
+from inrcodec.signals.whole_files import held_back
 
 STANDARD = Path("-")
 """Standard input or output."""

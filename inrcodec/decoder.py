@@ -26,6 +26,9 @@ from inrcodec.signals.signal import Axis, Signal
 SAMPLES = 1 << 30
 """Samples of a file that are decoded unless more are asked for: a small file may claim to be very large."""
 
+SMALL_PATCH, WORK_PER_SAMPLE = 1 << 10, 8
+"""Samples that a patch counts as at least, and how many of all patches there may be for each sample that is allowed."""
+
 NAMED_RANGES = 8
 """Ranges of damaged chunks that a warning names."""
 
@@ -130,9 +133,12 @@ def decode_container(
         _warn_of_damage(stream)
     check_samples([stream.header for stream in container.streams], max_samples, resolution)
     known = [*initializations, *(Initialization.from_bytes(content) for content in container.initializations)]
+    used = [find_initialization(stream.header.initialization, known) for stream in container.streams]
+    for stream, initialization in zip(container.streams, used, strict=True):
+        check_stream(stream, initialization)
+    check_work([stream.header for stream in container.streams], used, max_samples)
     signals = []
-    for number, stream in enumerate(container.streams):
-        initialization = find_initialization(stream.header.initialization, known)
+    for number, (stream, initialization) in enumerate(zip(container.streams, used, strict=True)):
 
         def report(share: float, number: int = number) -> None:
             if on_progress is not None:
@@ -148,6 +154,22 @@ def decode_container(
             )
         )
     return signals
+
+
+def check_work(headers: Sequence[StreamHeader], initializations: Sequence[Initialization], max_samples: int) -> None:
+    """Raises: UsageError if patches overlap so much, or are so small, that they take more work than `max_samples` do.
+
+    Patches that overlap by up to half of their size on three axes have eight times as many samples as the signal.
+    """
+    work = 0
+    for header, initialization in zip(headers, initializations, strict=True):
+        count, shape = patch_layout(header.axes, initialization.patches)
+        work += count * max(math.prod(shape), SMALL_PATCH)
+    if work > WORK_PER_SAMPLE * max_samples:
+        raise UsageError(
+            f"decoding the file takes the work of {work // WORK_PER_SAMPLE} samples, more than {max_samples}: if you "
+            "trust it, ask for them with --max-samples (max_samples)"
+        )
 
 
 def _warn_of_damage(stream: Stream) -> None:

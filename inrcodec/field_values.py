@@ -18,16 +18,18 @@ def unit_values(signal: Signal, values: np.ndarray, first: int = 0) -> np.ndarra
 def native_values(values: np.ndarray, ranges: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Turn field values in [0, 1] into native ones; integers are rounded and clipped to what their type holds.
 
-    ranges: [2], the native values of 0 and 1, or [len(values), 2], those of every slice.
+    ranges: [2], the native values of 0 and 1, or [len(values), 2], those of every slice. What is not a number, as the
+    networks of strangers may give, counts as 1/2.
     """
     native = np.empty(values.shape, dtype)
     by_slice = np.broadcast_to(ranges, (len(values), 2))
     for part, shown, (low, high) in zip(native, values, by_slice, strict=True):  # for the memory that 64 bits need
-        exact = shown.astype(np.float64) * (high - low) + low
+        exact = np.where(np.isnan(shown), 0.5, shown.astype(np.float64)) * (high - low) + low
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
             exact = np.rint(exact).clip(limits.min, limits.max)
-        part[...] = exact
+        with np.errstate(over="ignore"):  # to infinity
+            part[...] = exact
     return native
 
 

@@ -374,7 +374,8 @@ class PatchSamples:
         for start in range(0, shape[0], rows):
             part = slice(start, start + rows)
             along = own[part].reshape(-1, *(1 for _ in shape))
-            onto[np.ix_(first[part] - begin, *others)] += each[part] * along * share
+            with np.errstate(over="ignore", invalid="ignore"):  # of what networks of strangers give
+                onto[np.ix_(first[part] - begin, *others)] += each[part] * along * share
 
 
 RenderedPatch = tuple[PatchSamples, np.ndarray]

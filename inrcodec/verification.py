@@ -11,7 +11,7 @@ import numpy as np
 from inrcodec import metrics
 from inrcodec.coding.container import Container, Stream, read_container
 from inrcodec.coding.missing import unpack_missing
-from inrcodec.decoder import SAMPLES, check_samples, check_stream, decode_container, with_exact_values
+from inrcodec.decoder import SAMPLES, check_samples, check_stream, check_work, decode_container, with_exact_values
 from inrcodec.device import pick_device
 from inrcodec.errors import ContainerError, CorruptFile, InitializationError, SignalError, UsageError
 from inrcodec.field_codec import codec_of
@@ -57,10 +57,11 @@ def verify_file(
         container = read_container(data)
         known = [*initializations, *map(Initialization.from_bytes, container.initializations)]
         check_samples([stream.header for stream in container.streams], max_samples)
-        signals = [
-            _checked(stream, find_initialization(stream.header.initialization, known), device)
-            for stream in container.streams
-        ]
+        used = [find_initialization(stream.header.initialization, known) for stream in container.streams]
+        for stream, initialization in zip(container.streams, used, strict=True):
+            check_stream(stream, initialization)
+        check_work([stream.header for stream in container.streams], used, max_samples)
+        signals = [_checked(*each, device) for each in zip(container.streams, used, strict=True)]
         if against is not None:
             decoded = decode_container(
                 container, initializations=initializations, max_samples=max_samples, device=device
@@ -75,7 +76,6 @@ def verify_file(
 def _checked(stream: Stream, initialization: Initialization, device: str) -> dict[str, Any]:
     """Decode all integers of a stream, and check its attributes. Raises: CorruptFile."""
     header = stream.header
-    check_stream(stream, initialization)
     reader = codec_of(initialization).open(header, initialization, pick_device(device))
     symbols = sum(each.size for integers in reader.symbols(stream.chunks) for each in integers)
     shape = tuple(axis.size for axis in header.axes)

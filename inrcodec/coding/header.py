@@ -231,7 +231,7 @@ def _check(header: StreamHeader) -> None:
             spans = ranges[:, 1] - ranges[:, 0]
         slices = header.axes[0].size if header.axes[0].kind == "slice" else 0
         require(len(ranges) == slices, "number of value ranges", len(ranges))
-        require(bool((np.isfinite(spans) & (spans > 0)).all()), "value ranges", ranges)
+        require(bool((np.isfinite(spans) & (spans > 0)).all()), "value ranges", ranges.tolist())
     coding = header.coding
     require(type(coding) is bytes and len(coding) <= MAX_CODING_BYTES, "coding parameters", coding)
     integer(header.patches_per_chunk, 1, MAX_COUNT, "number of patches per chunk")

@@ -6,8 +6,10 @@ ignores a short write, libsndfile the errors of closing. So they write into memo
 
 import errno
 import os
+import signal
 import stat
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,8 +20,32 @@ from inrcodec.errors import InrcodecError, InrcodecWarning, SignalError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _PROBE = 1 << 16
 """Bytes that a disk which is not full has room for."""
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals that end the program wait for the end of a few lines that must not be cut in two.
+
+    Blocking them would not do: the system then gives them to another thread, and Python handles them in this one.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
+        yield
+        return
+    waiting: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    held = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    for number in held:
+        signal.signal(number, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
@@ -35,13 +61,12 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
     path = path.resolve()  # a link is followed, not replaced
     if path.exists() and not path.is_file():
         raise SignalError(f"cannot write {path}: it is there and no file; give another name, or - for standard output")
+    temporary = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".inrcodec-", suffix=path.suffix)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        with held_back():  # else one between making the file and noting it would leave it behind
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".inrcodec-", suffix=path.suffix)
+            temporary = Path(name)
+            os.close(handle)
         try:
             write_to(temporary)
         except InrcodecError as error:
@@ -57,7 +82,9 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with held_back():
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
     try:
         _sync_folder(path.parent)
     except OSError as error:

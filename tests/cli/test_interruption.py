@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from inrcodec.cli.interruption import Terminated, held_back, terminations
+from inrcodec.cli.interruption import Terminated, terminations
+from inrcodec.signals.whole_files import held_back
 
 ENDING = [signal.SIGTERM, signal.SIGHUP]
 
@@ -65,4 +66,15 @@ def test_a_signal_waits_for_the_end_of_what_must_not_be_cut(number: signal.Signa
         os.kill(os.getpid(), number)
         done.append("all")
     assert done == ["all"]
-    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("swallows", [True, False])
+def test_a_library_does_not_lose_the_signal(number: signal.Signals, swallows: bool) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    with pytest.raises(Terminated), terminations():
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException as error:
+            if not swallows:
+                raise RuntimeError("of the library") from error

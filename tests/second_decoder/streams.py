@@ -67,6 +67,7 @@ class Stream:
         sizes = header.sizes if sizes is None else tuple(sizes)
         fine = [evaluated_size(axis, size) for axis, size in zip(header.axes, sizes, strict=True)]
         x = _reduced(self._joined(fine), sizes)
+        x = np.where(np.isnan(x), 0.5, x)
         low, high = (bound.reshape(-1, *[1] * (x.ndim - 1)) for bound in header.value_ranges.T)
         native = low + x * (high - low)
         if header.dtype.kind in "iu":
