@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from inrcodec.errors import InrcodecError, SignalError, UsageError
-from inrcodec.signals.whole_files import held_back
+from inrcodec.interruption import held_back
 
 STANDARD = Path("-")
 """Standard input or output."""

@@ -6,10 +6,8 @@ ignores a short write, libsndfile the errors of closing. So they write into memo
 
 import errno
 import os
-import signal
 import stat
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,35 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from inrcodec.errors import InrcodecError, InrcodecWarning, SignalError
+from inrcodec.interruption import held_back
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
-_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _PROBE = 1 << 16
 """Bytes that a disk which is not full has room for."""
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Let signals that end the program wait for the end of a few lines that must not be cut in two.
-
-    Blocking them would not do: the system then gives them to another thread, and Python handles them in this one.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
-        yield
-        return
-    waiting: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in _ENDING}
-    held = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
-    for number in held:
-        signal.signal(number, lambda number, frame: waiting.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-        if waiting:
-            signal.raise_signal(waiting[0])
 
 
 def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from inrcodec.cli.interruption import Terminated, terminations
-from inrcodec.signals.whole_files import held_back
+from inrcodec.interruption import held_back
 
 ENDING = [signal.SIGTERM, signal.SIGHUP]
 
