@@ -14,7 +14,7 @@ import typer
 from inrcodec.errors import InrcodecError, InrcodecWarning
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 REPORT_SECONDS = 60.0
 """Time between the lines of a long run's progress where standard error is a log and not a terminal."""
@@ -48,16 +48,16 @@ def error(message: str) -> None:
 
 
 @contextmanager
-def shown_warnings(debug: Callable[[], bool]) -> Iterator[None]:
+def shown_warnings(debug: Callable[[], bool], show: Callable[[str], object] = say) -> Iterator[None]:
     """Show our own warnings in a line each, and those of libraries only when debugging."""
 
-    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    def take(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         if issubclass(category, InrcodecWarning) or debug():
-            say(f"inrcodec: warning: {' '.join(str(message).split())}")
+            show(f"inrcodec: warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = show
+        warnings.showwarning = take
         yield
 
 
@@ -89,22 +89,27 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stderr: b
 class ProgressLine:
     """A live line on standard error where that is a terminal: stage, bar, details, time left; else nothing.
 
+    It has a row for each thing that goes on at once, most often one. live: whether anything is shown live.
     quiet: never show anything. reports: where standard error is no terminal, print a line now and then.
     """
 
     def __init__(self, *, quiet: bool, reports: bool = False) -> None:
-        self._live = not quiet and sys.stderr.isatty()
-        self._reports = not quiet and not self._live and reports
+        self.live = not quiet and sys.stderr.isatty()
+        self._reports = not quiet and not self.live and reports
         self._progress: Progress | None = None
-        self._stage = ""
+        self._rows: dict[int, tuple[str, TaskID]] = {}
         self._began = self._reported = time.monotonic()
 
     def __enter__(self) -> "ProgressLine":
-        if self._live:
-            from rich.console import Console
+        if self.live:
+            from rich.console import Console, RenderableType
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._progress = Progress(
+            class Rows(Progress):
+                def get_renderables(self) -> Iterable[RenderableType]:
+                    yield self.make_tasks_table(sorted(self.tasks, key=lambda task: task.fields["row"]))
+
+            self._progress = Rows(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
@@ -112,6 +117,7 @@ class ProgressLine:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                redirect_stdout=sys.stdout.isatty(),  # else what belongs into a file would go to the terminal
             )
             self._progress.start()
         return self
@@ -122,16 +128,28 @@ class ProgressLine:
         if self._progress is not None:
             self._progress.stop()
 
-    def update(self, stage: str, done: float, total: float | None, detail: str = "") -> None:
+    def update(self, stage: str, done: float, total: float | None, detail: str = "", *, row: int = 0) -> None:
         """Show that `done` of `total` of a stage is done; None where nobody knows how much there is to do."""
         if self._progress is not None:
-            if stage != self._stage:
+            if self._rows.get(row, ("",))[0] != stage:
                 # A task of its own: Rich cannot take back a total once it has one, nor the speed.
-                for task in self._progress.task_ids:
-                    self._progress.remove_task(task)
-                self._task = self._progress.add_task(stage, total=total, detail=detail)
-                self._stage = stage
-            self._progress.update(self._task, completed=done, detail=detail)
+                self.remove(row)
+                self._rows[row] = stage, self._progress.add_task(stage, total=total, detail=detail, row=row)
+            self._progress.update(self._rows[row][1], completed=done, detail=detail)
         elif self._reports and total and time.monotonic() - self._reported > REPORT_SECONDS:
             self._reported = time.monotonic()
             say(f"{stage} {done:g} of {total:g}, {detail}, {self._reported - self._began:.0f} s")
+
+    def remove(self, row: int) -> None:
+        """Take a row away."""
+        if self._progress is not None and row in self._rows:
+            self._progress.remove_task(self._rows.pop(row)[1])
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Make room for lines that stay."""
+        if self._progress is not None:
+            self._progress.stop()
+        yield
+        if self._progress is not None:
+            self._progress.start()

@@ -1,15 +1,18 @@
-"""`inrcodec decode`: an `.inr` file to a picture, a video, a sound or a climate field."""
+"""`inrcodec decode`: `.inr` files to pictures, videos, sounds and climate fields."""
 
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inrcodec.cli import console, places
-from inrcodec.cli.option_groups import MaxSamples
+from inrcodec.cli import places
+from inrcodec.cli.batch import Batch, Done, Show, Task, planned
+from inrcodec.cli.option_groups import Jobs, MaxSamples, SkipExisting
+from inrcodec.cli.places import Input
 from inrcodec.cli.resolution import resolution_for
 from inrcodec.errors import ContainerError, SignalError, UsageError
 
@@ -29,8 +32,32 @@ class DecodeReport:
     device: str
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How all files are decoded, as the options say."""
+
+    resolution: str | None
+    fps: str | None
+    sample_rate: int | None
+    extension: str | None
+    init: tuple[str, ...]
+    max_samples: int | None
+    skip_damaged: bool
+    device: str
+
+    def extension_for(self, headers: "Sequence[StreamHeader]") -> str:
+        """Return the extension of a file of these signals, where -o does not name it."""
+        from inrcodec.signals import default_extension
+
+        return self.extension or default_extension(headers[0].modality)
+
+
 def decode(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An .inr file, or - for standard input.")],
+    context: typer.Context,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Files, folders with .inr files below, or - for standard input."),
+    ],
     output: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +65,7 @@ def decode(
             "-o",
             metavar="FILE|FOLDER|-",
             show_default="beside the input",
-            help="Where to write; the extension is the format.",
+            help="Where to write; the extension is the format. A folder for several inputs.",
         ),
     ] = None,
     resolution: Annotated[
@@ -66,65 +93,99 @@ def decode(
         bool, typer.Option("--skip-damaged", help="Decode what is whole of a damaged or cut file.")
     ] = False,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    jobs: Jobs = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    skip_existing: SkipExisting = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object per file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> None:
-    """Rebuild the signal of an .inr file, at any resolution."""
-    to_stdout = output == "-"
-    if to_stdout and json:
+    """Rebuild the signals of .inr files, at any resolution.
+
+    Several inputs, or a folder with all below it, need a folder for -o.
+    One that fails does not stop the others.
+    """
+    if output == "-" and json:
         raise UsageError("standard output cannot take both the file (-o -) and --json: give -o a file")
+    if places.STANDARD in inputs and len(inputs) > 1:
+        raise UsageError("standard input (-) cannot be one of several inputs: decode it by itself")
     extension = places.extension(format)
-    if extension and output and not to_stdout and not places.is_folder(output):
+    if extension and output and output != "-" and not places.is_folder(output):
         raise UsageError(f"-o names the format already ({output}): leave out --format")
-    with ExitStack() as stack:
-        path = stack.enter_context(places.spooled_input(".inr")) if source == places.STANDARD else source
-        headers = read_headers(path, skip_damaged)
-        wanted = resolution_for([header.modality for header in headers], resolution, fps, sample_rate)
-        shape = [axis.size for axis in wanted.apply(headers[0].axes)]
+    files = places.encoded_inputs(inputs)
+    several = len(files) > 1 or files[0].source != inputs[0]
+    outputs = places.Outputs(output, several=several, force=force, skip_existing=skip_existing)
+    settings = Settings(
+        resolution=resolution,
+        fps=fps,
+        sample_rate=sample_rate,
+        extension=extension,
+        init=tuple(init or ()),
+        max_samples=max_samples,
+        skip_damaged=skip_damaged,
+        device=device,
+    )
 
-        from inrcodec.decoder import SAMPLES
-        from inrcodec.device import pick_device
-        from inrcodec.files import decode_file
-        from inrcodec.registry import named_initialization
-        from inrcodec.signals import default_extension
+    def plan(each: Input) -> Task | Done:
+        if each.source != places.STANDARD:
+            named = settings.extension_for(read_headers(each.source, skip_damaged))
+            each = replace(each, name=each.name + named)
+        return planned(outputs, each, partial(_decode, settings))
 
-        extension = extension or default_extension(headers[0].modality)
-        if to_stdout:
-            target = stack.enter_context(places.spooled_output(extension))
-        else:
-            target = places.output_path(output, source, source.with_suffix(extension).name)
-            if not target.suffix:
-                raise UsageError(f"-o {target} has no extension: add the format's, as {target}{extension}")
-            places.check_free(target, force)
-        known = [named_initialization(name) for name in init or ()]
-        line = stack.enter_context(console.ProgressLine(quiet=quiet))
-        began = time.perf_counter()
-        decode_file(
-            path,
-            target,
-            resolution=wanted,
-            initializations=known,
-            max_samples=max_samples or SAMPLES,
-            skip_damaged=skip_damaged,
-            device=device,
-            on_progress=lambda share: line.update(f"{source.name}: decode", round(100 * share), 100, "%"),
+    batch = Batch(
+        context,
+        "decoded",
+        several=several,
+        jobs=jobs,
+        device=device,
+        init=settings.init,
+        json=json,
+        quiet=quiet,
+    )
+    batch.run(files, plan)
+
+
+def _decode(settings: Settings, source: Path, target: Path, show: Show) -> Done:
+    """Decode a file; standard input and output are files, too."""
+    from inrcodec.decoder import SAMPLES
+    from inrcodec.device import pick_device
+    from inrcodec.files import decode_file
+    from inrcodec.registry import named_initialization
+
+    with places.to_read(source, places.SUFFIX) as path:
+        headers = read_headers(path, settings.skip_damaged)
+        wanted = resolution_for(
+            [header.modality for header in headers], settings.resolution, settings.fps, settings.sample_rate
         )
+        shape = [axis.size for axis in wanted.apply(headers[0].axes)]
+        extension = settings.extension_for(headers)
+        if target != places.STANDARD and not target.suffix:
+            raise UsageError(f"-o {target} has no extension: add the format's, as {target}{extension}")
+        with places.to_write(target, extension) as file:
+            began = time.perf_counter()
+            decode_file(
+                path,
+                file,
+                resolution=wanted,
+                initializations=[named_initialization(name) for name in settings.init],
+                max_samples=settings.max_samples or SAMPLES,
+                skip_damaged=settings.skip_damaged,
+                device=settings.device,
+                on_progress=lambda share: show("decode", round(100 * share), 100, "%"),
+            )
+            read, written = places.size_of(path), places.size_of(file)
     report = DecodeReport(
         input=str(source),
-        output="-" if to_stdout else str(target),
+        output=str(target),
         modality=headers[0].modality,
         shape=shape,
         seconds=time.perf_counter() - began,
-        device=str(pick_device(device)),
+        device=str(pick_device(settings.device)),
     )
-    if json:
-        console.json_data(vars(report))
-    if not quiet:
-        console.say(
-            f"{report.input} -> {report.output}: {report.modality}, {' x '.join(map(str, shape))}, "
-            f"{report.seconds:.1f} s on {report.device}"
-        )
+    line = (
+        f"{report.input} -> {report.output}: {report.modality}, {' x '.join(map(str, shape))}, "
+        f"{report.seconds:.1f} s on {report.device}"
+    )
+    return Done(line, vars(report), read, written)
 
 
 def read_headers(path: Path, skip_damaged: bool = False) -> "list[StreamHeader]":

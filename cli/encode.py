@@ -1,15 +1,17 @@
 """`inrcodec encode`: files to `.inr` files."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inrcodec.cli import console, places
-from inrcodec.cli.batch import Batch
+from inrcodec.cli import places
+from inrcodec.cli.batch import Batch, Done, Show, planned
+from inrcodec.cli.option_groups import Jobs, SkipExisting
+from inrcodec.cli.places import SUFFIX, Input
 from inrcodec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,11 +20,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One file to encode. name: of the output, relative to the output folder, where -o does not name it."""
+class Settings:
+    """How all files are encoded, as the options say. suffix: of the name that standard input would have."""
 
-    source: Path
-    name: str
+    options: "EncodeOptions"
+    init: str | None
+    field: str | None
+    modality: str | None
+    embed: bool
+    suffix: str
 
 
 def encode(
@@ -81,7 +87,9 @@ def encode(
     device: Annotated[
         str | None, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")
     ] = None,
+    jobs: Jobs = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    skip_existing: SkipExisting = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object per file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> None:
@@ -91,10 +99,6 @@ def encode(
     One that fails does not stop the others.
     """
     _check_usage(inputs, output, init, field, modality, format, json)
-    from inrcodec.device import pick_device
-    from inrcodec.files import encode_file
-    from inrcodec.registry import named_initialization
-
     options = encode_options(
         quality=quality,
         effort=effort,
@@ -105,57 +109,42 @@ def encode(
         rescaling=rescaling,
         device=device,
     )
-    pick_device(options.device)
-    settings: dict[str, Any] = {
-        "initialization": named_initialization(init) if init else None,
-        "field": field,
-        "modality": modality,
-        "embed": embed,
-    }
-    jobs = find_jobs(inputs, modality)
-    several = len(jobs) > 1 or jobs[0].source != inputs[0]
-    if several:
-        output = _output_folder(output)
-    written: set[Path] = set()
-    batch = Batch(context, several=several, quiet=quiet)
-    for number, job in enumerate(jobs, 1):
-        label = f"{number}/{len(jobs)} {job.source.name}" if several else job.source.name
-        with batch.item(job.source):
-            with ExitStack() as stack:
-                source, target = _open(job, output, format, force, written, stack)
-                line = stack.enter_context(console.ProgressLine(quiet=quiet))
-                show = show_progress(line, label)
-                report = encode_file(source, target, options, on_progress=show, **settings)
-            report = replace(report, input=str(job.source), output="-" if output == "-" else str(target))
-            if json:
-                console.json_data(report.to_json())
-            if not quiet:
-                console.say(summary(report))
-    batch.finish()
+    files = find_inputs(inputs, modality)
+    several = len(files) > 1 or files[0].source != inputs[0]
+    outputs = places.Outputs(output, several=several, force=force, skip_existing=skip_existing)
+    settings = Settings(options, init, field, modality, embed, places.extension(format) or "")
+    batch = Batch(
+        context,
+        "encoded",
+        several=several,
+        jobs=jobs,
+        device=options.device,
+        init=[init] if init else [],
+        json=json,
+        quiet=quiet,
+    )
+    batch.run(files, lambda each: planned(outputs, each, partial(_encode, settings)))
 
 
-def _open(
-    job: Job, output: str | None, format: str | None, force: bool, written: set[Path], stack: ExitStack
-) -> tuple[Path, Path]:
-    """Return the files to read and to write for a job; temporary ones for standard input and output."""
-    source = job.source
-    if source == places.STANDARD:
-        source = stack.enter_context(places.spooled_input(places.extension(format) or ""))
-    if output == "-":
-        return source, stack.enter_context(places.spooled_output(".inr"))
-    target = places.output_path(output, job.source, job.name)
-    if target in written:
-        raise UsageError(f"{target} is the output of another input too: rename one of them")
-    places.check_free(target, force)
-    written.add(target)
-    return source, target
+def _encode(settings: Settings, source: Path, target: Path, show: Show) -> Done:
+    """Encode a file; standard input and output are files, too."""
+    from inrcodec.files import encode_file
+    from inrcodec.registry import named_initialization
 
-
-def _output_folder(output: str | None) -> str:
-    """Return what -o says, as a folder. Raises: UsageError if it is none."""
-    if output is None or output == "-" or (Path(output).exists() and not places.is_folder(output)):
-        raise UsageError(f"-o is {output or 'not given'}, several inputs need a folder: give one")
-    return f"{output}/"
+    with places.to_read(source, settings.suffix) as path, places.to_write(target, SUFFIX) as file:
+        report = encode_file(
+            path,
+            file,
+            settings.options,
+            initialization=named_initialization(settings.init) if settings.init else None,
+            field=settings.field,
+            modality=settings.modality,
+            embed=settings.embed,
+            on_progress=shown_by(show),
+        )
+        size = places.size_of(path)
+    report = replace(report, input=str(source), output=str(target))
+    return Done(summary(report), report.to_json(), size, report.bytes)
 
 
 def _check_usage(
@@ -226,21 +215,20 @@ def parse_max_error(given: list[str]) -> float | dict[str, float] | None:
     return bounds.get("", bounds or None)
 
 
-def find_jobs(inputs: list[Path], modality: str | None) -> list[Job]:
+def find_inputs(inputs: list[Path], modality: str | None) -> list[Input]:
     """Return the files to encode: the inputs themselves, and for folders all files below.
 
     A folder of frames is one video, where --modality asks for videos.
     Raises: UsageError if a folder has nothing to encode.
     """
-    return [job for path in inputs for job in _jobs(path, modality)]
+    return [found for path in inputs for found in _found(path, modality)]
 
 
-def _jobs(path: Path, modality: str | None) -> Iterator[Job]:
-    from inrcodec.files import SUFFIX
+def _found(path: Path, modality: str | None) -> Iterator[Input]:
     from inrcodec.signals import find_files
 
     if not path.is_dir():
-        yield Job(path, path.with_suffix(SUFFIX).name)
+        yield Input(path, path.with_suffix(SUFFIX).name)
         return
     files = find_files(path, modality)
     if not files:
@@ -248,23 +236,23 @@ def _jobs(path: Path, modality: str | None) -> Iterator[Job]:
     for file in files:
         if file.is_dir():
             below = file.relative_to(path).parent if file != path else Path()
-            yield Job(file, str(below / f"{file.resolve().name}{SUFFIX}"))
+            yield Input(file, str(below / f"{file.resolve().name}{SUFFIX}"))
         else:
-            yield Job(file, str(file.relative_to(path).with_suffix(SUFFIX)))
+            yield Input(file, str(file.relative_to(path).with_suffix(SUFFIX)))
 
 
-def show_progress(line: console.ProgressLine, label: str) -> "Callable[[Progress], None]":
-    """Return a callback of the encoder that keeps the line up to date."""
+def shown_by(show: Show) -> "Callable[[Progress], None]":
+    """Return a callback of the encoder that shows where it is."""
 
-    def show(progress: "Progress") -> None:
+    def shown(progress: "Progress") -> None:
         parts = [] if progress.psnr is None else [f"{progress.psnr:.2f} dB"]
         parts += [] if progress.rate is None else [f"{progress.rate:.3f} bits/sample"]
         if progress.stage == "adapt" and progress.step == progress.steps:
-            line.update(f"{label}: code", 0, None, ", ".join(parts))
+            show("code", 0, None, ", ".join(parts))
         else:
-            line.update(f"{label}: {progress.stage}", progress.step, progress.steps, ", ".join(parts))
+            show(progress.stage, progress.step, progress.steps, ", ".join(parts))
 
-    return show
+    return shown
 
 
 def summary(report: "EncodeReport") -> str:

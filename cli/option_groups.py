@@ -17,6 +17,23 @@ MaxSamples = Annotated[
 ]
 """The option of commands that decode; None leaves it to `inrcodec.decoder.SAMPLES`, which takes seconds to import."""
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        show_default="as many as cores, 1 on a GPU",
+        help="Files at once, each in a process of its own; N take N times the memory.",
+    ),
+]
+"""The option of commands that take several files; see `inrcodec.cli.batch.Batch`."""
+
+SkipExisting = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Leave out inputs whose outputs are there, to go on after a stop."),
+]
+
 FLAGS = {"inner_steps": ("-K",), "bootstrap_steps": ("-L",)}
 """Short names of some options."""
 

@@ -5,8 +5,9 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -16,7 +17,33 @@ from inrcodec.interruption import held_back
 STANDARD = Path("-")
 """Standard input or output."""
 
+SUFFIX = ".inr"
+"""The extension of encoded files."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to read. name: of the output, relative to the output folder, where -o does not name it."""
+
+    source: Path
+    name: str
+
+
+def encoded_inputs(paths: Iterable[Path]) -> list[Input]:
+    """Return the `.inr` files that are given, and for folders those below; their names lack an extension.
+
+    Raises: UsageError if a folder has none.
+    """
+    found = []
+    for path in paths:
+        files = sorted(file for file in path.rglob(f"*{SUFFIX}") if file.is_file()) if path.is_dir() else [path]
+        if not files:
+            raise UsageError(f"{path} holds no {SUFFIX} file: give another folder")
+        top = path if path.is_dir() else path.parent
+        found += [Input(file, str(file.relative_to(top).with_suffix(""))) for file in files]
+    return found
 
 
 def extension(format: str | None) -> str | None:
@@ -38,18 +65,14 @@ def output_path(output: str | None, source: Path, name: str) -> Path:
     """Return the file to write for `source`: what -o says, in the folder it says, or beside the source.
 
     name: of the file where -o does not name it.
-    Raises: UsageError if the file would be written over the source, or its folder does not exist.
+    Raises: UsageError if the file would be written over the source, or is in a folder that does not exist.
     """
     if source == STANDARD and (output is None or is_folder(output)):
         raise UsageError("say with -o which file to write from standard input, - is standard output")
     path = source.parent / name if output is None else Path(output) / name if is_folder(output) else Path(output)
     if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"{path} would be written over itself: give -o another name")
-    if output is None:
-        return path
-    if is_folder(output):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    elif not path.parent.is_dir():
+    if output is not None and not is_folder(output) and not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
     return path
 
@@ -58,6 +81,62 @@ def check_free(path: Path, force: bool) -> None:
     """Raises: UsageError if a file would be written over another one, unless that is asked for."""
     if path.is_file() and not force:
         raise UsageError(f"{path} is there already: give another name with -o, or --force to write over it")
+
+
+class Outputs:
+    """The files that a command writes, no two inputs to the same.
+
+    output: what -o says. several: whether it must be a folder, for several inputs.
+    force: write over files that are there. skip_existing: leave them, and their inputs.
+    Raises: UsageError if `output` is no folder where it must be, or for both of the latter.
+    """
+
+    def __init__(self, output: str | None, *, several: bool, force: bool, skip_existing: bool) -> None:
+        if several and (output is None or output == "-" or (Path(output).exists() and not is_folder(output))):
+            raise UsageError(f"-o is {output or 'not given'}, several inputs need a folder: give one")
+        if force and skip_existing:
+            raise UsageError("--force writes over files that are there, --skip-existing leaves them: give one of them")
+        self._output = f"{output}/" if several else output
+        self._force = force
+        self._skip_existing = skip_existing
+        self._claimed: set[Path] = set()
+
+    def claim(self, source: Path, name: str) -> Path:
+        """Return the file to write for an input; `name` and errors as of `output_path` and `check_free`."""
+        if self._output == "-":
+            return STANDARD
+        target = output_path(self._output, source, name)
+        if target in self._claimed:
+            raise UsageError(f"{target} is the output of another input too: rename one of them")
+        if not self.keeps(target):
+            check_free(target, self._force)
+        self._claimed.add(target)
+        return target
+
+    def keeps(self, target: Path) -> bool:
+        """Say whether a file is there and stays. It is a whole one: files appear whole or not at all."""
+        return self._skip_existing and target != STANDARD and target.is_file()
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@contextmanager
+def to_read(source: Path, suffix: str) -> Iterator[Path]:
+    """Give the file to read for an input; `suffix` and errors as of `spooled_input`."""
+    with spooled_input(suffix) if source == STANDARD else nullcontext(source) as path:
+        yield path
+
+
+@contextmanager
+def to_write(target: Path, suffix: str) -> Iterator[Path]:
+    """Give the file to write for an output, in a folder that is there; `suffix` and errors as of `spooled_output`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with spooled_output(suffix) if target == STANDARD else nullcontext(target) as path:
+        yield path
 
 
 @contextmanager

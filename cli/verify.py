@@ -1,13 +1,15 @@
 """`inrcodec verify`: are `.inr` files whole, and how near are they to their originals?"""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inrcodec.cli import console
-from inrcodec.cli.batch import Batch
-from inrcodec.cli.option_groups import MaxSamples
+from inrcodec.cli import places
+from inrcodec.cli.batch import Batch, Done, Show
+from inrcodec.cli.option_groups import Jobs, MaxSamples
 from inrcodec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def verify(
     ] = None,
     max_samples: MaxSamples = None,
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")] = "auto",
+    jobs: Jobs = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object per file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> None:
@@ -34,34 +37,38 @@ def verify(
 
     A file that fails does not stop the others; the exit code is 1 if any does.
     """
-    files = [file for path in inputs for file in _files(path)]
+    files = places.encoded_inputs(inputs)
     if against is not None and len(files) > 1:
         raise UsageError(f"--against is for one file, not for {len(files)}: give one, or leave it out")
+    names = tuple(init or ())
+    batch = Batch(
+        context,
+        "whole",
+        several=len(files) > 1,
+        jobs=jobs,
+        device=device,
+        init=names,
+        json=json,
+        quiet=quiet,
+    )
+    batch.run(files, lambda each: partial(_verify, each.source, against, names, max_samples, device))
+
+
+def _verify(
+    source: Path, against: Path | None, init: Sequence[str], max_samples: int | None, device: str, show: Show
+) -> Done:
     from inrcodec.decoder import SAMPLES
     from inrcodec.registry import named_initialization
     from inrcodec.verification import verify_file
 
-    known = [named_initialization(name) for name in init or ()]
-    limit = max_samples or SAMPLES
-    batch = Batch(context, several=len(files) > 1, quiet=quiet)
-    for file in files:
-        with batch.item(file):
-            found = verify_file(file, against=against, initializations=known, max_samples=limit, device=device)
-            if json:
-                console.json_data({**vars(found), "signals": list(found.signals)})
-            if not quiet:
-                console.say(summary(found))
-    batch.finish()
-
-
-def _files(path: Path) -> list[Path]:
-    """Return the files to check. Raises: UsageError if a folder has none."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.rglob("*.inr") if file.is_file())
-    if not found:
-        raise UsageError(f"{path} holds no .inr file: give another folder")
-    return found
+    found = verify_file(
+        source,
+        against=against,
+        initializations=[named_initialization(name) for name in init],
+        max_samples=max_samples or SAMPLES,
+        device=device,
+    )
+    return Done(summary(found), {**vars(found), "signals": list(found.signals)}, found.bytes)
 
 
 def summary(found: "Verification") -> str:

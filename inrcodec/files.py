@@ -20,8 +20,6 @@ from inrcodec.registry import default_initialization
 from inrcodec.signals import check_writable, default_extension, read, write, write_whole
 from inrcodec.signals.signal import Signal
 
-SUFFIX = ".inr"
-
 
 @dataclass(frozen=True)
 class EncodeReport:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-FAST = ["--steps", "4", "--device", "cpu"]
+FAST = ["--steps", "4", "--device", "cpu", "--jobs", "1"]
 TINY = [
     *("--modality", "image", "--patch", "16x16", "--width", "8", "--depth", "3", "-K", "2", "--batch", "2"),
     *("--device", "cpu"),

@@ -61,7 +61,7 @@ def test_folder_keeps_its_tree(run: Run, folder: Path) -> None:
         str(Path("deep", "b.inr")),
     ]
     assert len([json.loads(line) for line in out.splitlines()]) == 2
-    assert err.count("\n") == 2
+    assert err.count("\n") == 3 and err.splitlines()[-1].startswith("2 files: 2 encoded; ")
 
 
 def test_one_of_several_fails(run: Run, folder: Path) -> None:
@@ -73,7 +73,9 @@ def test_one_of_several_fails(run: Run, folder: Path) -> None:
     lines = err.splitlines()
     assert sum(line.startswith("inrcodec: error: ") and "broken.png" in line for line in lines) == 1
     assert sum(line.startswith("inrcodec: error: ") and "none.png" in line for line in lines) == 1
-    assert lines[-1] == "2 of 4 files failed"
+    read = sum(files[number].stat().st_size for number in (0, 2))
+    written = sum(path.stat().st_size for path in Path("out").iterdir())
+    assert lines[-1] == f"4 files: 2 encoded, 2 failed; {read:,} -> {written:,} bytes"
 
 
 def test_one_of_several_fails_as_nobody_expected(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

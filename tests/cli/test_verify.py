@@ -75,11 +75,13 @@ def test_a_file_that_fails_does_not_stop_the_others(
         return usual(path, **options)
 
     monkeypatch.setattr(verification, "verify_file", fail)
-    embedded = ("--init", "tiny-image", "--device", "cpu")
+    embedded = ("--init", "tiny-image", "--device", "cpu", "--jobs", 1)
     code, out, err = run("verify", ".", "--json", "--quiet", *embedded)
     assert code == 1 and [json.loads(line)["input"] for line in out.splitlines()] == ["a.inr", "c.inr"]
     assert err.count("inrcodec: error: ") == err.count("\n") == 2 and "b.inr" in err and "d.inr" in err
-    assert run("verify", ".", *embedded)[2].endswith("\n2 of 4 files failed\n")
+    assert run("verify", ".", *embedded)[2].endswith(
+        f"\n4 files: 2 whole, 2 failed; {2 * len(tiny_image_file)} bytes\n"
+    )
 
 
 def test_damage_is_found_and_skipped(run: Run, folder: Path, picture: Path) -> None:
@@ -89,7 +91,7 @@ def test_damage_is_found_and_skipped(run: Run, folder: Path, picture: Path) -> N
     damaged = bytearray(data)
     damaged[ends[1] - 3] ^= 16
     (folder / "damaged.inr").write_bytes(damaged)
-    code, _, err = run("verify", "damaged.inr", "photo.inr")
+    code, _, err = run("verify", "damaged.inr", "photo.inr", "--jobs", 1)
     assert code == 1 and err.count("inrcodec: error: ") == 1 and "damaged.inr" in err
     code, _, err = run("decode", "damaged.inr", "-o", "a.png")
     assert code == 1 and is_one_error(err, "damaged.inr", "checksum") and not (folder / "a.png").exists()
