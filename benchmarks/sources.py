@@ -1,7 +1,8 @@
 """What the benchmarks measure on: files of one modality, each signal in a lossless file of its own."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -36,12 +37,12 @@ class Cut:
     """How much of every signal is used; None is all of it.
 
     frames: video frames or climate slices, from the beginning. seconds: of sound, from the beginning.
-    crop: samples along both axes of pictures and climate fields at most, from the middle.
+    crop: samples along both axes of pictures and climate fields at most, or rows and columns, from the middle.
     """
 
     frames: int | None = None
     seconds: float | None = None
-    crop: int | None = None
+    crop: int | tuple[int, int] | None = None
 
     def apply(self, signal: Signal) -> Signal:
         """Return the part of the signal that is used; the signal itself where that is all of it."""
@@ -66,7 +67,8 @@ class Cut:
             return range(min(axis.size, max(1, round(self.seconds * rate))))
         if number < len(signal.axes) - 2:
             return range(min(axis.size, self.frames or axis.size))
-        size = min(axis.size, self.crop or axis.size)
+        crop = self.crop[number - len(signal.axes)] if isinstance(self.crop, tuple) else self.crop
+        size = min(axis.size, crop or axis.size)
         start = (axis.size - size) // 2
         return range(start, start + size)
 
@@ -118,6 +120,32 @@ def sources(modality: str, data: Path | None, limit: int | None, cut: Cut, folde
     if not paths:
         raise UsageError(f"{root} has no files of {modality}: give another folder with --data")
     yield from islice((source for path in paths for source in _of_file(path, root, modality, cut, folder)), limit)
+
+
+def readable(modality: str, data: Sequence[Path], cut: Cut, folder: Path) -> Iterator[Source]:
+    """Yield the signals below folders, or the shipped samples, of all files that can be read.
+
+    Folders of frames come after files. `folder` is for copies.
+    """
+    for root in data or [_samples()]:
+        paths = find_files(root, modality) if data else _sample_files(root, modality)
+        for path in sorted(paths, key=Path.is_dir):
+            with suppress(SignalError):
+                yield from _of_file(path, root, modality, cut, folder)
+
+
+def first(modality: str, data: Sequence[Path], cut: Cut, folder: Path, fits: Callable[[Signal], bool]) -> Source:
+    """Return the first of the readable signals that fits, or the very first where none does.
+
+    Raises: UsageError if there is none.
+    """
+    for source in readable(modality, data, cut, folder):
+        if fits(source.signal):
+            return source
+    for source in readable(modality, data, cut, folder):  # another time, as its copy may have been replaced
+        return source
+    names = ", ".join(map(str, data))
+    raise UsageError(f"{names}: no file of {modality} can be read there: give another folder with --data")
 
 
 def _samples() -> Path:

@@ -1,0 +1,1 @@
+"""What `speed.py` is made of: revisions and their processes, inputs, jobs, statistics."""
