@@ -5,8 +5,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-TOLERANCE = 0.05
-"""Share by which a median must have become worse before it counts, whatever the spread of few samples says."""
+SAMPLES = 5
+"""Samples of each time at least: with two, code that is the same is called slower in one of six comparisons."""
+
+RATIO_TOLERANCE = 0.1
+"""Share by which a median of ratios must have become worse before it counts, whatever the spreads say."""
+
+SECONDS_TOLERANCE = 0.2
+"""The same of seconds, which differ more from run to run as nothing cancels."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Finding]:
     """Compare the jobs that two results of `speed.py` have in common.
 
     Where both were measured beside the same code, how many times faster they are than that is compared, which does not
-    depend on the machine; else their seconds, if the processor is the same. Slower means: the spreads do not overlap,
-    and the medians differ by more than `TOLERANCE`.
+    depend on the machine; else their seconds, if the processor is the same. Slower means: the spreads of `SAMPLES` or
+    more do not overlap, and the medians differ by more than a tolerance.
     """
     return [_finding(name, old, new) for name in new["jobs"] if name in old["jobs"]]
 
@@ -57,6 +63,9 @@ def _finding(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Findi
     was, now = old["jobs"][name], new["jobs"][name]
     if was["input"] != now["input"]:
         return Finding(name, "not compared: the inputs differ", None)
+    fewest = min(len(was["now"][was["clock"]]), len(now["now"][now["clock"]]))
+    if fewest < SAMPLES:
+        return Finding(name, f"not compared: {fewest} samples are too few, take {SAMPLES} with --repeats", None)
     if _reference(old, was) == _reference(new, now) is not None:
         return _judged(name, "times faster", _ratio(was), _ratio(now), more_is_better=True)
     if old["machine"]["processor"] != new["machine"]["processor"]:
@@ -79,8 +88,8 @@ def _ratio(job: Mapping[str, Any]) -> Spread:
 
 def _judged(name: str, what: str, was: Spread, now: Spread, *, more_is_better: bool) -> Finding:
     if more_is_better:
-        slower = now.high < was.low and now.median < was.median / (1 + TOLERANCE)
+        slower = now.high < was.low and now.median < was.median / (1 + RATIO_TOLERANCE)
     else:
-        slower = now.low > was.high and now.median > was.median * (1 + TOLERANCE)
-    verdict = "SLOWER" if slower else "no slower"
+        slower = now.low > was.high and now.median > was.median * (1 + SECONDS_TOLERANCE)
+    verdict = "SLOWER" if slower else "not seen to be slower"
     return Finding(name, f"{what}: was {was}, is {now}: {verdict}", slower)

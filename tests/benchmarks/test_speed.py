@@ -72,29 +72,29 @@ def test_ratios_are_of_neighbours() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "slower"),
     [
-        ([10.0, 10.1, 10.2], [5.0, 5.0, 5.1], False),
-        ([20.0, 20.2, 20.4], [10.0, 10.1, 10.2], False),  # all twice as slow
-        ([10.0, 10.1, 10.2], [6.0, 6.1, 6.0], True),
-        ([10.0, 10.1, 10.2], [5.15, 5.2, 5.25], False),  # apart, but less than the tolerance
-        ([10.0, 10.1, 10.2], [4.9, 6.1, 6.1], False),  # slower in the median, but spread
-        ([10.0, 10.1, 10.2], [2.0, 2.0, 2.0], False),
+        ([10.0, 10.1, 10.2, 10.1, 10.0], [5.0, 5.0, 5.1, 5.0, 5.0], False),
+        ([20.0, 20.2, 20.4, 20.2, 20.0], [10.0, 10.1, 10.2, 10.1, 10.0], False),  # all twice as slow
+        ([10.0, 10.1, 10.2, 10.1, 10.0], [6.0, 6.1, 6.0, 6.1, 6.0], True),
+        ([10.0, 10.1, 10.2, 10.1, 10.0], [5.4, 5.4, 5.5, 5.4, 5.4], False),  # apart, but less than the tolerance
+        ([10.0, 10.1, 10.2, 10.1, 10.0], [4.9, 6.1, 6.1, 6.1, 6.1], False),  # slower in the median, but spread
+        ([10.0, 10.1, 10.2, 10.1, 10.0], [2.0, 2.0, 2.0, 2.0, 2.0], False),
     ],
 )
 def test_beside_the_same_code_it_is_ratios_that_are_compared(
     before: list[float], now: list[float], slower: bool
 ) -> None:
-    old = result([10.0, 10.0, 10.0], [5.0, 5.0, 5.0], processor="another")
+    old = result([10.0] * 5, [5.0] * 5, processor="another")
     (finding,) = compare(old, result(before, now))
     assert finding.slower is slower
     assert "times faster" in finding.text
     assert ("SLOWER" in finding.text) is slower
 
 
-@pytest.mark.parametrize(("now", "slower"), [([5.0, 5.1], False), ([5.6, 5.7], True), ([3.0, 3.1], False)])
+@pytest.mark.parametrize(("now", "slower"), [([5.0, 5.1], False), ([5.9, 6.0], False), ([6.4, 6.5], True)])
 @pytest.mark.parametrize("reference", [None, "2" * 40])
 def test_beside_other_code_it_is_seconds(now: list[float], slower: bool, reference: str | None) -> None:
-    old = result(None, [5.0, 5.2])
-    new = result(None if reference is None else [99.0, 99.0], now, against=reference or "")
+    old = result(None, [5.0, 5.1, 5.2, 5.1, 5.0])
+    new = result(None if reference is None else [99.0] * 6, now * 3, against=reference or "")
     (finding,) = compare(old, new)
     assert finding.slower is slower
     assert "cpu s: was 5.1 (5..5.2)" in finding.text
@@ -102,16 +102,24 @@ def test_beside_other_code_it_is_seconds(now: list[float], slower: bool, referen
 
 def test_settings_are_compared_whatever_the_reference() -> None:
     job = {"setting": "one core", "clock": "wall"}
-    old = result([4.0], [2.0], **job)
-    assert compare(old, result([4.0], [2.1], against="2" * 40, processor="another", **job))[0].slower is False
-    assert compare(old, result([4.0], [3.0], against="2" * 40, processor="another", **job))[0].slower is True
+    old = result([4.0] * 5, [2.0] * 5, **job)
+    for seconds, slower in ((2.1, False), (3.0, True)):
+        new = result([4.0] * 5, [seconds] * 5, against="2" * 40, processor="another", **job)
+        assert compare(old, new)[0].slower is slower
 
 
 @pytest.mark.parametrize("other", [{"processor": "another"}, {"input": [PICTURE[0] | {"name": "b.png"}]}])
 def test_what_cannot_be_compared_is_not_slower(other: dict[str, Any]) -> None:
-    (finding,) = compare(result(None, [1.0]), result(None, [9.0], **other))
+    (finding,) = compare(result(None, [1.0] * 5), result(None, [9.0] * 5, **other))
     assert finding.slower is None
     assert "not compared" in finding.text
+
+
+@pytest.mark.parametrize(("was", "now"), [(4, 5), (5, 4), (1, 1)])
+def test_few_samples_are_not_compared(was: int, now: int) -> None:
+    (finding,) = compare(result([10.0] * was, [1.0] * was), result([10.0] * now, [9.0] * now))
+    assert finding.slower is None
+    assert f"{min(was, now)} samples are too few" in finding.text
 
 
 def test_only_jobs_of_both_are_compared() -> None:
@@ -169,8 +177,8 @@ def test_what_became_slower_is_the_exit_code(
     seconds: float, code: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = tmp_path / "old.json"
-    old.write_text(json.dumps(result([10.0], [2.0])))
-    monkeypatch.setattr(speed, "measure", lambda *_: result([10.0], [seconds]))
+    old.write_text(json.dumps(result([10.0] * 5, [2.0] * 5)))
+    monkeypatch.setattr(speed, "measure", lambda *_: result([10.0] * 5, [seconds] * 5))
     monkeypatch.setattr(sys, "argv", ["speed.py", "--compare", str(old), "-o", str(tmp_path / "new.json")])
     if code is None:
         speed.main()
