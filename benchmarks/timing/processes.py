@@ -57,7 +57,8 @@ class Worker:
             print(json.dumps({"work": work, **request}), file=self._process.stdin, flush=True)
         line = self._answers.readline()
         if not line:
-            raise WorkFailed(f"{self.revision.label}: its process ended, see above for why")
+            code = self._process.wait()  # -n is signal n
+            raise WorkFailed(f"{self.revision.label}: its process ended with code {code} while it was to {work}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkFailed(f"{self.revision.label}: {answer['error']}")

@@ -232,9 +232,9 @@ def test_a_worker_that_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     (tmp_path / "inrcodec" / "__init__.py").write_text("import no_such_library\n")
     with (
         Worker(Revision("old", "", False, tmp_path, False)) as worker,
-        pytest.raises(WorkFailed, match="old: its process ended"),
+        pytest.raises(WorkFailed, match="old: its process ended with code 1 while it was to decode"),
     ):
-        worker.ask("efforts")
+        worker.ask("decode", path="")
     assert "no_such_library" in capfd.readouterr().err
 
 
