@@ -2,12 +2,11 @@
 
 python benchmarks/ablation.py --data FOLDER --start image-pyramid --outer-steps 300
 
-Every variant is trained for the same number of outer steps from the same start on the same patches: first order, which
-gets the step sizes that learning starts from; learned step sizes with networks that stay; second order; second order on
-a pruned context set; with a bootstrap target; and the pruned one without rescaling at test time. A table goes to
+Every variant is trained for the same number of outer steps from the same start on the same patches: first order;
+learned step sizes with networks that stay; second order; and second order with a bootstrap target. A table goes to
 standard output: J = D / lambda + R relative to the start's after its first decisions, in percent, mean of logarithms
-over held-out patches, each with a quantization step of its own. Below zero is better. `--init` compares finished
-initializations instead.
+over held-out patches, at several quantization steps. Below zero is better. `--init` compares finished initializations
+instead.
 """
 
 import argparse
@@ -26,10 +25,9 @@ from inrcodec.cli.console import ProgressLine
 from inrcodec.device import pick_device
 from inrcodec.errors import UsageError
 from inrcodec.initialization import Initialization
-from inrcodec.latents.adaptation import first_state, next_state
+from inrcodec.latents.adaptation import best_variant, first_state, next_state
 from inrcodec.latents.model import LatentModel, field_of, prior_of
-from inrcodec.latents.objective import Task, objective
-from inrcodec.latents.step_sizes import initial_latent_step_sizes
+from inrcodec.latents.objective import Task, trade_off_of_step_index
 from inrcodec.meta.checkpoint import checkpoint_of
 from inrcodec.meta.config import changed
 from inrcodec.meta.data import PatchSampler, TrainingData, load_data
@@ -38,7 +36,6 @@ from inrcodec.meta.run import TrainingProgress, meta_train
 from inrcodec.meta.trainers import trainer_of
 from inrcodec.models import Grid
 from inrcodec.registry import named_initialization
-from inrcodec.settings import Rescaling
 
 MARKS = (0, 1, 2, 8, 16, 32, 100)
 """Adaptation steps after which the objective is reported."""
@@ -48,49 +45,48 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "first order": {"inner_steps": 1},
     "learned step sizes": SECOND_ORDER | {"outer_step_size": 1e-12},
     "second order": SECOND_ORDER,
-    "pruning": SECOND_ORDER | {"score": "error"},
     "bootstrap": SECOND_ORDER | {"bootstrap_steps": 3},
 }
 """Options of meta-training beside those of all variants."""
 
 
+STEP_INDICES = 6
+"""Step indices that are measured at, evenly over the range that was learned."""
+
+
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Patches [B, C, *grid.shape] in [0, 1] that are measured on, and the step index of each, [B]."""
+    """Patches [B, C, *grid.shape] in [0, 1] that are measured on at one step index, with one variant of the field."""
 
     values: Tensor
     grid: Grid
-    step_index: Tensor
+    step_index: int
+    variant: int
 
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """What a row of the table is about.
-
-    rescaling: at test time. memory: peak of an outer step in MiB.
-    """
+    """What a row of the table is about. memory: peak of an outer step in MiB."""
 
     initialization: Initialization
-    rescaling: Rescaling = "exact"
     memory: float | None = None
 
 
-def objectives(
-    initialization: Initialization, held_out: HeldOut, marks: Sequence[int], rescaling: Rescaling = "exact"
-) -> dict[int, Tensor]:
-    """Return the bits of distortion and rate of every patch, [B], of the best latents by each number of steps."""
-    model = LatentModel.of(initialization, held_out.values.device)
-    task = Task.of(model, held_out.values, held_out.grid, held_out.step_index)
-    state = first_state(model, task)
-    best = torch.full_like(held_out.step_index, torch.inf)
-    reached = {}
-    for index in range(max(marks) + 1):
-        best = torch.minimum(best, objective(model, task, state.symbols))
-        if index in marks:
-            reached[index] = best
-        if index < max(marks):
-            state, _ = next_state(model, task, state, index, rescaling=rescaling)
-    return reached
+def objectives(initialization: Initialization, held_out: Sequence[HeldOut], marks: Sequence[int]) -> dict[int, Tensor]:
+    """Return the bits of distortion and rate of every patch, of the best latents by each number of steps."""
+    reached: dict[int, list[Tensor]] = {mark: [] for mark in marks}
+    for part in held_out:
+        model = LatentModel.of(initialization, part.values.device, part.step_index, part.variant)
+        task = Task.of(model, part.values, part.grid)
+        state = first_state(model, task)
+        best = state.objective
+        for index in range(max(marks) + 1):
+            best = torch.minimum(best, state.objective)
+            if index in reached:
+                reached[index].append(best)
+            if index < max(marks):
+                state = next_state(model, task, state, index)
+    return {mark: torch.cat(parts) for mark, parts in reached.items()}
 
 
 def settings_of(arguments: argparse.Namespace, start: Initialization, variant: str) -> Preset:
@@ -98,8 +94,6 @@ def settings_of(arguments: argparse.Namespace, start: Initialization, variant: s
     usual = preset(start.modality, start.field.name)
     common = {
         "inner_steps": arguments.inner_steps,
-        "gamma": arguments.gamma if variant == "pruning" else 1.0,
-        "score": "full",
         "outer_steps": arguments.outer_steps,
         "outer_step_size": arguments.outer_step_size,
         "step_size_rate": arguments.step_size_rate,
@@ -124,7 +118,6 @@ def trained(
     progress: ProgressLine,
 ) -> dict[str, Compared]:
     """Train every variant; return them after the start."""
-    schedule = initial_latent_step_sizes("tensor-step", steps=10, depth=field_of(start).order.depth)
     results = {"start": Compared(start)}
     for variant in arguments.variants:
         target = arguments.output / f"ablation_{variant.replace(' ', '_')}.safetensors"
@@ -144,11 +137,7 @@ def trained(
             device=device,
             on_progress=show,
         )
-        if variant == "first order":
-            initialization = replace(initialization, log_step_sizes=schedule)
-        results[variant] = Compared(initialization, memory=step_memory(start, settings, data, device))
-        if variant == "pruning":
-            results["pruning, not rescaled"] = Compared(initialization, "none")
+        results[variant] = Compared(initialization, step_memory(start, settings, data, device))
     return results
 
 
@@ -174,7 +163,6 @@ def parse() -> argparse.Namespace:
     result.add_argument("--resume", action="store_true", help="go on where a run of the same settings was cut")
     result.add_argument("--outer-steps", type=int, default=300)
     result.add_argument("--inner-steps", type=int, default=3, help="adaptation steps K")
-    result.add_argument("--gamma", type=float, default=0.25, help="of the pruned variant")
     result.add_argument("--bootstrap-weight", type=float, default=1.0)
     result.add_argument("--outer-step-size", type=float, default=3e-4)
     result.add_argument("--step-size-rate", type=float, default=3e-2)
@@ -201,14 +189,30 @@ def latents(name: str) -> Initialization:
     return initialization
 
 
-def held_out_patches(settings: Preset, data: TrainingData, count: int, device: torch.device) -> HeldOut:
-    """Draw the patches to measure on, over the range of step indices that was learned."""
+def held_out_patches(
+    start: Initialization, settings: Preset, data: TrainingData, count: int, device: torch.device
+) -> list[HeldOut]:
+    """Draw the patches to measure on, over the range of step indices that was learned.
+
+    The start chooses the variants of the field, for all that is compared.
+    """
     shape = settings.training_patches.shape
     sampler = PatchSampler(data.held_out, settings.training_patches, settings.field.out_features, seed=1)
     values = sampler.batch(0, count).context_set(device).values.transpose(1, 2).unflatten(2, shape)
+    grid, channels = Grid.open(shape), values.shape[1]
     finest, coarsest = settings.training.quantization
-    step_index = torch.linspace(finest, coarsest, count, device=device).round()
-    return HeldOut(values, Grid.open(shape), step_index)
+    parts = values.tensor_split(min(count, STEP_INDICES))
+    result = []
+    for part, place in zip(parts, torch.linspace(finest, coarsest, len(parts)).round(), strict=True):
+        step_index = int(place)
+
+        def model_of(variant: int, step_index: int = step_index) -> LatentModel:
+            return LatentModel.of(start, device, step_index, variant)
+
+        candidates = list(field_of(start).candidates(part, step_index))
+        variant = best_variant(model_of, candidates, part, grid, trade_off_of_step_index(step_index, channels))
+        result.append(HeldOut(part, grid, step_index, variant))
+    return result
 
 
 def main() -> None:
@@ -218,7 +222,8 @@ def main() -> None:
     start = latents(arguments.start)
     data = load_data(arguments.data, start.modality, arguments.validation)
     output = report.output_folder(arguments.output)
-    held_out = held_out_patches(settings_of(arguments, start, "first order"), data, arguments.patches, device)
+    settings = settings_of(arguments, start, "first order")
+    held_out = held_out_patches(start, settings, data, arguments.patches, device)
     if arguments.init:
         compared = {name: Compared(latents(name)) for name in [arguments.start, *arguments.init]}
     else:
@@ -228,7 +233,7 @@ def main() -> None:
     variants = {}
     print(f"{'log J, %':28}" + "".join(f"{mark:>8}" for mark in arguments.marks) + f"{'MiB':>8}")
     for name, each in compared.items():
-        reached = objectives(each.initialization, held_out, arguments.marks, each.rescaling)
+        reached = objectives(each.initialization, held_out, arguments.marks)
         row = {mark: 100 * float((value / base).log().mean()) for mark, value in reached.items()}
         variants[name] = {
             "log_objective_percent": row,
@@ -237,9 +242,9 @@ def main() -> None:
         }
         memory = "" if each.memory is None else f"{each.memory:8.0f}"
         print(f"{name:28}" + "".join(f"{value:8.2f}" for value in row.values()) + memory, flush=True)
-    settings = {key: str(value) for key, value in vars(arguments).items()}
+    options = {key: str(value) for key, value in vars(arguments).items()}
     report.write_json(
-        {"settings": settings, "machine": report.machine(), "variants": variants}, output / "ablation.json"
+        {"settings": options, "machine": report.machine(), "variants": variants}, output / "ablation.json"
     )
 
 

@@ -58,7 +58,7 @@ def encode(
         ),
     ] = None,
     effort: Annotated[
-        str | None, typer.Option("--effort", metavar="fast|default|high", help="How long to adapt.")
+        str | None, typer.Option("--effort", metavar="instant|fast|default|high", help="How long to adapt.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Adaptation steps, instead of those of an effort.")
@@ -82,7 +82,7 @@ def encode(
     ] = None,
     rescaling: Annotated[
         str | None,
-        typer.Option("--rescaling", metavar="exact|loss-ratio|none", help="Gradient rescaling of the adaptation."),
+        typer.Option("--rescaling", metavar="exact|loss-ratio|none", help="Gradient rescaling of weight fields."),
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")

@@ -14,7 +14,7 @@ from inrcodec.coding.header import MAX_SAMPLES, StreamHeader
 from inrcodec.coding.missing import unpack_missing
 from inrcodec.device import pick_device
 from inrcodec.errors import CorruptFile, InrcodecWarning, SignalError, UsageError
-from inrcodec.field_codec import codec_of
+from inrcodec.field_codec import StreamReader, codec_of
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
 from inrcodec.patches import Patches, RenderedPatch, patch_layout
@@ -219,16 +219,19 @@ def decode_stream(
     resolution: Resolution,
     device: str | torch.device = "auto",
     on_progress: Callable[[float], None] | None = None,
+    reader: StreamReader | None = None,
 ) -> Signal:
     """Decode one signal: chunks to symbols to fields, which are asked at every point of the wanted grid.
 
     Where that is the original one, a residual brings the values within the header's largest error, but not those that a
     damaged chunk has a share in.
+
+    reader: one that is open already.
     """
     header = stream.header
     check_stream(stream, initialization)
     axes = resolution.apply(header.axes)
-    reader = codec_of(initialization).open(header, initialization, pick_device(device))
+    reader = reader or codec_of(initialization).open(header, initialization, pick_device(device))
     finer = tuple(oversampled(axis, target) for axis, target in zip(header.axes, axes, strict=True))
     patches = reader.patches
     native = np.empty([*(axis.size for axis in axes), header.channels], header.dtype)

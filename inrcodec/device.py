@@ -23,6 +23,8 @@ def pick_device(device: str | torch.device) -> torch.device:
         if chosen.type == "cuda":
             # Convolutions at 10 bits of mantissa would decode to visibly other values than on a CPU.
             torch.backends.cudnn.allow_tf32 = False
+            # And products of matrices would not be those of integers; see `inrcodec.models.exact`.
+            torch.set_float32_matmul_precision("highest")
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -129,7 +129,9 @@ def code_within(
     trials = 0
     quantization: Quantization | None = None
 
-    def code(trade_off: float, of: PreparedSignal = sample) -> Stream:
+    trial = sample.quick()
+
+    def code(trade_off: float, of: PreparedSignal = trial) -> Stream:
         nonlocal trials, quantization
         quantization = of.choose(trade_off, quantization)
         stream = of.code(quantization)
@@ -141,11 +143,14 @@ def code_within(
         return stream
 
     trade_off, stream = error_bound.best_trade_off(code, error_bound.start_trade_off(part.signal, max_error))
-    return stream if sample is part else code(trade_off, part)
+    return stream if trial is part else code(trade_off, part)
 
 
 def _decoded(part: PreparedSignal, stream: Stream) -> Signal:
-    return decode_stream(stream, part.initialization, resolution=Resolution(), device=part.device)
+    """Return the signal of a stream as a decoder returns it, from what is known of it."""
+    return decode_stream(
+        stream, part.initialization, resolution=Resolution(), device=part.device, reader=part.reader(stream)
+    )
 
 
 def prepare_signal(

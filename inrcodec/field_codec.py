@@ -35,6 +35,12 @@ class PreparedSignal(Protocol):
     def code(self, quantization: Any, /) -> Stream:
         """Code the signal."""
 
+    def quick(self) -> "PreparedSignal":
+        """Return the same with the least adaptation: for trials, which tell more or less of the same."""
+
+    def reader(self, stream: Stream) -> "StreamReader":
+        """Return a reader of a stream that this coded, for the values at its samples."""
+
 
 class StreamReader(Protocol):
     """A stream whose header was checked, ready to be decoded."""

@@ -39,8 +39,16 @@ def field_channels(values: np.ndarray, channels: int) -> np.ndarray:
 
 
 def signal_channels(values: np.ndarray, channels: int) -> np.ndarray:
-    """Undo `field_channels`: take the mean of the outputs that showed a single channel."""
-    return values.mean(axis=-1, keepdims=True) if channels == 1 else values
+    """Undo `field_channels`: take the mean of the outputs that showed a single channel.
+
+    They are added one after the other: the order that numpy chooses depends on how the values lie in memory.
+    """
+    if channels != 1:
+        return values
+    total = values[..., :1]
+    for channel in range(1, values.shape[-1]):
+        total = total + values[..., channel : channel + 1]
+    return total / values.dtype.type(values.shape[-1])
 
 
 def check_channels(signal: Signal, channels: int) -> None:

@@ -160,8 +160,7 @@ def _parsed(document: dict[str, Any], tensors: Parameters) -> Initialization:
         raise ValueError(
             f"a field of {field.in_features} coordinates for {modality!r:.80} patches of {patches.dimensions} axes"
         )
-    if adaptation.score not in field.scores:
-        raise ValueError(f"the field {field.name!r} has no score {adaptation.score!r}")
+    check_adaptation(field, adaptation)
     return Initialization(
         modality=modality,
         field=field,
@@ -174,6 +173,15 @@ def _parsed(document: dict[str, Any], tensors: Parameters) -> Initialization:
         prior=PRIORS[field.family].parsed(document, tensors, field),
         provenance=_writable(document["provenance"]),
     )
+
+
+def check_adaptation(field: Field, adaptation: AdaptationConfig) -> None:
+    """Raises: ValueError for settings that mean nothing for a field."""
+    if field.family == "latents" and adaptation != AdaptationConfig.unpruned(adaptation.steps):
+        raise ValueError(
+            f"latents have no context set to prune: gamma = {adaptation.gamma} with the score {adaptation.score!r} "
+            "means nothing for them"
+        )
 
 
 def _plain(configuration: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from inrcodec.settings import Rescaling
 from inrcodec.signals.signal import Signal
 from inrcodec.targets import Target
 
-Effort = Literal["fast", "default", "high"]
+Effort = Literal["instant", "fast", "default", "high"]
 
 DEFAULT_QUALITY = 40.0
 
@@ -21,13 +21,13 @@ class EncodeOptions:
     """Everything a user can ask of the encoder.
 
     quality: 1..100, sets the trade-off of rate against distortion; None: 40, unless a target or a bound is given.
-    effort: how long to adapt: "fast", "default" or "high".
+    effort: how long to adapt: "instant" (for latents not at all), "fast", "default" or "high".
     steps: K_test, adaptation steps on the full context set, instead of those of an effort.
     bits_per_sample: size of the file to aim for, in bits per sample of the signal.
     psnr: reconstruction to aim for, in dB, at the lowest rate.
     max_error: largest absolute error of any decoded value, in the unit of the values, at the original resolution; for
         all signals of the main one's modality, or by the names of some. The file is as small as it gets.
-    rescaling: how the gradient on the full context set is rescaled.
+    rescaling: how the gradient on the full context set of weight fields is rescaled; None: "exact".
     device: "auto", "cpu" or "cuda[:n]".
     """
 
@@ -37,7 +37,7 @@ class EncodeOptions:
     bits_per_sample: float | None = None
     psnr: float | None = None
     max_error: float | Mapping[str, float] | None = None
-    rescaling: Rescaling = "exact"
+    rescaling: Rescaling | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class EncodeOptions:
             raise UsageError(f"quality is {self.quality}, give 1 (smallest) to 100 (best)")
         if self.effort not in get_args(Effort):
             raise UsageError(f"no effort is called {self.effort!r}: choose from {', '.join(get_args(Effort))}")
-        if self.rescaling not in get_args(Rescaling):
+        if self.rescaling is not None and self.rescaling not in get_args(Rescaling):
             raise UsageError(f"no rescaling is called {self.rescaling!r}: choose from {', '.join(get_args(Rescaling))}")
         if self.steps is not None and self.steps < 0:
             raise UsageError(f"{self.steps} adaptation steps: give 0 or more")

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from inrcodec.models import EntropyModel, Family, Field, LatentField, Parameters, PointField
-from inrcodec.models.layers import check_exact
 
 MAX_PARAMETERS = 1 << 26
 """Elements that a tensor of an initialization may have."""
@@ -87,7 +86,7 @@ class DeltaPrior:
 class LatentPrior:
     """The prior of the symbols of a latent field.
 
-    entropy_model: its configuration; weights: int32, in the units of coding.
+    entropy_model: its configuration; weights: its parameters, float32.
     """
 
     entropy_model: EntropyModel
@@ -122,9 +121,8 @@ class LatentPrior:
         entropy_model = EntropyModel.of(latent_field, settings["hidden"])
         shapes = entropy_model.shapes()
         weights = {
-            name: tensor_of(tensors, f"{cls.GROUP}/{name}", torch.int32, shape) for name, shape in shapes.items()
+            name: tensor_of(tensors, f"{cls.GROUP}/{name}", torch.float32, shape) for name, shape in shapes.items()
         }
-        check_exact(weights)
         return cls(entropy_model, weights)
 
 

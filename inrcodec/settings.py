@@ -4,7 +4,7 @@ This module imports nothing heavy, so that the command line knows them at once.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 ScoreName = Literal["grad-norm", "error", "spg", "tpg", "random", "full"]
 SCORES: tuple[str, ...] = get_args(ScoreName)
@@ -20,6 +20,8 @@ class AdaptationConfig:
     steps: K of meta-training; adaptation may go on for longer, with the last step's sizes.
     gamma: share of the context set kept by pruning.
     score: what ranks the context points.
+
+    Latents have no context set: theirs are `unpruned`.
     """
 
     steps: int = 16
@@ -34,6 +36,11 @@ class AdaptationConfig:
             raise ValueError(f"the share of the context set is {self.gamma!r:.80}, not in (0, 1]")
         if self.score not in SCORES:
             raise ValueError(f"no score is called {self.score!r:.80}")
+
+    @classmethod
+    def unpruned(cls, steps: int) -> Self:
+        """Return the settings of an adaptation to all there is."""
+        return cls(steps, gamma=1.0, score="full")
 
     @property
     def prunes_by_score(self) -> bool:

@@ -5,10 +5,12 @@ are decoded: those are its references, moved along by vectors of motion, from wh
 with references have networks of their own.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from inrcodec.models.field import Parameters
 from inrcodec.models.latent import LatentField
@@ -86,10 +88,9 @@ class LatentClip(LatentField):
     """Configuration of a latent clip.
 
     levels: how often height and width are halved, six times unless given.
-    width, prediction, divided: of its pictures; see `LatentPyramid`.
+    prediction, divided: of its pictures; see `LatentPyramid`.
     """
 
-    width: int = 16
     prediction: int = 32
     divided: int = 0
 
@@ -104,7 +105,16 @@ class LatentClip(LatentField):
     def transform(self, variant: int = 0, kind: str = INTRA) -> LatentPyramid:
         """Return the field of a picture of a kind."""
         references = REFERENCES if kind == INTER else 0
-        return LatentPyramid(2, self.out_features, self.levels, self.width, self.prediction, references, self.divided)
+        picture = LatentPyramid(2, self.out_features, self.levels, self.prediction, references, self.divided)
+        return picture.transform(variant)
+
+    @property
+    def variants(self) -> int:
+        """How many there are of every picture; all of a clip have the same."""
+        return self.transform().variants
+
+    def candidates(self, values: Tensor, step_index: int) -> Iterator[int]:
+        return self.transform().candidates(values[:, :, values.shape[2] // 2], step_index)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -3,26 +3,33 @@
 All symbols of a pass (`inrcodec.models.order`) are independent given what was decoded before. Of that, the model sees a
 3^d neighbourhood: the earlier phases of the same level, the groups before at the same place, and the two next coarser
 levels, all as pseudo-logarithms of magnitudes. A small network turns it into two numbers per symbol: the log odds
-that it is not zero, and the log2 of the scale of its magnitude.
-
-The network runs in two arithmetics (`inrcodec.models.layers`). In training and adaptation it is ordinary float32,
-differentiable in weights and symbols; in coding it is exact integers, so that every machine computes the same
-distributions.
+that it is not zero, and the log2 of the scale of its magnitude. It computes in exact integers
+(`inrcodec.models.exact`), so that every machine has the same distributions.
 """
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
+from inrcodec.models.exact import (
+    ACTIVATION_UNIT,
+    LARGEST_ACTIVATION,
+    activation,
+    applied,
+    check_sums,
+    conditioned_bias,
+    convolution,
+    in_layout,
+    rounded_bias,
+    rounded_weights,
+)
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import LatentField
-from inrcodec.models.layers import ACTIVATION_UNIT, LARGEST_ACTIVATION, ExactLayers, FloatLayers, Layers
-from inrcodec.models.order import Order, Place, cropped, filled
+from inrcodec.models.latent import LatentField, condition_of
+from inrcodec.models.order import Order, Place, cropped, interleave, padded
 from inrcodec.models.wavelet import Level
 
 MAX_HIDDEN = 1 << 12
@@ -61,19 +68,20 @@ class EntropyModel:
         shapes: dict[str, tuple[int, ...]] = {}
         taps = (3,) * len(self.levels)
         order = self.order
-        for level in range(order.depth):
-            for phase, group in itertools.product(range(order.phases(level)), range(len(self.groups))):
-                name = order.name(level, phase, group)
-                outputs = 2 * self.groups[group] * order.bands(level)
-                shapes[f"{name}.input"] = (self.hidden, self._inputs(level, phase, group), *taps)
-                shapes[f"{name}.hidden"] = (self.hidden, self.hidden)
-                shapes[f"{name}.head"] = (outputs, self.hidden)
-                shapes[f"{name}.input_bias"] = (order.depth + 2, self.hidden)
-                shapes[f"{name}.hidden_bias"] = (1, self.hidden)
-                shapes[f"{name}.head_bias"] = (order.depth + 2, outputs)
-                for part in range(1, order.parts(level, phase)):
-                    shapes[f"{name}.part{part}"] = (self.hidden, self.groups[group] * order.bands(level), *taps)
-                    shapes[f"{name}.part{part}_bias"] = (order.depth + 2, self.hidden)
+        for name, level, phase, group in order.networks():
+            bands, size = order.bands(level), self.groups[group]
+            # Own group of earlier phases and of two coarser levels, other groups at the same place.
+            inputs = bands * (size * (phase + 2) + sum(self.groups[:group]))
+            shapes[f"{name}.input.weight"] = (self.hidden, inputs, *taps)
+            shapes[f"{name}.input.bias"] = (order.depth + 2, self.hidden)
+            shapes[f"{name}.hidden.weight"] = (self.hidden, self.hidden)
+            shapes[f"{name}.hidden.bias"] = (self.hidden,)
+            for head in ("flags", "scales"):
+                shapes[f"{name}.{head}.weight"] = (size * bands, self.hidden)
+                shapes[f"{name}.{head}.bias"] = (order.depth + 2, size * bands)
+            for part in range(1, order.parts(level, phase, group)):
+                shapes[f"{name}.part{part}.weight"] = (self.hidden, size * bands, *taps)
+                shapes[f"{name}.part{part}.bias"] = (order.depth + 2, self.hidden)
         return shapes
 
     def initialize(self, generator: torch.Generator) -> Parameters:
@@ -83,9 +91,8 @@ class EntropyModel:
             if name.endswith("bias") or ".part" in name:
                 weights[name] = torch.zeros(shape)
                 continue
-            fan_in = math.prod(shape[1:])
-            gain = 0.1 if name.endswith("head") else 1.0
-            bound = gain / math.sqrt(fan_in)
+            gain = 0.1 if "flags" in name or "scales" in name else 1.0
+            bound = gain / math.sqrt(math.prod(shape[1:]))
             weights[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
         return weights
 
@@ -99,88 +106,135 @@ class EntropyModel:
         """The order in which latents are decoded."""
         return Order(self.groups, self.levels, self.divided)
 
+    def ready(self, weights: Parameters, step_index: int) -> Parameters:
+        """Return weights of one kind as `passes` takes them, rounded and for one quantization step.
+
+        Differentiable, straight through. Raises: ValueError for weights with which sums need not be exact.
+        """
+        condition = condition_of(step_index)
+        ready = {}
+        for name, value in weights.items():
+            if not name.endswith("bias"):
+                ready[name] = rounded_weights(value)
+            elif name.endswith("hidden.bias"):
+                ready[name] = rounded_bias(value)
+            else:
+                ready[name] = conditioned_bias(value, condition)
+        for name, level, phase, group in self.order.networks():
+            weight, bias = ready[f"{name}.input.weight"], ready[f"{name}.input.bias"]
+            check_sums(f"{name}.input", weight, bias)
+            for part in range(1, self.order.parts(level, phase, group)):
+                with_own = torch.cat([weight, ready[f"{name}.part{part}.weight"]], 1)
+                check_sums(f"{name}.part{part}", with_own, bias.abs() + ready[f"{name}.part{part}.bias"].abs())
+            for layer in ("hidden", "flags", "scales"):
+                largest = LARGEST_ACTIVATION * (1 if layer == "hidden" else 2)
+                check_sums(f"{name}.{layer}", ready[f"{name}.{layer}.weight"], ready[f"{name}.{layer}.bias"], largest)
+        return ready
+
     def passes(
-        self, weights: Parameters, magnitudes: Sequence[Tensor], levels: Sequence[Level], condition: Tensor
+        self, ready: Parameters, levels: Sequence[Level], order: Order, magnitudes: Callable[[], Tensor], like: Tensor
     ) -> Iterator[tuple[Place, Tensor, Tensor]]:
         """Yield the passes in coding order, with the distributions of their symbols.
 
-        weights: float32, or float64 holding integers for the exact arithmetic of coding (then on the CPU).
-        magnitudes: of the symbols of every level, [B, C * bands, *half] float, finest first; those of a pass must be
-            there when the next one is asked for.
-        condition: [B] log2 of the quantization step relative to 1/8; integers in units of 2^-8 if exact.
-        Yields (place, flags, scales): log odds of a non-zero, and log2 of the magnitude's scale, [B, n, *grid]; if
-        exact, integers in units of 1 / ROWS_PER_UNIT.
+        ready: of `ready`. order: that of the signal's field, which can have levels without some groups.
+        magnitudes: called after every pass for those of its symbols, [B, channels, *shape] float.
+        like: [B, ...], for the number of signals, the type and the device.
+        Yields (place, flags, scales): log odds of a non-zero, and log2 of the magnitude's scale, [B, channels, *shape],
+            both in units of 1 / ACTIVATION_UNIT.
         """
-        exact = next(iter(weights.values())).dtype == torch.float64
-        layers: Layers = ExactLayers() if exact else FloatLayers()
-        parent = grandparent = None
-        for level, shapes in reversed(list(enumerate(levels))):
-            here = magnitudes[level]
-            coarser = self._coarser(level, parent, grandparent, here, self.order.grid(level, shapes.half))
-            earlier: list[list[Tensor]] = []
-            for place in self.order.passes(level, shapes.half):
-                if place.part == 0:
-                    if place.group == 0:
-                        earlier.append([])
-                    own = self.order.channels(level, place.group)
-                    before = [*(phase[place.group] for phase in earlier[:-1]), *earlier[-1]]
-                    inputs = torch.cat([*before, *(part[:, own] for part in coarser)], 1)
-                of_phase = earlier[-1].pop() if place.part else None
-                outputs = self._network(layers, weights, place, inputs, of_phase, condition)
-                flags, scales = cropped(outputs, place.shape).chunk(2, 1)
-                yield place, flags, scales
-                earlier[-1].append(filled(of_phase, place, _logarithm(here[place.index], exact)))
-            grandparent, parent = parent, _logarithm(here, exact)
+        parents: list[Tensor | None] = [None] * len(self.groups)
+        grandparents = parents
+        for index, level in reversed(list(enumerate(levels))):
+            grid, slices = order.grid(index, level.half), order.phase_slices(index)
+            coarser = [
+                self._coarser(index, group, grid, parents[group], grandparents[group], like)
+                for group in range(len(self.groups))
+            ]
+            seen: list[list[Tensor]] = [[] for _ in self.groups]
+            for phase in range(order.phases(index)):
+                for group in order.coded_groups(index):
+                    before = [*seen[group], *(each[phase] for each in seen[:group]), *coarser[group]]
+                    inputs = in_layout(torch.cat(before, 1))
+                    places = order.pass_places(index, phase, group, level.half)
+                    within = [place.within for place in places]
+                    parts: list[Tensor | None] = [None] * len(places)
+                    for place in places:
+                        own = interleave(parts, within, grid) if place.part else None
+                        flags, scales = self._network(ready, place, inputs, own)
+                        yield place, cropped(flags, place.shape), cropped(scales, place.shape)
+                        extent = [len(range(size)[along]) for size, along in zip(grid, place.within, strict=True)]
+                        parts[place.part] = padded(_logarithm(magnitudes()), extent)
+                    seen[group].append(interleave(parts, within, grid) if len(parts) > 1 else cast(Tensor, parts[0]))
+            even = [2 * size if axis in order.interleaved(index) else size for axis, size in enumerate(grid)]
+            grandparents = parents
+            parents = [cropped(interleave(each, slices, even), level.half) if each else None for each in seen]
 
     def _coarser(
-        self, level: int, parent: Tensor | None, grandparent: Tensor | None, here: Tensor, grid: tuple[int, ...]
+        self,
+        level: int,
+        group: int,
+        grid: tuple[int, ...],
+        parent: Tensor | None,
+        grandparent: Tensor | None,
+        like: Tensor,
     ) -> list[Tensor]:
-        """Return the two next coarser levels at a phase's grid, each with this level's channels."""
-        missing = here.new_zeros(*here.shape[:2], *grid)
+        """Return a group of the two next coarser levels at a phase's grid, each with this level's channels."""
+        channels = self.groups[group] * self.order.bands(level)
         parts = []
         for distance, found in ((1, parent), (2, grandparent)):
-            if found is None or found.shape[1] != here.shape[1]:
-                parts.append(missing)
+            if found is None or found.shape[1] != channels:
+                parts.append(like.new_zeros(len(like), channels, *grid))
                 continue
             for axis in self.order.interleaved(level + 1) if distance == 2 else ():
                 found = found.repeat_interleave(2, axis + 2)
             parts.append(cropped(found, grid))
         return parts
 
-    def _network(
-        self, layers: Layers, weights: Parameters, place: Place, inputs: Tensor, own: Tensor | None, condition: Tensor
-    ) -> Tensor:
+    def _network(self, ready: Parameters, place: Place, inputs: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
         """Apply the network at the points of a pass.
 
         inputs: on the phase's grid. own: the phase's symbols, of the parts before.
         """
-        level = place.level
-        name = self.order.name(level, place.phase, place.group)
-        weight = weights[f"{name}.input"]
-        bias = layers.conditioned(weights[f"{name}.input_bias"], level, condition)
+        name = self.order.name(place.level, place.phase, place.group)
+        weight, bias = ready[f"{name}.input.weight"], ready[f"{name}.input.bias"][place.level]
         if own is not None:
+            part = f"{name}.part{place.part}"
             inputs = torch.cat([inputs, own], 1)
-            weight = torch.cat([weight, weights[f"{name}.part{place.part}"]], 1)
-            bias = bias + layers.conditioned(weights[f"{name}.part{place.part}_bias"], level, condition)
-        hidden_bias = layers.conditioned(weights[f"{name}.hidden_bias"], 0, None)
-        head_bias = layers.conditioned(weights[f"{name}.head_bias"], level, condition)
-
-        def rest(sums: Tensor) -> Tensor:
-            hidden = layers.activation(sums)
-            hidden = hidden + layers.activation(layers.pointwise(hidden, weights[f"{name}.hidden"], hidden_bias))
-            return layers.outputs(layers.pointwise(hidden, weights[f"{name}.head"], head_bias))
-
-        return layers.neighbourhood(inputs, weight, bias, place.within, rest)
-
-    def _inputs(self, level: int, phase: int, group: int) -> int:
-        """Count the inputs: own group of earlier phases and of two coarser levels, other groups at the same place."""
-        return self.order.bands(level) * (self.groups[group] * (phase + 2) + sum(self.groups[:group]))
+            weight = torch.cat([weight, ready[f"{part}.weight"]], 1)
+            bias = bias + ready[f"{part}.bias"][place.level]
+        hidden = activation(_within(inputs, in_layout(weight), bias, place))
+        hidden = hidden + activation(convolution(hidden, ready[f"{name}.hidden.weight"], ready[f"{name}.hidden.bias"]))
+        flags, scales = (
+            convolution(hidden, ready[f"{name}.{head}.weight"], ready[f"{name}.{head}.bias"][place.level])
+            for head in ("flags", "scales")
+        )
+        return flags, scales
 
 
-def _logarithm(magnitudes: Tensor, exact: bool) -> Tensor:
-    """Return a pseudo-logarithm of 1 + |q| to the base 2, which is linear between powers of two."""
-    mantissa, exponent = torch.frexp(magnitudes + 1)
-    logarithm = exponent + (2 * mantissa - 2)
-    if exact:
-        return torch.floor(logarithm * ACTIVATION_UNIT).clamp(max=LARGEST_ACTIVATION)
-    return logarithm
+def _within(inputs: Tensor, weight: Tensor, bias: Tensor, place: Place) -> Tensor:
+    """Convolve inputs at the points of a pass."""
+    offsets = [along.start for along in place.within]
+    step = place.within[0].step
+    if any(along.step != step for along in place.within):
+        return in_layout(convolution(inputs, weight, bias, padding=1)[(slice(None), slice(None), *place.within)])
+    inputs = in_layout(padded(inputs, [size + end for size, end in zip(inputs.shape[2:], offsets, strict=True)]))
+    return convolution(inputs, weight, bias, padding=tuple(1 - offset for offset in offsets), stride=step)
+
+
+class _Logarithm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, magnitudes: Tensor) -> Tensor:
+        mantissa, exponent = torch.frexp(magnitudes + 1)
+        ctx.save_for_backward(exponent)
+        logarithm = mantissa.mul_(2 * ACTIVATION_UNIT).add_((exponent - 2) * ACTIVATION_UNIT)
+        return logarithm.floor_().clamp_(max=LARGEST_ACTIVATION)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (exponent,) = ctx.saved_tensors
+        return gradients[0] * torch.exp2(1.0 - exponent) * ACTIVATION_UNIT
+
+
+def _logarithm(magnitudes: Tensor) -> Tensor:
+    """Return a pseudo-logarithm of 1 + |q| to the base 2, which is linear between powers of two, as an activation."""
+    return applied(_Logarithm, magnitudes)

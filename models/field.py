@@ -37,8 +37,6 @@ class Field(ABC):
 
     name: ClassVar[str]
     family: ClassVar[Family]
-    scores: ClassVar[frozenset[str]] = frozenset({"grad-norm", "error", "random", "full"})
-    """What can rank the points of its context sets."""
 
     def __post_init__(self) -> None:
         """Raises: ValueError for sizes that no field has; configurations come from files of strangers too."""
@@ -80,7 +78,6 @@ class PointField(Field):
     """
 
     family: ClassVar[Family] = "weights"
-    scores: ClassVar[frozenset[str]] = Field.scores | {"spg", "tpg"}
     constants: ClassVar[frozenset[str]] = frozenset()
     """Tensors that are the same for every signal (no batch dimension)."""
     linear_readout: ClassVar[bool] = True

@@ -8,37 +8,36 @@ Every latent is a *symbol*, an integer that is coded, times the quantization ste
 decoded before it.
 """
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from inrcodec.models.field import Family, Field, Parameters
-from inrcodec.models.order import Order, Place, assemble
+from inrcodec.models.order import Order, Place
 from inrcodec.models.wavelet import Level
 
 STEPS_PER_OCTAVE = 8
 """Latents are multiples of a quantization step Delta = 2^(step_index / 8), an integer step index."""
 
+_OCTAVE = (1.0, 1.0905077, 1.1892071, 1.2968396, 1.4142135, 1.5422108, 1.6817929, 1.8340081)
+"""2^(n / 8) in float32, written out so that no machine's exponential takes part."""
+
 STEP_SIZES = ("move", "price", "averaging")
 """The step sizes of the adaptation of latents; `inrcodec.latents.step_sizes` says what they do."""
 
 
-def quantization_step(step_index: Tensor, axes: int = 0) -> Tensor:
-    """Return Delta of step indices [B], as [B, 1, ...] that broadcasts over channels and `axes` more."""
-    return spread(torch.exp2(step_index / STEPS_PER_OCTAVE), axes)
+def quantization_step(step_index: int) -> float:
+    """Return Delta of a step index, a number of float32."""
+    octaves, eighths = divmod(step_index, STEPS_PER_OCTAVE)
+    return float(np.float32(_OCTAVE[eighths])) * 2.0**octaves
 
 
-def spread(numbers: Tensor, axes: int) -> Tensor:
-    """Return one number per signal, [B], as it broadcasts over [B, C, ...] with `axes` grid axes; 0 leaves it [B]."""
-    return numbers.reshape(-1, *[1] * (axes + 1)) if axes else numbers
-
-
-def condition_of(step_index: Tensor) -> Tensor:
+def condition_of(step_index: int) -> float:
     """Return what networks are told about the quantization: log2 of the step relative to 1/8."""
     return step_index / STEPS_PER_OCTAVE + 3
 
@@ -57,7 +56,10 @@ class Grid:
 
 
 Choose = Callable[[Place, Tensor], Tensor]
-"""Gives the symbols of a pass, [B, channels, *shape], for its place and its predictions in quantization steps."""
+"""Gives the symbols of a pass, [B, channels, *shape], for its place and its predictions in quantization steps.
+
+Predictions broadcast to the symbols.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class LatentField(Field):
     def transform(self, variant: int = 0, kind: str = "") -> "LatentTransform":
         """Return the field of a variant, or of one kind of parts, which has a transform."""
 
+    def candidates(self, values: Tensor, step_index: int) -> Iterator[int]:
+        """Yield the variants that are worth trying for values [B, C, *grid.shape] in [0, 1]."""
+        yield from range(self.variants)
+
 
 class LatentTransform(LatentField):
     """A latent field of which the latents are those of one transform."""
@@ -114,81 +120,59 @@ class LatentTransform(LatentField):
     def levels_of(self, grid: Grid) -> tuple[Level, ...]:
         """Return the levels of the latents of a grid, finest first."""
 
-    def latent_shapes(self, grid: Grid) -> list[tuple[int, ...]]:
-        """Return the shapes of one signal's latents.
+    def places(self, grid: Grid) -> list[Place]:
+        """Return the passes of the details, in coding order."""
+        return self.order.places(self.levels_of(grid))
 
-        They are [C * bands, *half] per level, finest first, and last that of the means, [C, *coarsest].
-        """
+    def means_shape(self, grid: Grid) -> tuple[int, ...]:
+        """Return the shape of one signal's coarsest means, [C, *coarsest]."""
+        return (self.out_features, *self.levels_of(grid)[-1].half)
+
+    def size(self, grid: Grid) -> int:
+        """Return how many latents a signal has, at most."""
         levels = self.levels_of(grid)
-        return [
-            *((self.out_features * level.bands, *level.half) for level in levels),
-            (self.out_features, *levels[-1].half),
-        ]
+        halves = [level.bands * math.prod(level.half) for level in levels]
+        return self.out_features * (sum(halves) + math.prod(levels[-1].half))
 
     @abstractmethod
     def analyse(self, values: Tensor, grid: Grid) -> list[Tensor]:
-        """Return latents, as `latent_shapes`, that reproduce values [B, C, *grid.shape].
+        """Return latents that reproduce values [B, C, *grid.shape], not divided by the quantization step.
 
-        What a network restores is not taken into account.
+        First the coarsest means, then the details of every pass.
         """
 
-    def latents(
-        self, parameters: Parameters, means: Tensor, grid: Grid, step_index: Tensor, choose: Choose
-    ) -> list[Tensor]:
-        """Decode latents pass by pass, in quantization steps: their predictions plus their symbols.
+    def ready(self, parameters: Parameters, step_index: int) -> Parameters:
+        """Return the shared parameters as the other methods take them, rounded and for one quantization step.
 
-        means: [B, C, *coarsest], symbols of the coarsest ones. step_index: [B] float, whole.
-        Returns tensors as `latent_shapes`, with a batch dimension.
+        Differentiable, straight through. Raises: ValueError for parameters with which sums need not be exact.
         """
-        details = []
-        for index, level in reversed(list(enumerate(self.levels_of(grid)))):
-            shape = (len(means), self.out_features * level.bands, *level.half)
-            nothing = means.new_zeros(shape)
-            passes = self.order.passes(index, level.half)
-            details.append(assemble([(place, choose(place, nothing[place.index])) for place in passes], shape))
-        return [*details[::-1], means]
+        return parameters
 
-    def predicted_means(self, step_index: Tensor) -> Tensor:
+    def predicted_means(self, step_index: int) -> Tensor | float:
         """Return the prediction of the coarsest means, in quantization steps; it broadcasts to them."""
-        return step_index.new_zeros(())
-
-    def decoded(
-        self, parameters: Parameters, symbols: Sequence[Tensor], grid: Grid, step_index: Tensor
-    ) -> list[Tensor]:
-        """Return the latents of all symbols, [B, ...] as `latent_shapes`; see `latents`."""
-        return self.latents(
-            parameters, symbols[-1], grid, step_index, lambda place, prediction: symbols[place.level][place.index]
-        )
+        return 0.0
 
     @abstractmethod
-    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
-        """Return what a coordinate is looked up in.
+    def decode(self, ready: Parameters, means: Tensor, grid: Grid, step_index: int, choose: Choose) -> Tensor:
+        """Decode latents pass by pass: their predictions plus their symbols.
 
-        latents: as `latent_shapes`, with a batch dimension, in quantization steps. step_index: [B] float, whole.
+        means: [B, C, *coarsest], symbols of the coarsest ones.
+        Returns the field in quantization steps: what `values` and `values_at` are asked with.
         """
 
     @abstractmethod
-    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor) -> Tensor:
-        """Return the values [B, C, *grid.shape] at the samples of the grid."""
-
-    def partly_restored(
-        self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor, points: Tensor
-    ) -> Tensor:
-        """Return `values`, for which a network beside the linear field need only be asked at some samples.
-
-        points: [B, n], indices into the samples of the grid in row-major order.
-        """
-        return self.values(parameters, maps, grid, step_index)
-
-    def feature_energy(self, parameters: Parameters, maps: Tensor) -> Tensor:
-        """Return the squared norm of the penultimate features at the samples, which broadcasts to [B, *grid.shape]."""
-        return maps.new_zeros(())
+    def values(self, linear: Tensor, grid: Grid, step_index: int) -> Tensor:
+        """Return the values [B, C, *grid.shape] at the samples of the grid, of what `decode` returned."""
 
     @abstractmethod
-    def values_at(
-        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: Tensor
-    ) -> Tensor:
+    def values_at(self, linear: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: int) -> Tensor:
         """Return the values at the product of positions along each axis, in samples: [B, C, *(len(p) for p)]."""
+
+
+def following(symbols: Sequence[Tensor]) -> Choose:
+    """Return a `Choose` that gives the symbols of one pass after the other."""
+    left = iter(symbols)
+    return lambda place, prediction: next(left)
 
 
 def of_kind(parameters: Parameters, kind: str) -> Parameters:

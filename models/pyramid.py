@@ -1,38 +1,40 @@
 """The latent pyramid: a field whose per-signal parameters are grids of latents, sparse and cheap to code.
 
 The latents are the detail bands of a wavelet transform, one grid per level and band, and the coarsest means. Every
-latent contributes a smooth kernel of its level's width; their sum is the linear part of the field. A small shared
-network beside it, fed by the same interpolated sums split by level, restores what quantization took away. All of it
-is shared by all signals; only the latents are adapted, from theta_0 = 0.
+latent contributes a smooth kernel of its level's width; small shared networks predict the latents from coarse to fine.
+Between the samples of the grid the field is interpolated. The networks are shared by all signals; only the latents are
+adapted, from theta_0 = 0.
 """
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from inrcodec.models.convolution import convolution, pointwise
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import Choose, Grid, LatentTransform, condition_of, quantization_step
+from inrcodec.models.latent import Choose, Grid, LatentTransform, quantization_step
 from inrcodec.models.order import Order
 from inrcodec.models.prediction import PredictionNetworks, Reference
-from inrcodec.models.wavelet import Level, analyse, join, levels_of, synthesise
+from inrcodec.models.wavelet import Level, analyse, join, levels_of, whole
 
-_INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
-_FEATURE_GAIN = 8.0
-"""Brings features of values in [0, 1] to about unit size."""
+HUES = 64
+"""The plane of the two chroma channels can be turned by multiples of pi / HUES."""
 
-_RESTORED_LEVELS = 3
-"""The network sees this many finest levels apart, the others as their sum."""
+COLOR_UNIT = 1 << 24
+"""Coefficients of the colours are multiples of one over this."""
 
-_BLOCK_POINTS = 1 << 19
-"""Points that the network is asked at once."""
+MOST_BARE = 2
+"""How many of the finest levels can do without chroma, at most."""
+
+_CHROMA_WORTH = 8.0
+"""What the first detail that is not zero costs, in bits, about, where there are hardly any."""
+
+_CHROMA_SHARE = 2e-3
+"""Bits a sample that a level's chroma must save in distortion to be coded."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,13 @@ class LatentPyramid(LatentTransform):
     """Configuration of a latent pyramid.
 
     levels: how often each axis is halved, six times unless given; the coarsest grid has strides 2 ** levels.
-    width: of the restoring network; three outputs are shown as one luma and two chroma channels.
-    prediction: width of the prediction networks; 0: there are none, and all predictions are zero.
+        Three outputs are coded as one luma and two chroma channels.
+    prediction: width of the prediction networks.
     references: how many references these see; see `with_references`.
     divided: how many of the first phases of a level come in parts; see `Order`.
     """
 
-    width: int = 16
-    prediction: int = 0
+    prediction: int = 32
     references: int = 0
     divided: int = 0
 
@@ -55,14 +56,12 @@ class LatentPyramid(LatentTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.in_features not in _INTERPOLATIONS:
+        if self.in_features > 3:
             raise ValueError(f"a pyramid has one to three axes, not {self.in_features}")
         if not self.levels:
             object.__setattr__(self, "levels", (6,) * self.in_features)
         if len(self.levels) != self.in_features or max(self.levels) > 16:
             raise ValueError(f"a pyramid of {self.in_features} axes cannot have the levels {self.levels}")
-        if self.references and not self.prediction:
-            raise ValueError("a pyramid without prediction networks cannot see references")
 
     def check_alone(self) -> None:
         if self.references:
@@ -77,18 +76,41 @@ class LatentPyramid(LatentTransform):
     def order(self) -> Order:
         return Order(self.groups, self.levels, self.divided)
 
+    @property
+    def variants(self) -> int:
+        """How many there are: of three channels, one for every hue and number of bare levels."""
+        return HUES * (MOST_BARE + 1) if self.out_features == 3 else 1
+
+    def transform(self, variant: int = 0, kind: str = "") -> "LatentPyramid":
+        if not variant:
+            return self
+        hue, bare = divmod(variant, MOST_BARE + 1)
+        return _PyramidOfSignal(**_settings(self), hue=hue, bare=bare)
+
+    def candidates(self, values: Tensor, step_index: int) -> Iterator[int]:
+        """Yield the one variant that chroma calls for: its principal axis is U, and levels that show none are bare."""
+        if self.out_features != 3:
+            yield 0
+            return
+        grid = Grid.open(values.shape[2:])
+        chroma = torch.stack(_turned(values - 0.5, _colors(0))[1:], 1)
+        step = quantization_step(step_index)
+        *details, _ = analyse(chroma, self.levels_of(grid), grid.periodic)
+        details = [each / step for each in details[: MOST_BARE + 1]]
+        covariance = sum(torch.einsum("bc...,bd...->cd", each, each) for each in details)
+        (uu, uv), (_, vv) = torch.as_tensor(covariance).tolist()
+        hue = round(HUES * 0.5 * math.atan2(2 * uv, uu - vv) / math.pi) % HUES
+        bare = 0
+        for detail in details[:MOST_BARE]:
+            # What a detail that is coded saves, in bits: half the curvature of the distortion times its square.
+            saved = (7.2 * detail.square() - _CHROMA_WORTH).clamp(min=0).sum() / values[:, 0].numel()
+            if float(saved) > _CHROMA_SHARE:
+                break
+            bare += 1
+        yield hue * (MOST_BARE + 1) + bare
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        channels, width = self.out_features, self.width
-        taps = (3,) * self.in_features
-        shapes: dict[str, tuple[int, ...]] = {
-            "restoring.input.weight": (width, channels * (min(_RESTORED_LEVELS, max(self.levels)) + 1), *taps),
-            "restoring.input.bias": (3, width),
-            "restoring.hidden.weight": (width, width),
-            "restoring.hidden.bias": (width,),
-            "restoring.head.weight": (channels, width),
-            "restoring.head.bias": (channels,),
-        }
-        return shapes | (self._prediction_networks.shapes() if self.prediction else {})
+        return self._prediction.shapes()
 
     def initialize(self, generator: torch.Generator) -> Parameters:
         """Draw random shared parameters.
@@ -103,21 +125,27 @@ class LatentPyramid(LatentTransform):
                 parameters[name] = torch.zeros(shape)
         return parameters
 
+    def ready(self, parameters: Parameters, step_index: int) -> Parameters:
+        ready = self._prediction.ready(parameters, step_index)
+        self._prediction.check(ready)
+        return ready
+
     def levels_of(self, grid: Grid) -> tuple[Level, ...]:
         return levels_of(grid.shape, self.levels)
 
     def analyse(self, values: Tensor, grid: Grid) -> list[Tensor]:
-        mixed = torch.einsum("dc,bc...->bd...", _colors(self.out_features, values), values - 0.5)
-        *details, means = analyse(mixed, self.levels_of(grid), grid.periodic)
-        return [*(detail.flatten(1, 2) for detail in details), means]
+        details, means = self._analysed(values, grid)
+        return [means, *self.order.split(details)]
 
-    def latents(
-        self, parameters: Parameters, means: Tensor, grid: Grid, step_index: Tensor, choose: Choose
-    ) -> list[Tensor]:
-        if not self.prediction:
-            return super().latents(parameters, means, grid, step_index, choose)
+    def _analysed(self, values: Tensor, grid: Grid) -> tuple[list[Tensor], Tensor]:
+        """Return the details of every level, [B, C * bands, *half], finest first, and the coarsest means."""
+        mixed = torch.stack(_turned(values - 0.5, self._colors), 1) if self.out_features == 3 else values - 0.5
+        *details, means = analyse(mixed, self.levels_of(grid), grid.periodic)
+        return [detail.flatten(1, 2) for detail in details], means
+
+    def decode(self, ready: Parameters, means: Tensor, grid: Grid, step_index: int, choose: Choose) -> Tensor:
         means = means + self.predicted_means(step_index)
-        return self._prediction_networks.latents(parameters, means, grid, step_index, choose, self._references)
+        return self._prediction.decode(ready, means, grid, step_index, choose, self._references)
 
     def with_references(self, signals: Sequence[Tensor], grid: Grid) -> "LatentPyramid":
         """Return the field of a signal that is predicted from others much like it.
@@ -126,13 +154,13 @@ class LatentPyramid(LatentTransform):
         """
         different = [self._reference(values, grid) for values in signals]
         shown = tuple(different[number % len(signals)] for number in range(self.references))
-        return _ReferencingPyramid(**{each.name: getattr(self, each.name) for each in fields(self)}, shown=shown)
+        return _PyramidOfSignal(**{"hue": 0, "bare": 0} | _settings(self) | {"shown": shown})
 
     def _reference(self, values: Tensor, grid: Grid) -> Reference:
-        *details, low = self.analyse(values, grid)
+        details, low = self._analysed(values, grid)
         means = [low]
         for detail, level in zip(details[:0:-1], self.levels_of(grid)[:0:-1], strict=True):
-            low = join(low, detail.unflatten(1, (self.out_features, -1)), level, grid.periodic)
+            low = whole(join(low, detail, level, grid.periodic), level)
             means.append(low)
         return Reference(details, means[::-1])
 
@@ -141,99 +169,60 @@ class LatentPyramid(LatentTransform):
         return ()
 
     @property
-    def _prediction_networks(self) -> PredictionNetworks:
+    def _colors(self) -> np.ndarray:
+        return _colors(0)
+
+    @property
+    def _prediction(self) -> PredictionNetworks:
         return PredictionNetworks(self.order, self.prediction, self.references)
 
-    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
-        """Return what is interpolated at a coordinate: [B, C + width, *grid.shape]."""
-        scale = quantization_step(step_index, len(grid.shape))
-        latents = [level * scale for level in latents]
-        condition = condition_of(step_index)
-        levels = self.levels_of(grid)
-        channels = self.out_features
-        split = [detail.unflatten(1, (channels, -1)) for detail in latents[:-1]]
-        grids = [*synthesise([*split, latents[-1]], levels, grid.periodic), latents[-1]]
-        linear = torch.einsum("dc,bd...->bc...", _colors(channels, latents[0]), grids[0]) + 0.5
-        enlarged = [grids[0]]
-        factor = 1.0
-        for level in range(min(_RESTORED_LEVELS, len(levels))):
-            factor *= 2 ** (-len(levels[level].axes) / 2)
-            mode = _INTERPOLATIONS[self.in_features]
-            enlarged.append(functional.interpolate(grids[level + 1], size=grid.shape, mode=mode) * factor)
-        parts = [fine - coarse for fine, coarse in itertools.pairwise(enlarged)]
-        inputs = torch.cat([*parts, enlarged[-1]], 1) * _FEATURE_GAIN
-        features = convolution(inputs, parameters["restoring.input.weight"], padding=1)
-        polynomial = torch.stack([torch.ones_like(condition), condition, condition.square()], 1)
-        bias = polynomial @ parameters["restoring.input.bias"]
-        features = features + bias.reshape(*bias.shape, *[1] * self.in_features)
-        return torch.cat([linear, features], 1)
+    def values(self, linear: Tensor, grid: Grid, step_index: int) -> Tensor:
+        values = linear * quantization_step(step_index)
+        if self.out_features == 3:
+            values = torch.stack(_turned(values, self._colors.T), 1)
+        return values + 0.5
 
-    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor) -> Tensor:
-        return self._restored(parameters, maps, step_index)
-
-    def partly_restored(
-        self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor, points: Tensor
-    ) -> Tensor:
-        flat = maps.flatten(2)
-        index = points.unsqueeze(1)
-        kept = flat.gather(2, index.expand(-1, flat.shape[1], -1))
-        linear = flat[:, : self.out_features]
-        restored = self._restored(parameters, kept, step_index)
-        return linear.scatter(2, index.expand(-1, self.out_features, -1), restored).unflatten(2, grid.shape)
-
-    def feature_energy(self, parameters: Parameters, maps: Tensor) -> Tensor:
-        return self._hidden(parameters, maps[:, self.out_features :]).square().sum(1)
-
-    def values_at(
-        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: Tensor
-    ) -> Tensor:
-        first, *others = positions
-        if not all(len(along) for along in positions):
-            return maps.new_empty(maps.shape[0], self.out_features, *map(len, positions))
-        size = max(1, _BLOCK_POINTS // math.prod(len(along) for along in others))
-        maps = resample(maps, [np.arange(maps.shape[2]), *others], grid.periodic)
-        blocks = []
-        for start in range(0, len(first), size):
-            rows = first[start : start + size]
-            # The few rows of the grid that these lie between, so that the others are left alone.
-            part = maps
-            if not grid.periodic[0]:
-                low = max(0, int(np.floor(rows.min())) - 1)
-                part, rows = maps[:, :, low : int(np.floor(rows.max())) + 3], rows - low
-            here = resample(part, [rows, *(np.arange(size) for size in part.shape[3:])], grid.periodic)
-            blocks.append(self._restored(parameters, here, step_index))
-        return torch.cat(blocks, 2)
-
-    def _restored(self, parameters: Parameters, maps: Tensor, step_index: Tensor) -> Tensor:
-        """Return values [B, C, ...] where the interpolated `maps` are [B, C + width, ...]."""
-        linear, features = maps[:, : self.out_features], maps[:, self.out_features :]
-        weight, bias = parameters["restoring.head.weight"], parameters["restoring.head.bias"]
-        restored = pointwise(self._hidden(parameters, features), weight, bias)
-        return linear + quantization_step(step_index, maps.dim() - 2) * restored
-
-    def _hidden(self, parameters: Parameters, features: Tensor) -> Tensor:
-        """Return the penultimate features of the network, [B, width, ...]."""
-        hidden = functional.gelu(features)
-        weight, bias = parameters["restoring.hidden.weight"], parameters["restoring.hidden.bias"]
-        return functional.gelu(pointwise(hidden, weight, bias))
+    def values_at(self, linear: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: int) -> Tensor:
+        return resample(self.values(linear, grid, step_index), positions, grid.periodic)
 
 
 @dataclass(frozen=True, eq=False)
-class _ReferencingPyramid(LatentPyramid):
-    """A pyramid and the references that it is shown."""
+class _PyramidOfSignal(LatentPyramid):
+    """A pyramid with what a signal chose of it, and the references that it is shown.
 
+    hue: by how many of pi / HUES chroma is turned. bare: see `Order`.
+    """
+
+    hue: int = 0
+    bare: int = 0
     shown: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:
         """Leave out the checks: the configuration was checked before."""
 
     @property
+    def order(self) -> Order:
+        return Order(self.groups, self.levels, self.divided, self.bare)
+
+    @property
     def _references(self) -> tuple[Reference, ...]:
         return self.shown
 
-    def predicted_means(self, step_index: Tensor) -> Tensor:
-        total = torch.stack([reference.means[-1] for reference in self.shown]).mean(0)
-        return total / quantization_step(step_index, total.dim() - 2)
+    @property
+    def _colors(self) -> np.ndarray:
+        return _colors(self.hue)
+
+    def predicted_means(self, step_index: int) -> Tensor | float:
+        if not self.shown:
+            return 0.0
+        total = self.shown[0].means[-1]
+        for reference in self.shown[1:]:
+            total = total + reference.means[-1]
+        return total * (1 / (len(self.shown) * quantization_step(step_index)))
+
+
+def _settings(field: LatentPyramid) -> dict[str, Any]:
+    return {each.name: getattr(field, each.name) for each in fields(field)}
 
 
 def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:
@@ -283,9 +272,25 @@ def _cubic(distance: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def _colors(channels: int, like: Tensor) -> Tensor:
-    """Return an orthonormal matrix, whose rows are what the latents' channels show of the values' channels."""
-    if channels != 3:
-        return torch.eye(channels, dtype=like.dtype, device=like.device)
-    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=like.dtype, device=like.device)
-    return rows / rows.norm(dim=1, keepdim=True)
+def _colors(hue: int) -> np.ndarray:
+    """Return an orthonormal matrix, float32, whose rows are what luma, U and V are of the values' channels.
+
+    hue: by how many of pi / HUES the plane of U and V is turned.
+    """
+    rows = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+    rows /= np.sqrt((rows * rows).sum(1, keepdims=True))
+    cosine, sine = math.cos(math.pi * hue / HUES), math.sin(math.pi * hue / HUES)
+    turned = np.stack([rows[0], cosine * rows[1] + sine * rows[2], cosine * rows[2] - sine * rows[1]])
+    # So coarse that no machine's cosine takes part.
+    return (np.rint(turned * COLOR_UNIT) / COLOR_UNIT).astype(np.float32)
+
+
+def _turned(values: Tensor, matrix: np.ndarray) -> list[Tensor]:
+    """Return the channels that a matrix makes of those of values [B, C, ...]: one operation at a time."""
+    channels = []
+    for row in matrix.tolist():
+        total = values[:, 0] * row[0]
+        for channel, factor in enumerate(row[1:], 1):
+            total = total + values[:, channel] * factor
+        channels.append(total)
+    return channels

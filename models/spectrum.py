@@ -20,8 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import Grid, LatentTransform, quantization_step
+from inrcodec.models.latent import Choose, Grid, LatentTransform, quantization_step
 from inrcodec.models.wavelet import Level, levels_of
+
+COSINE_UNIT = 1 << 26
+"""Cosines are integers in units of one over this where values at the samples are computed."""
 
 _PHASES = 1 << 9
 """Times within a hop for which the cosines are computed at once."""
@@ -73,32 +76,37 @@ class LatentSpectrum(LatentTransform):
         mode = "replicate" if grid.shape[0] < self.hop else "constant"
         padded = functional.pad(values - 0.5, (self.hop, frames * self.hop - grid.shape[0]), mode=mode)
         windows = padded.unfold(2, 2 * self.hop, self.hop)
-        return _take_apart(windows @ _frame_cosines(self.hop).to(values), self.levels_of(grid))
+        *details, means = _take_apart(windows @ _frame_cosines(self.hop).to(values), self.levels_of(grid))
+        return [means, *self.order.split(details)]
 
-    def maps(self, parameters: Parameters, latents: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
-        """Return the plane of coefficients: [B, C, frames, N]."""
-        plane = _put_together(latents, self.levels_of(grid), self.out_features)
-        return plane * quantization_step(step_index, 2)
+    def decode(self, ready: Parameters, means: Tensor, grid: Grid, step_index: int, choose: Choose) -> Tensor:
+        """Decode the plane of coefficients: [B, C, frames, N]; its predictions are zero."""
+        nothing = means.new_zeros(())
+        passes = [choose(place, nothing) for place in self.places(grid)]
+        levels = self.levels_of(grid)
+        return _put_together([*self.order.merge(passes, levels), means], levels, self.out_features)
 
-    def values(self, parameters: Parameters, maps: Tensor, grid: Grid, step_index: Tensor) -> Tensor:
-        cosines = _frame_cosines(self.hop).to(maps)
-        rising, falling = (maps @ cosines.T).chunk(2, 3)
-        return (falling[:, :, :-1] + rising[:, :, 1:]).flatten(2)[..., : grid.shape[0]] + 0.5
+    def values(self, linear: Tensor, grid: Grid, step_index: int) -> Tensor:
+        # Products of integers, all sums below 2^53: the same on every machine.
+        rising, falling = (linear.double() @ _integer_cosines(self.hop).to(linear.device).T).chunk(2, 3)
+        sums = (falling[:, :, :-1] + rising[:, :, 1:]).flatten(2)[..., : grid.shape[0]]
+        return (sums * (quantization_step(step_index) / COSINE_UNIT)).to(linear) + 0.5
 
-    def values_at(
-        self, parameters: Parameters, maps: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: Tensor
-    ) -> Tensor:
+    def values_at(self, linear: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: int) -> Tensor:
         (times,) = positions
+        if len(times) == grid.shape[0] and np.array_equal(times, np.arange(grid.shape[0])):
+            return self.values(linear, grid, step_index)
+        linear = linear * quantization_step(step_index)
         # Half a sample before the first begins the hop that frames 0 and 1 share.
-        block = np.floor((times + 0.5) / self.hop).clip(0, maps.shape[2] - 2).astype(np.int64)
+        block = np.floor((times + 0.5) / self.hop).clip(0, linear.shape[2] - 2).astype(np.int64)
         phases, phase = np.unique(times - block * self.hop, return_inverse=True)
-        result = maps.new_empty(*maps.shape[:2], len(times))
+        result = linear.new_empty(*linear.shape[:2], len(times))
         for start in range(0, len(phases), _PHASES):
             asked = phases[start : start + _PHASES]
-            falling = maps[:, :, :-1] @ _cosines(self.hop, asked + self.hop).to(maps).T
-            rising = maps[:, :, 1:] @ _cosines(self.hop, asked).to(maps).T
+            falling = linear[:, :, :-1] @ _cosines(self.hop, asked + self.hop).to(linear).T
+            rising = linear[:, :, 1:] @ _cosines(self.hop, asked).to(linear).T
             here = np.flatnonzero((phase >= start) & (phase < start + _PHASES))
-            places = [torch.from_numpy(index).to(maps.device) for index in (here, block[here], phase[here] - start)]
+            places = [torch.from_numpy(index).to(linear.device) for index in (here, block[here], phase[here] - start)]
             result[..., places[0]] = (falling + rising)[:, :, places[1], places[2]]
         return result + 0.5
 
@@ -109,14 +117,29 @@ class LatentSpectrum(LatentTransform):
 @lru_cache(maxsize=4)
 def _frame_cosines(hop: int) -> Tensor:
     """Return the windowed cosines at the samples of a frame, [2 N, N]: kept, as they take longer than their use."""
-    return _cosines(hop, np.arange(2 * hop))
+    return _cosines(hop, np.arange(2 * hop)).float()
+
+
+@lru_cache(maxsize=4)
+def _integer_cosines(hop: int) -> Tensor:
+    """Return the windowed cosines at the samples of a frame, [2 N, N], as integers in units of 1 / COSINE_UNIT."""
+    times, frequencies = np.arange(2 * hop), np.arange(hop)
+    # Angles are multiples of pi / (4 N). Without whole turns they are so exact that every library rounds to the same
+    # integers: no true value is that near to the middle of two.
+    multiples = np.outer(2 * times + hop + 1, 2 * frequencies + 1) % (8 * hop)
+    cosines = np.cos(math.pi / (4 * hop) * np.arange(8 * hop))
+    return torch.from_numpy(np.rint(_window(hop, times)[:, None] * cosines[multiples] * COSINE_UNIT))
 
 
 def _cosines(hop: int, times: np.ndarray) -> Tensor:
-    """Return the windowed cosines at times within a frame, in samples: [len(times), N] float32."""
-    window = np.sin(math.pi / (2 * hop) * (times + 0.5)) * math.sqrt(2 / hop)
+    """Return the windowed cosines at times within a frame, in samples: [len(times), N] float64."""
     angles = math.pi / hop * np.outer(times + (hop + 1) / 2, np.arange(hop) + 0.5)
-    return torch.from_numpy((window[:, None] * np.cos(angles)).astype(np.float32))
+    return torch.from_numpy(_window(hop, times)[:, None] * np.cos(angles))
+
+
+def _window(hop: int, times: np.ndarray) -> np.ndarray:
+    """Return the window of a frame at times within it, with the cosines' norm."""
+    return np.sin(math.pi / (2 * hop) * (times + 0.5)) * math.sqrt(2 / hop)
 
 
 def _take_apart(plane: Tensor, levels: Sequence[Level]) -> list[Tensor]:

@@ -6,12 +6,17 @@ axes that still have levels left; an axis of odd length is continued by one samp
 follow from the size of the grid.
 """
 
+import enum
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from inrcodec.models.exact import applied
 
 _LIFTING = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 _SCALE = math.sqrt(2) / 1.230174104914001
@@ -67,27 +72,128 @@ def analyse(values: Tensor, levels: Sequence[Level], periodic: Sequence[bool]) -
     return [*result, values]
 
 
-def synthesise(latents: Sequence[Tensor], levels: Sequence[Level], periodic: Sequence[bool]) -> list[Tensor]:
-    """Apply the inverse transform, linear in the latents that `analyse` returns.
+def join(means: Tensor, details: Tensor | None, level: Level, periodic: Sequence[bool]) -> Tensor:
+    """Apply one level of the inverse, linear in what `analyse` returns.
 
-    Returns the grids of all levels, finest first: [B, C, *grid]; the first is the signal's.
+    means: [B, C, *half]. details: [B, C * bands, *half]; None: all zero.
+    Returns the polyphase components of the level's grid, [*(2,) * n, B, C, *half], of which `whole` makes that grid:
+    first those at even places along the first of the n axes, then those at odd ones, and so on. Every value is
+    computed by the same single operations on every machine; see `inrcodec.models.exact`.
     """
-    values = latents[-1]
-    grids = []
-    for level, details in zip(reversed(levels), reversed(latents[:-1]), strict=True):
-        values = join(values, details, level, periodic)
-        grids.append(values)
-    return grids[::-1]
+    if details is None:
+        details = means.new_zeros(means.shape[0], means.shape[1] * level.bands, *level.half)
+    return applied(_Join, means, details, level, tuple(periodic))
 
 
-def join(means: Tensor, details: Tensor, level: Level, periodic: Sequence[bool]) -> Tensor:
-    """Apply one level of the inverse: [B, C, *grid] from means [B, C, *half] and details [B, C, bands, *half]."""
-    parts = [means, *details.unbind(2)]
-    for axis in reversed(level.axes):
-        size = level.grid[axis]
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        parts = [_join(low, high, axis + 2, size, periodic[axis]) for low, high in pairs]
-    return parts[0]
+def whole(phases: Tensor, level: Level) -> Tensor:
+    """Return the grid [B, C, *grid] of what `join` returned."""
+    count = len(level.axes)
+    order = [count, count + 1]
+    for axis in range(len(level.grid)):
+        order.append(count + 2 + axis)
+        if axis in level.axes:
+            order.append(level.axes.index(axis))
+    shape = [half * 2 if axis in level.axes else half for axis, half in enumerate(level.half)]
+    joined = phases.permute(order).reshape(*phases.shape[count : count + 2], *shape)
+    return joined[(slice(None), slice(None), *(slice(0, size) for size in level.grid))]
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, details: Tensor, level: Level, periodic: tuple[bool, ...]) -> Tensor:
+        ctx.level, ctx.periodic = level, periodic
+        count = len(level.axes)
+        phases = means.new_empty((2,) * count + means.shape)
+        for band, corner in enumerate(itertools.product((0, 1), repeat=count)):
+            part = details[:, band - 1 :: level.bands] if band else means
+            torch.mul(part, _gain(corner), out=phases[corner])
+        for number, axis in reversed(list(enumerate(level.axes))):
+            even, odd = phases.select(number, 0), phases.select(number, 1)
+            closed = _is_closed(level, axis, periodic)
+            a, b, c, d = _LIFTING
+            dim = axis + 1 + count
+            _lift(even, _sum_with(odd, dim, _Side.BEFORE, closed), d)
+            _lift(odd, _sum_with(even, dim, _Side.AFTER, closed), c)
+            _lift(even, _sum_with(odd, dim, _Side.BEFORE, closed), b)
+            _lift(odd, _sum_with(even, dim, _Side.AFTER, closed), a)
+        return phases
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *applied(_JoinTransposed, gradients[0], ctx.level, ctx.periodic), None, None
+
+
+class _JoinTransposed(torch.autograd.Function):
+    """The transpose of `_Join`, which is linear: its gradient, and in turn differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, level: Level, periodic: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+        ctx.level, ctx.periodic = level, periodic
+        phases = gradient.clone(memory_format=torch.contiguous_format)
+        count = len(level.axes)
+        for number, axis in enumerate(level.axes):
+            even, odd = phases.select(number, 0), phases.select(number, 1)
+            closed = _is_closed(level, axis, periodic)
+            a, b, c, d = _LIFTING
+            dim = axis + 1 + count
+            _lift(even, _sum_with(odd, dim, _Side.AFTER, closed, transposed=True), a)
+            _lift(odd, _sum_with(even, dim, _Side.BEFORE, closed, transposed=True), b)
+            _lift(even, _sum_with(odd, dim, _Side.AFTER, closed, transposed=True), c)
+            _lift(odd, _sum_with(even, dim, _Side.BEFORE, closed, transposed=True), d)
+        channels = phases.shape[count + 1]
+        details = phases.new_empty(phases.shape[count], channels * level.bands, *level.half)
+        for band, corner in enumerate(itertools.product((0, 1), repeat=count)):
+            if band:
+                torch.mul(phases[corner], _gain(corner), out=details[:, band - 1 :: level.bands])
+        return phases[(0,) * count] * _gain((0,) * count), details
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return applied(_Join, *gradients, ctx.level, ctx.periodic), None, None
+
+
+class _Side(enum.Enum):
+    BEFORE = -1
+    AFTER = 1
+
+
+def _gain(corner: Sequence[int]) -> float:
+    """Return what a band is multiplied with: low ones are divided by the scale once per axis, high ones multiplied."""
+    return math.prod(_SCALE if high else 1 / _SCALE for high in corner)
+
+
+def _is_closed(level: Level, axis: int, periodic: Sequence[bool]) -> bool:
+    return periodic[axis] and level.grid[axis] % 2 == 0
+
+
+def _lift(values: Tensor, sums: Tensor, coefficient: float) -> None:
+    """Subtract sums times a coefficient: two operations, so that no machine fuses them."""
+    values.sub_(sums.mul_(coefficient))
+
+
+def _sum_with(values: Tensor, dim: int, side: _Side, closed: bool, transposed: bool = False) -> Tensor:
+    """Return values plus their neighbours on one side along `dim`; an open end is continued symmetrically.
+
+    transposed: the transpose of that linear map.
+    """
+    count = values.shape[dim]
+    step = side.value * (-1 if transposed else 1)
+    near = slice(0, count - 1) if step > 0 else slice(1, count)
+    far = slice(1, count) if step > 0 else slice(0, count - 1)
+    index = (slice(None),) * dim
+    result = torch.empty_like(values, memory_format=torch.contiguous_format)
+    torch.add(values[(*index, near)], values[(*index, far)], out=result[(*index, near)])
+    last = slice(count - 1, count) if step > 0 else slice(0, 1)
+    first = slice(0, 1) if step > 0 else slice(count - 1, count)
+    if closed:
+        torch.add(values[(*index, last)], values[(*index, first)], out=result[(*index, last)])
+    elif not transposed:
+        torch.add(values[(*index, last)], values[(*index, last)], out=result[(*index, last)])
+    else:
+        # The end's own mirror image comes back to it; the far end has no neighbour that looks at it.
+        result[(*index, last)] = values[(*index, last)]
+        result[(*index, first)] += values[(*index, first)]
+    return result
 
 
 def _split(values: Tensor, dim: int, periodic: bool) -> tuple[Tensor, Tensor]:
@@ -102,19 +208,7 @@ def _split(values: Tensor, dim: int, periodic: bool) -> tuple[Tensor, Tensor]:
     even = even + b * (odd + _before(odd, dim, closed))
     odd = odd + c * (even + _after(even, dim, closed))
     even = even + d * (odd + _before(odd, dim, closed))
-    return even * _SCALE, odd / _SCALE
-
-
-def _join(low: Tensor, high: Tensor, dim: int, size: int, periodic: bool) -> Tensor:
-    """Undo `_split`."""
-    closed = periodic and size % 2 == 0
-    even, odd = low / _SCALE, high * _SCALE
-    a, b, c, d = _LIFTING
-    even = even - d * (odd + _before(odd, dim, closed))
-    odd = odd - c * (even + _after(even, dim, closed))
-    even = even - b * (odd + _before(odd, dim, closed))
-    odd = odd - a * (even + _after(even, dim, closed))
-    return torch.stack([even, odd], dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
+    return even * _SCALE, odd * (1 / _SCALE)  # no quotient: a GPU makes it a product, a CPU does not
 
 
 def _after(values: Tensor, dim: int, closed: bool) -> Tensor:

@@ -18,7 +18,6 @@ import inrcodec.latents.codec
 import inrcodec.weights.codec
 from inrcodec.initialization import Initialization
 from inrcodec.models import EntropyModel, LatentClip, LatentField, LatentPyramid, LatentSpectrum
-from inrcodec.models.layers import integer_weights
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.priors import LatentPrior
@@ -74,16 +73,16 @@ def random_latents(modality: str, field: LatentField, patches: PatchConfig) -> I
         modality=modality,
         field=field,
         patches=patches,
-        adaptation=AdaptationConfig(steps=2, gamma=1.0, score="full"),
+        adaptation=AdaptationConfig.unpruned(steps=2),
         theta_0=theta_0,
         log_step_sizes={"shared": torch.zeros(1)},
-        prior=LatentPrior(model, integer_weights(weights)),
+        prior=LatentPrior(model, weights),
     )
 
 
 def picture_with_alpha() -> bytes:
     """Return a picture and its transparency, two streams of one initialization."""
-    field = LatentPyramid(2, 3, (1, 2), width=2, prediction=2, divided=2)
+    field = LatentPyramid(2, 3, (1, 2), prediction=2, divided=2)
     initialization = random_latents("image", field, PatchConfig((12, 10), (2, 2), normalize=False))
     picture = tiny_image(3, 20, 17)
     alpha = replace(picture, values=picture.values[..., :1], name="alpha")
@@ -99,7 +98,7 @@ def picture_stack() -> Signal:
 
 def clip_with_sound() -> bytes:
     """Return a video with sound of two channels, two streams of two initializations."""
-    clip = LatentClip(3, 3, (1, 2), width=2, prediction=2)
+    clip = LatentClip(3, 3, (1, 2), prediction=2)
     video = random_latents("video", clip, PatchConfig((5, 16, 16), (0, 2, 2), normalize=False))
     spectrum = LatentSpectrum(1, 1, (1, 2), hop=8)
     sound = random_latents("audio", spectrum, PatchConfig((256,), (16,), normalize=False))
@@ -135,7 +134,7 @@ def climate_on_a_sphere() -> bytes:
 
 def climate_with_a_bound() -> bytes:
     """Return a climate field with missing values and a residual."""
-    field = LatentPyramid(2, 1, (1, 2), width=2)
+    field = LatentPyramid(2, 1, (1, 2), prediction=2)
     initialization = random_latents("climate", field, PatchConfig((9, 7), (0, 1), normalize=False))
     missing = np.zeros((2, 9, 12), bool)
     missing[:, 2:5, 3:9] = True

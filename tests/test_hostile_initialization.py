@@ -14,12 +14,13 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_latents import initialization_of, latent_trainer, tiny_preset
+from tiny_latents import FIELD, initialization_of, latent_trainer, tiny_preset
 from tiny_weights import NERV, untrained_initialization
 from torch import Tensor
 
 from inrcodec.errors import InitializationError
 from inrcodec.initialization import Initialization
+from inrcodec.latents.model import LatentModel
 from inrcodec.models import LatentPyramid
 from inrcodec.priors import LatentPrior
 
@@ -243,11 +244,12 @@ LATENT_CHANGES: dict[str, Change] = {
     "negative levels": lambda d: d["field"].update(levels=[1, -2]),
     "too many levels": lambda d: d["field"].update(levels=[17, 17]),
     "predictions true": lambda d: d["field"].update(prediction=True),
-    "references without predictions": lambda d: d["field"].update(prediction=0, references=2),
+    "no predictions": lambda d: d["field"].update(prediction=0),
     "references without pictures": lambda d: d["field"].update(references=2),
     "normalized patches": lambda d: d["patches"].update(normalize=True),
     "patches of a sphere": lambda d: d["patches"].update(sphere=True),
-    "a score of weights": lambda d: d["adaptation"].update(score="tpg"),
+    "a score of weights": lambda d: d["adaptation"].update(score="error"),
+    "a share of the context set": lambda d: d["adaptation"].update(gamma=0.5),
 }
 
 
@@ -285,7 +287,7 @@ def test_every_setting_is_needed(latents: bool) -> None:
     original = untrained_latents() if latents else untrained_initialization()
     tensors, document = parts(original.to_bytes())
     changed = list(without_one_setting(document))
-    assert len(changed) == (25 if latents else 22)
+    assert len(changed) == (24 if latents else 22)
     for less in changed:
         refuse(assemble(tensors, less))
 
@@ -329,38 +331,80 @@ def test_hostile_nerv_configurations_are_refused(change: Change) -> None:
     refuse(assemble(tensors, document))
 
 
-# Weights of the entropy model, whose sums must be exact
+# Weights of latent fields, whose sums must be exact
 
 
-def with_weights(initialization: Initialization, changes: dict[str, int]) -> bytes:
-    """Return the file with the same number everywhere in the tensors whose name ends so."""
+def used(initialization: Initialization, step_index: int = -30) -> None:
+    """Make an initialization, as a file has it, ready to code with. Raises: InitializationError."""
+    LatentModel.of(Initialization.from_bytes(initialization.to_bytes()), torch.device("cpu"), step_index)
+
+
+def refuse_to_use(initialization: Initialization, step_index: int = -30) -> None:
+    with pytest.raises(InitializationError, match=r"times too large for exact sums$") as caught:
+        used(initialization, step_index)
+    assert initialization.identifier.hex() in str(caught.value) and "\n" not in str(caught.value)
+
+
+def with_weights(initialization: Initialization, changes: dict[str, float]) -> Initialization:
+    """Return an initialization with the same number everywhere in some of the entropy model's tensors, zero in others.
+
+    changes: the numbers, by the names of the tensors.
+    """
     prior = initialization.prior
     assert isinstance(prior, LatentPrior)
-    weights = {
-        name: torch.full_like(value, next((number for end, number in changes.items() if name.endswith(end)), 0))
-        for name, value in prior.weights.items()
-    }
-    return replace(initialization, prior=replace(prior, weights=weights)).to_bytes()
+    weights = {name: torch.full_like(value, changes.get(name, 0.0)) for name, value in prior.weights.items()}
+    return replace(initialization, prior=replace(prior, weights=weights))
 
 
 def test_too_large_weights_are_refused() -> None:
+    """Six inputs of the entropy model's hidden layer, of up to 2047 / 128 in units of 1 / 128: below 2^24."""
     initialization = untrained_latents()
-    for weight in (2**24 - 1, 1 - 2**24):
-        Initialization.from_bytes(with_weights(initialization, {".hidden": weight}))
-    for weight in (2**24, -(2**24), -(2**31)):
-        refuse(with_weights(initialization, {".hidden": weight}))
+    hidden = "3.2.0.0.hidden.weight"
+    for weight in (10.5, -10.5):
+        used(with_weights(initialization, {hidden: weight}))
+    for weight in (10.75, -10.75, 1e6, 3e38, -3e38):
+        refuse_to_use(with_weights(initialization, {hidden: weight}))
+
+
+def test_every_tensor_of_latents_can_be_too_large() -> None:
+    settings = replace(tiny_preset(), field=LatentPyramid(2, 3, (1, 2), prediction=4, divided=2))
+    initialization = initialization_of(latent_trainer(settings), settings)
+    prior = initialization.prior
+    assert isinstance(prior, LatentPrior)
+    for name, value in initialization.theta_0.items():
+        large = value.clone()
+        large.view(-1)[0] = 3e38
+        refuse_to_use(replace(initialization, theta_0=initialization.theta_0 | {name: large}))
+    for name, value in prior.weights.items():
+        large = value.clone()
+        large.view(-1)[0] = -3e38
+        weights = replace(prior, weights=prior.weights | {name: large})
+        refuse_to_use(replace(initialization, prior=weights))
+
+
+def test_a_bias_can_be_too_large_at_some_step_indices_alone() -> None:
+    """The last two rows of a table are multiplied by the condition and its square, here -12 and 144 at the most."""
+    initialization = untrained_latents()
+    prior = initialization.prior
+    assert isinstance(prior, LatentPrior)
+    table = torch.zeros_like(prior.weights["3.2.0.0.input.bias"])
+    table[-1] = 20.0
+    weights = replace(prior, weights=prior.weights | {"3.2.0.0.input.bias": table})
+    changed = replace(initialization, prior=weights)
+    used(changed, -24)
+    refuse_to_use(changed, -120)
 
 
 def test_parts_whose_sums_are_beyond_exact_ones_are_refused() -> None:
-    """The products of a part are added to those of the input: together they may pass 2^52 where neither does."""
-    field = LatentPyramid(2, 150, (1, 1), width=1, divided=1)
-    settings = replace(tiny_preset(), field=field, hidden=1)
+    """The products of a part are added to those of the input: together they may pass the limit where neither does."""
+    settings = replace(tiny_preset(), field=replace(FIELD, divided=1))
     initialization = initialization_of(latent_trainer(settings), settings)
-    # Of 150 channels, 3 bands and 9 taps, the first phase sees two coarser levels, a part the phase itself.
-    taps, largest = 150 * 3 * 9, 2**24 - 1
-    left = 2**52 // 2**15 - 2 * taps * largest
-    assert 0 < left < taps * largest
-    for of_input, of_part in ((largest, 0), (0, largest), (2**23, largest), (largest, (left - 1) // taps)):
-        Initialization.from_bytes(with_weights(initialization, {".0.0.input": of_input, ".part1": of_part}))
-    for of_part in (left // taps + 1, -(left // taps) - 1, largest):
-        refuse(with_weights(initialization, {".0.0.input": largest, ".part1": of_part}))
+    prior = initialization.prior
+    assert isinstance(prior, LatentPrior)
+    name = "3.2.0.0"
+    inputs, own = (prior.weights[f"{name}.{part}.weight"][0].numel() for part in ("input", "part1"))
+    largest = 2**24 / 2**7 / 2047
+    of_input, of_part = 0.6 * largest / inputs, 0.6 * largest / own
+    used(with_weights(initialization, {f"{name}.input.weight": of_input}))
+    used(with_weights(initialization, {f"{name}.part1.weight": of_part}))
+    refuse_to_use(with_weights(initialization, {f"{name}.input.weight": of_input, f"{name}.part1.weight": of_part}))

@@ -20,12 +20,12 @@ SAMPLES = ASSETS / "samples"
 
 IDENTIFIERS = {
     "audio-siren": "d02bbc2b1c1beff8",
-    "audio-spectrum": "dd208ced1eeca72b",
-    "climate-pyramid": "dad031634fe30b09",
+    "audio-spectrum": "7f7f2408ed627aec",
+    "climate-pyramid": "08baa2df32c044bf",
     "climate-siren": "12db3bf79fcb2380",
-    "image-pyramid": "ddfe47afe0d833b1",
+    "image-pyramid": "a45c93d44aa5d030",
     "image-siren": "61ef6adbf830928a",
-    "video-clip": "857cf1c5bf450b6d",
+    "video-clip": "b9c47c6bec81a1be",
     "video-siren": "576e37e56f2d9f0a",
 }
 """Files name initializations by these; a published one is never changed or removed."""

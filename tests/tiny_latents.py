@@ -23,9 +23,9 @@ from inrcodec.patches import PatchConfig
 from inrcodec.signals.signal import Signal
 
 CPU = torch.device("cpu")
-FIELD = LatentPyramid(2, 3, (1, 2), width=4, prediction=4)
+FIELD = LatentPyramid(2, 3, (1, 2), prediction=4)
 GRID = Grid.open((24, 40))
-STEP_INDICES = torch.tensor([-44.0, -30.0, -16.0])
+STEP_INDEX = -30
 
 
 def textured_image(seed: int) -> Signal:
@@ -39,7 +39,7 @@ def textured_image(seed: int) -> Signal:
 
 
 def textured_patches() -> Tensor:
-    """Return a patch of `GRID` for each of `STEP_INDICES`, [3, 3, 24, 40] in [0, 1]."""
+    """Return three patches of `GRID`, [3, 3, 24, 40] in [0, 1]."""
     patches = np.stack([textured_image(seed).values[:24, 20:60] for seed in range(3)])
     return torch.from_numpy(patches / 255).permute(0, 3, 1, 2).float().contiguous()
 
@@ -76,16 +76,19 @@ def initialization_of(trainer: LatentTrainer, settings: Preset) -> Initializatio
     return trainer.initialization(settings, no_sampler, {}, CPU)
 
 
-def disturbed_model(settings: Preset) -> LatentModel:
+def disturbed_model(settings: Preset, step_index: int = STEP_INDEX) -> LatentModel:
     """Return a model with networks that matter and magnitudes that depend on what is decoded before."""
     trainer = latent_trainer(settings)
     generator = torch.Generator().manual_seed(2)
 
-    def disturbed(parameters: Parameters) -> Parameters:
-        return {n: v.detach() + 0.1 * torch.randn(v.shape, generator=generator) for n, v in parameters.items()}
+    def disturb(parameters: Parameters) -> None:
+        for value in parameters.values():
+            value += 0.1 * torch.randn(value.shape, generator=generator)
 
-    shared, weights = disturbed(trainer.theta_0), disturbed(trainer.weights)
-    return LatentModel(trainer.field.transform(), shared, trainer.entropy_model, weights)
+    with torch.no_grad():
+        disturb(trainer.theta_0)
+        disturb(trainer.weights)
+        return trainer.model(step_index)
 
 
 def evaluate_briefly(patch: pytest.MonkeyPatch) -> None:

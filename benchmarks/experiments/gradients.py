@@ -9,10 +9,9 @@ from experiments.curves import Curve, joined, means, slices
 from experiments.laboratory import Laboratory
 from experiments.result import Panel, Result, Row
 from experiments.variants import learnit
-from inrcodec.adaptation import gradient_norm
 from inrcodec.errors import UsageError
 from inrcodec.models import Parameters, PointField
-from inrcodec.weights.adaptation import gradients
+from inrcodec.weights.adaptation import gradient_norm, gradients
 from inrcodec.weights.context_set import ContextSet
 from inrcodec.weights.pruning import gradient_norm_score
 

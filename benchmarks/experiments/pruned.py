@@ -13,7 +13,6 @@ from experiments.result import Panel, Result, Row
 from experiments.settings import Scale
 from experiments.tables import attempt, standard_error
 from experiments.variants import learnit, with_adaptation, without_bootstrap
-from inrcodec.adaptation import gradient_norm, random_scores, rescaling_factor, top_share
 from inrcodec.cli.console import ProgressLine
 from inrcodec.device import without_denormals
 from inrcodec.errors import Diverged
@@ -22,7 +21,8 @@ from inrcodec.meta.evaluation import RANDOM_STEP_SIZES
 from inrcodec.meta.trainer import MAX_DIVERGED, scheduled
 from inrcodec.meta.weight_trainer import parameter_distance
 from inrcodec.models import Parameters
-from inrcodec.weights.adaptation import per_signal
+from inrcodec.weights.adaptation import gradient_norm, per_signal, rescaling_factor
+from inrcodec.weights.pruning import random_scores, top_share
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,20 @@ from experiments.laboratory import Laboratory
 from experiments.learned import Learned
 from experiments.result import Panel, Result, Row
 from experiments.tables import PSNR, standard_error
-from inrcodec.adaptation import gradient_norm, rescaling_factor
 from inrcodec.errors import UsageError
 from inrcodec.meta.search import PointScores
 from inrcodec.meta.search import search as coarse_to_fine
 from inrcodec.models import Parameters
 from inrcodec.settings import Rescaling
-from inrcodec.weights.adaptation import batch_parameters, descend, gradients, per_signal, signal_losses
+from inrcodec.weights.adaptation import (
+    batch_parameters,
+    descend,
+    gradient_norm,
+    gradients,
+    per_signal,
+    rescaling_factor,
+    signal_losses,
+)
 from inrcodec.weights.context_set import ContextSet
 from inrcodec.weights.pruning import gradient_norm_score
 

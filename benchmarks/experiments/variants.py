@@ -19,7 +19,7 @@ def with_adaptation(training: TrainingConfig, **changes: Any) -> TrainingConfig:
 
 def learnit(training: TrainingConfig, steps: int) -> TrainingConfig:
     """Return second-order MAML on the full context set (Tancik et al. 2021)."""
-    return replace(without_bootstrap(training), adaptation=AdaptationConfig(steps, 1.0, "full"))
+    return replace(without_bootstrap(training), adaptation=AdaptationConfig.unpruned(steps))
 
 
 def against_learnit(training: TrainingConfig) -> dict[str, TrainingConfig]:

@@ -1,7 +1,6 @@
 """The coder of clips: stage by stage, each the motion of its pictures and then their latents."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, cast
@@ -11,15 +10,15 @@ import torch
 from torch import Tensor
 
 from inrcodec.coding import entropy
-from inrcodec.initialization import Initialization
-from inrcodec.latents.coder import MAX_STEP_INDEX, MIN_STEP_INDEX, AdaptationPlan, LatentCoder, adapted, integers
-from inrcodec.latents.model import LatentModel, field_of, prior_of
+from inrcodec.latents.adaptation import adapt_latents
+from inrcodec.latents.coder import MAX_STEP_INDEX, MIN_STEP_INDEX, AdaptationPlan, LatentCoder
+from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.motion import motion_batches, read_motion
 from inrcodec.latents.motion_search import find_motion
 from inrcodec.latents.symbols import SymbolCoder
 from inrcodec.models import Grid, LatentPyramid
-from inrcodec.models.clip import INTER, INTRA, MAX_PICTURES, Stage, stages_of
-from inrcodec.models.latent import STEPS_PER_OCTAVE, of_kind, quantization_step
+from inrcodec.models.clip import INTRA, MAX_PICTURES, Stage, stages_of
+from inrcodec.models.latent import STEPS_PER_OCTAVE, quantization_step
 from inrcodec.models.motion import motion_shape, moved
 from inrcodec.models.pyramid import resample, samples_read
 
@@ -28,10 +27,10 @@ class ClipCoder(LatentCoder):
     """The coder of latent clips.
 
     The symbols of a chunk are, for one stage after the other, where there are references the vectors
-    [B, references, pictures, 2, *blocks], and then the latents of every level and the means, [B, pictures, ...].
+    [B, references, pictures, 2, *blocks], and then the means and the latents of every pass, [B, pictures, ...].
     """
 
-    STEPS: ClassVar = {"fast": 0, "default": 2, "high": 10}
+    STEPS: ClassVar = {"instant": 0, "fast": 0, "default": 2, "high": 10}
     """Clips have many pictures, and most of them little to say."""
 
     @property
@@ -46,28 +45,26 @@ class ClipCoder(LatentCoder):
     def is_small(self) -> bool:
         return self.grid.shape[0] <= MAX_PICTURES and super().is_small
 
-    def encode(self, values: Tensor, plan: AdaptationPlan) -> bytes:
+    def encode(self, values: Tensor, plan: AdaptationPlan) -> tuple[bytes, Tensor]:
         batches: list[entropy.Batch] = []
         decoded: dict[int, Tensor] = {}
         for stage in self._stages:
             step_index = self._step_index(stage)
             pictures = _pictures(stage.pictures, values.unbind(2))
             references = _references(stage, decoded)
-            step_indices = torch.full((len(pictures),), float(step_index), device=self.device)
-            motion = [find_motion(pictures, each, quantization_step(step_indices)) for each in references]
+            motion = [find_motion(pictures, each, quantization_step(step_index)) for each in references]
             if motion:
-                batches += motion_batches(integers(torch.cat(motion)))
+                batches += motion_batches(torch.cat(motion).cpu().numpy().astype(np.int64))
             model = self._model(stage, references, motion)
             # Each stage trades at its own step index, so that references are finer than pictures that are none.
             trade_off = plan.trade_off * 4 ** ((step_index - self.step_index) / STEPS_PER_OCTAVE)
-            symbols = adapted(model, pictures, self._picture, step_index, replace(plan, trade_off=trade_off))
-            batches += self._symbol_coders[stage.kind].batches([integers(level) for level in symbols], step_index)
+            found = adapt_latents(model, pictures, self._picture, steps=plan.steps, trade_off=trade_off)
+            batches += SymbolCoder(model, self._picture).batches(found.symbols, found.outputs)
             with torch.no_grad():
-                shown = model.values(symbols, self._picture, step_indices)
-            decoded |= _by_number(stage, shown)
-        return entropy.encode_batches(batches)
+                decoded |= _by_number(stage, model.values(found.linear, self._picture))
+        return entropy.encode_batches(batches), torch.stack([decoded[number] for number in sorted(decoded)], 2)
 
-    def symbols(self, chunk: bytes, count: int) -> list[np.ndarray]:
+    def symbols(self, chunk: bytes, count: int) -> list[Tensor]:
         decoder = entropy.Decoder(chunk)
         blocks = motion_shape(self._picture.shape)
         result = []
@@ -76,47 +73,44 @@ class ClipCoder(LatentCoder):
             if stage.references:
                 references = len(stage.references[0])
                 motion = read_motion(decoder, (references * count * pictures, *blocks))
-                result.append(motion.reshape(references, count, pictures, *blocks).swapaxes(0, 1))
-            coder = self._symbol_coders[stage.kind]
-            latents = coder.read(decoder, count * pictures, self._step_index(stage))
-            result += [level.reshape(count, pictures, *level.shape[1:]) for level in latents]
+                ordered = motion.reshape(references, count, pictures, *blocks).swapaxes(0, 1)
+                result.append(torch.from_numpy(ordered).float().to(self.device))
+            coder = SymbolCoder(self._model_alone(stage), self._picture)
+            result += [each.unflatten(0, (count, pictures)) for each in coder.read(decoder, count * pictures)]
         decoder.finish()
         return result
 
-    def values_at(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
+    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+        with torch.no_grad():
+            for patch in range(len(symbols[0])):
+                yield self._patch_values([each[patch] for each in symbols], next(positions))
+
+    def _patch_values(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
+        """Return the values of one patch, whose symbols have no batch dimension."""
         times, *places = positions
         count = self.grid.shape[0]
         asked = samples_read(times, count)
         needed = _with_references(asked, self._stages)
-        as_coded = all(
-            np.array_equal(along, np.arange(size)) for along, size in zip(places, self._picture.shape, strict=True)
-        )
-        channels = self.initialization.field.out_features
-        shown = torch.zeros(1, channels, count, *map(len, places), device=self.device)
+        shown: dict[int, Tensor] = {}
         left = iter(symbols)
         decoded: dict[int, Tensor] = {}
-        for whole in self._stages:
-            stage, which = _only(whole, needed)
-            motion = list(next(left)[0][:, which]) if whole.references else []
-            field = self._models[whole.kind].field
-            latents = [next(left)[0][which] for _ in field.latent_shapes(self._picture)]
+        for every in self._stages:
+            stage, which = _only(every, needed)
+            motion = list(next(left)[:, which]) if every.references else []
+            field = self._model_alone(every).field
+            found = [next(left)[which] for _ in range(1 + len(field.places(self._picture)))]
             if not which:
                 continue
             model = self._model(stage, _references(stage, decoded), motion)
-            field, shared = model.field, model.shared
-            step_index = torch.full((len(which),), float(self._step_index(stage)), device=self.device)
-            latents = field.decoded(shared, latents, self._picture, step_index)
-            maps = field.maps(shared, latents, self._picture, step_index)
-            decoded |= _by_number(stage, field.values(shared, maps, self._picture, step_index))
+            values = model.values(model.linear(found, self._picture), self._picture)
+            decoded |= _by_number(stage, values)
             for index, number in enumerate(stage.pictures):
                 if number in asked:
-                    one = slice(index, index + 1)
-                    shown[:, :, number] = (
-                        decoded[number]
-                        if as_coded
-                        else field.values_at(shared, maps[one], places, self._picture, step_index[one]).clamp(0, 1)
-                    )
-        return resample(shown, [times, *(np.arange(len(along)) for along in places)], (False,) * len(positions))
+                    shown[number] = resample(values[index : index + 1], places, self._picture.periodic).clamp(0, 1)
+        # There are patches of which no time is asked.
+        nothing = torch.zeros(1, self.initialization.field.out_features, *map(len, places), device=self.device)
+        stack = torch.stack([shown.get(number, nothing) for number in range(count)], 2)
+        return resample(stack, [times, *(np.arange(len(along)) for along in places)], (False,) * len(positions))[0]
 
     @cached_property
     def _stages(self) -> list[Stage]:
@@ -130,33 +124,30 @@ class ClipCoder(LatentCoder):
     @cached_property
     def _picture_size(self) -> int:
         """Latents of a picture."""
-        field = field_of(self.initialization).transform(kind=INTRA)
-        return sum(math.prod(shape) for shape in field.latent_shapes(self._picture))
+        return field_of(self.initialization).transform(self.variant, INTRA).size(self._picture)
 
     @cached_property
-    def _models(self) -> dict[str, LatentModel]:
-        return {kind: LatentModel.of(self.initialization, self.device, kind=kind) for kind in (INTRA, INTER)}
-
-    @cached_property
-    def _symbol_coders(self) -> dict[str, SymbolCoder]:
-        return {kind: _symbol_coder(self.initialization, self._picture, kind) for kind in (INTRA, INTER)}
+    def _models(self) -> dict[tuple[str, int], LatentModel]:
+        return {}
 
     def _step_index(self, stage: Stage) -> int:
         return min(max(self.step_index + stage.offset, MIN_STEP_INDEX), MAX_STEP_INDEX)
 
+    def _model_alone(self, stage: Stage) -> LatentModel:
+        """Return the model of a stage's pictures, which sees no references yet."""
+        key = stage.kind, self._step_index(stage)
+        if key not in self._models:
+            kind, step_index = key
+            self._models[key] = LatentModel.of(self.initialization, self.device, step_index, self.variant, kind)
+        return self._models[key]
+
     def _model(self, stage: Stage, references: Sequence[Tensor], motion: Sequence[Tensor]) -> LatentModel:
-        """Return the field of a stage's pictures, which sees their references moved along."""
-        model = self._models[stage.kind]
+        """Return the model of a stage's pictures, which sees their references moved along."""
+        model = self._model_alone(stage)
         if not references:
             return model
         shown = [moved(each, vectors) for each, vectors in zip(references, motion, strict=True)]
         return replace(model, field=cast(LatentPyramid, model.field).with_references(shown, self._picture))
-
-
-def _symbol_coder(initialization: Initialization, picture: Grid, kind: str) -> SymbolCoder:
-    prior = prior_of(initialization)
-    field = field_of(initialization).transform(kind=kind)
-    return SymbolCoder(field, picture, prior.entropy_model.of_one_kind, of_kind(prior.weights, kind))
 
 
 def _references(stage: Stage, decoded: dict[int, Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """The codec of latent fields: adapt the latents of each patch, code their symbols; and back."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -23,12 +23,11 @@ from inrcodec.latents.coder import (
     LatentCoder,
     TransformCoder,
 )
-from inrcodec.latents.model import LatentModel, field_of, rescales
+from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.objective import step_index_of_trade_off
 from inrcodec.models import Grid, LatentClip
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout, unknown_patch
-from inrcodec.settings import Rescaling
 from inrcodec.signals.signal import Signal
 
 CHUNK_POINTS = 1 << 18
@@ -36,6 +35,9 @@ CHUNK_POINTS = 1 << 18
 
 MAX_CHUNK_LATENTS = 1 << 21
 """Latents of a chunk of several patches that a decoder accepts."""
+
+KEPT_VALUES = 1 << 26
+"""Values of a signal, at most, that are kept after they are coded; larger signals are decoded again."""
 
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
@@ -75,10 +77,10 @@ class LatentQuantization:
     @classmethod
     def from_bytes(cls, content: bytes, variants: int) -> Self:
         """Read what `to_bytes` wrote; lambda is not known. Raises: CorruptFile."""
-        numbers = [(byte ^ 0x80) - 0x80 for byte in content]
-        step_index, variant = (*numbers, 0)[:2] if numbers else (MIN_STEP_INDEX - 1, 0)
+        step_index, variant = (*content, 0)[:2] if content else (0x80, 0)
+        step_index = (step_index ^ 0x80) - 0x80
         known = MIN_STEP_INDEX <= step_index <= MAX_STEP_INDEX and 0 <= variant < variants
-        if len(numbers) != (1 if variants == 1 else 2) or not known:
+        if len(content) != (1 if variants == 1 else 2) or not known:
             raise CorruptFile(
                 f"the coding parameters {content.hex():.80} are not those of latents: obtain the file again"
             )
@@ -103,29 +105,26 @@ class LatentCodec:
         """Cut a signal into patches.
 
         As the rate is part of the adaptation, that waits for the quantization.
-        Raises: UsageError if the signal has other channels than the field, a rescaling is asked for that the
-        initialization has no use for, or its patches are too large.
+        Raises: UsageError if the signal has other channels than the field, a rescaling is asked for, or its patches
+        are too large.
         """
         check_channels(signal, initialization.field.out_features)
         patches = Patches.cover(signal.axes, initialization.patches)
-        variants = field_of(initialization).variants
         grid = Grid(patches.shape, patches.closed)
-        coders = [
-            coder_class(initialization)(initialization, grid, MIN_STEP_INDEX, variant, device)
-            for variant in range(variants)
-        ]
-        if not all(coder.is_small for coder in coders):
+        last = field_of(initialization).variants - 1  # the one of most latents
+        coder = coder_class(initialization)(initialization, grid, MIN_STEP_INDEX, last, device)
+        if not coder.is_small:
             raise UsageError(
-                f"a patch of {' x '.join(map(str, patches.shape))} samples has {coders[-1].size} latents, more than a "
+                f"a patch of {' x '.join(map(str, patches.shape))} samples has {coder.size} latents, more than a "
                 "decoder takes: use an initialization of smaller patches"
             )
-        if options.rescaling != "exact" and not rescales(initialization.adaptation, initialization.log_step_sizes):
+        if options.rescaling is not None:
             raise UsageError(
-                f"a rescaling of {options.rescaling!r} means nothing for this initialization, whose step sizes were "
-                "not learned on a pruned context set: leave it out"
+                f"a rescaling of {options.rescaling!r} means nothing for latents, which have no context set: "
+                "leave it out"
             )
         steps = self.steps(options, initialization)
-        return PreparedLatents(signal, initialization, patches, steps, device, on_progress, options.rescaling)
+        return PreparedLatents(signal, initialization, patches, steps, device, on_progress)
 
     def open(self, header: StreamHeader, initialization: Initialization, device: torch.device) -> "LatentReader":
         """Prepare to decode a stream.
@@ -157,7 +156,8 @@ class PreparedLatents:
     steps: int
     device: torch.device
     on_progress: ProgressCallback | None
-    rescaling: Rescaling = "exact"
+    known: "dict[tuple[bytes, ...], list[torch.Tensor]]" = field(default_factory=dict)
+    """What the chunks of the last stream decode to, under its coding parameters and its chunks."""
 
     def choose(self, trade_off: float, start: LatentQuantization | None) -> LatentQuantization:
         """Return the quantization for a trade-off of rate against distortion."""
@@ -170,17 +170,35 @@ class PreparedLatents:
         """Adapt the latents and code them, chunk by chunk."""
         make = coder_class(self.initialization)
         coder = make(self.initialization, self._grid, quantization.step_index, quantization.variant, self.device)
-        plan = AdaptationPlan(quantization.trade_off, self.steps, self.rescaling)
+        plan = AdaptationPlan(quantization.trade_off, self.steps)
         per_chunk = max(1, min(CHUNK_POINTS // self.patches.points, MAX_CHUNK_LATENTS // coder.size))
-        chunks = []
+        chunks: list[bytes] = []
+        shown: list[torch.Tensor] = []
+        keeps = len(self.patches) * self.patches.points * self.initialization.field.out_features <= KEPT_VALUES
         for start in range(0, len(self.patches), per_chunk):
             end = min(start + per_chunk, len(self.patches))
             values = torch.cat([self._values(patch) for patch in range(start, end)])
-            chunks.append(coder.encode(values.to(self.device), plan))
+            chunk, decoded = coder.encode(values.to(self.device), plan)
+            chunks.append(chunk)
+            if keeps:
+                shown.append(decoded)
             if self.on_progress is not None:
                 self.on_progress(Progress("adapt", end, len(self.patches), None))
         coding = quantization.to_bytes(field_of(self.initialization).variants)
-        return stream_of(self.signal, self.initialization.identifier, coding, per_chunk, tuple(chunks))
+        stream = stream_of(self.signal, self.initialization.identifier, coding, per_chunk, tuple(chunks))
+        self.known.clear()
+        if keeps:
+            self.known[_coded(stream)] = shown
+        return stream
+
+    def quick(self) -> "PreparedLatents":
+        """Return the same without steps beyond the first decisions."""
+        return replace(self, steps=0, known={}) if self.steps else self
+
+    def reader(self, stream: Stream) -> "LatentReader":
+        """Return a reader of a stream that this coded, which knows what it decodes to."""
+        reader = LatentCodec().open(stream.header, self.initialization, self.device)
+        return replace(reader, known=self.known.get(_coded(stream)))
 
     @property
     def _grid(self) -> Grid:
@@ -188,18 +206,17 @@ class PreparedLatents:
 
     def _variant(self, step_index: int, trade_off: float) -> int:
         """Return the variant of the field that suits some patches best."""
-        if field_of(self.initialization).variants == 1:
+        own = field_of(self.initialization)
+        if own.variants == 1:
             return 0
-        model = LatentModel.of(self.initialization, self.device)
         some = range(0, len(self.patches), -(-len(self.patches) // VARIANT_PATCHES))
         values = torch.cat([self._values(patch) for patch in some]).to(self.device)
-        return best_variant(
-            model,
-            values,
-            self._grid,
-            torch.full((len(values),), float(step_index), device=self.device),
-            torch.full((len(values),), trade_off, device=self.device),
-        )
+
+        def model_of(variant: int) -> LatentModel:
+            return LatentModel.of(self.initialization, self.device, step_index, variant)
+
+        candidates = list(own.candidates(values, step_index))
+        return best_variant(model_of, candidates, values, self._grid, trade_off)
 
     def _values(self, patch: int) -> torch.Tensor:
         """Return the values of one patch, in [0, 1]: [1, C, *shape] float32."""
@@ -209,6 +226,11 @@ class PreparedLatents:
         return torch.from_numpy(np.ascontiguousarray(shown.T)).reshape(1, -1, *self.patches.shape)
 
 
+def _coded(stream: Stream) -> tuple[bytes, ...]:
+    """Return all that decides what a stream of a signal decodes to: equal chunks can be of several step indices."""
+    return (stream.header.coding, *stream.chunks)
+
+
 @dataclass(frozen=True, eq=False)
 class LatentReader:
     """The `StreamReader` of latent fields."""
@@ -216,11 +238,14 @@ class LatentReader:
     header: StreamHeader
     patches: Patches
     coder: LatentCoder
+    known: Sequence[torch.Tensor] | None = None
+    """Values of every chunk's patches at their samples, where these are asked for and were computed before."""
 
     def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
         """Decode the symbols of one chunk after the other, as `LatentCoder.symbols` returns them."""
         for number, chunk in enumerate(chunks):
-            yield self.coder.symbols(chunk, self._count(number))
+            symbols = self.coder.symbols(chunk, self._count(number))
+            yield [each.cpu().numpy().astype(np.int64) for each in symbols]
 
     def _count(self, chunk: int) -> int:
         """Return how many patches a chunk has."""
@@ -236,10 +261,11 @@ class LatentReader:
             if number in damaged:
                 yield from (unknown_patch(next(samples), self.header.channels) for _ in range(count))
                 continue
-            integers = self.coder.symbols(chunk, count)
-            symbols = [torch.from_numpy(level).float().to(self.coder.device) for level in integers]
-            for patch in range(count):
-                asked = next(samples)
-                with torch.no_grad():
-                    values = self.coder.values_at([level[patch : patch + 1] for level in symbols], asked.local)
-                yield asked, signal_channels(values[0].flatten(1).T.cpu().numpy(), self.header.channels)
+            asked = [next(samples) for _ in range(count)]
+            if self.known is not None:
+                shown = iter(self.known[number])
+            else:
+                symbols = self.coder.symbols(chunk, count)
+                shown = self.coder.values_at(symbols, iter([each.local for each in asked]))
+            for patch, values in zip(asked, shown, strict=True):
+                yield patch, signal_channels(values.flatten(1).T.cpu().numpy(), self.header.channels)

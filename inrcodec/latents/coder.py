@@ -4,7 +4,7 @@ A coder is made for one initialization, one grid of the patches and one quantiza
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -16,10 +16,9 @@ from torch import Tensor
 from inrcodec.coding import entropy
 from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import adapt_latents
-from inrcodec.latents.model import LatentModel, field_of, prior_of
+from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.symbols import SymbolCoder
-from inrcodec.models import Grid
-from inrcodec.settings import Rescaling
+from inrcodec.models import Grid, LatentTransform
 
 MIN_STEP_INDEX, MAX_STEP_INDEX = -120, 24
 """Quantization steps of 2^-15 to 2^3."""
@@ -35,7 +34,6 @@ class AdaptationPlan:
 
     trade_off: float
     steps: int
-    rescaling: Rescaling = "exact"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,74 +65,57 @@ class LatentCoder(ABC):
         return self.size <= MAX_LATENTS and self.at_once <= MAX_AT_ONCE
 
     @abstractmethod
-    def encode(self, values: Tensor, plan: AdaptationPlan) -> bytes:
-        """Return the chunk of patches [B, C, *grid.shape] in [0, 1], on the device."""
+    def encode(self, values: Tensor, plan: AdaptationPlan) -> tuple[bytes, Tensor]:
+        """Return the chunk of patches [B, C, *grid.shape] in [0, 1], on the device, and as what they decode."""
 
     @abstractmethod
-    def symbols(self, chunk: bytes, count: int) -> list[np.ndarray]:
-        """Return the symbols of a chunk's patches, int64 [count, ...] each. Raises: CorruptFile."""
+    def symbols(self, chunk: bytes, count: int) -> list[Tensor]:
+        """Return the symbols of a chunk's patches, integers in float32, [count, ...] each. Raises: CorruptFile."""
 
     @abstractmethod
-    def values_at(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
-        """Return the values [1, C, *(len(p) for p in positions)] of a patch at positions along each axis, in samples.
+    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+        """Yield the values of every patch of a chunk, [C, *(len(p) for p in positions)].
 
-        symbols: as of `symbols`, float, [1, ...] each.
+        symbols: as of `symbols`. positions: of every patch, along each axis, in samples.
         """
 
 
 class TransformCoder(LatentCoder):
     """The coder of fields whose latents are those of one transform: all patches of a chunk at once."""
 
-    STEPS: ClassVar = {"fast": 2, "default": 10, "high": 50}
+    STEPS: ClassVar = {"instant": 0, "fast": 1, "default": 4, "high": 16}
 
     @cached_property
     def size(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self._model.field.latent_shapes(self.grid))
+        return self._field.size(self.grid)
 
-    def encode(self, values: Tensor, plan: AdaptationPlan) -> bytes:
-        symbols = adapted(self._model, values, self.grid, self.step_index, plan)
-        return entropy.encode_batches(
-            self._symbol_coder.batches([integers(level) for level in symbols], self.step_index)
-        )
+    def encode(self, values: Tensor, plan: AdaptationPlan) -> tuple[bytes, Tensor]:
+        found = adapt_latents(self._model, values, self.grid, steps=plan.steps, trade_off=plan.trade_off)
+        chunk = entropy.encode_batches(self._symbol_coder.batches(found.symbols, found.outputs))
+        with torch.no_grad():
+            return chunk, self._model.values(found.linear, self.grid)
 
-    def symbols(self, chunk: bytes, count: int) -> list[np.ndarray]:
+    def symbols(self, chunk: bytes, count: int) -> list[Tensor]:
         decoder = entropy.Decoder(chunk)
-        symbols = self._symbol_coder.read(decoder, count, self.step_index)
+        symbols = self._symbol_coder.read(decoder, count)
         decoder.finish()
         return symbols
 
-    def values_at(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
-        field, shared = self._model.field, self._model.shared
-        step_index = torch.full((1,), float(self.step_index), device=self.device)
-        latents = field.decoded(shared, symbols, self.grid, step_index)
-        maps = field.maps(shared, latents, self.grid, step_index)
-        return field.values_at(shared, maps, positions, self.grid, step_index)
+    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+        model = self._model
+        with torch.no_grad():
+            linear = model.linear(symbols, self.grid)
+            for patch in linear.split(1):
+                yield model.field.values_at(patch, next(positions), self.grid, self.step_index)[0]
+
+    @property
+    def _field(self) -> LatentTransform:
+        return field_of(self.initialization).transform(self.variant)
 
     @cached_property
     def _model(self) -> LatentModel:
-        return LatentModel.of(self.initialization, self.device, self.variant)
+        return LatentModel.of(self.initialization, self.device, self.step_index, self.variant)
 
     @cached_property
     def _symbol_coder(self) -> SymbolCoder:
-        prior = prior_of(self.initialization)
-        field = field_of(self.initialization).transform(self.variant)
-        return SymbolCoder(field, self.grid, prior.entropy_model, prior.weights)
-
-
-def adapted(model: LatentModel, values: Tensor, grid: Grid, step_index: int, plan: AdaptationPlan) -> list[Tensor]:
-    """Return the symbols of values [B, C, *grid.shape] at one quantization step."""
-    count = torch.ones(len(values), device=values.device)
-    return adapt_latents(
-        model,
-        values,
-        grid,
-        step_index * count,
-        steps=plan.steps,
-        trade_off=plan.trade_off * count,
-        rescaling=plan.rescaling,
-    )
-
-
-def integers(symbols: Tensor) -> np.ndarray:
-    """Return symbols as int64 on the CPU."""
-    return symbols.cpu().numpy().astype(np.int64)
+        return SymbolCoder(self._model, self.grid)

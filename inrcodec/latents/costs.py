@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inrcodec.models.exact import ACTIVATION_UNIT
+
 
 @dataclass(frozen=True, eq=False)
 class Costs:
@@ -22,10 +24,12 @@ class Costs:
 
     @classmethod
     def of(cls, flags: Tensor, scales: Tensor) -> Self:
-        """Return the costs under log odds and log2 scales, differentiable in both."""
-        decay = torch.exp2(-scales.clamp(-2, 14))
-        one = functional.softplus(-flags) + math.log(2) - torch.log(-torch.expm1(-decay))
-        return cls(functional.softplus(flags) / math.log(2), one / math.log(2), decay / math.log(2))
+        """Return the costs under log odds and log2 scales, in units of activations; differentiable in both."""
+        odds = flags * (1 / (ACTIVATION_UNIT * math.log(2)))
+        zero = functional.softplus(odds * math.log(2)) * (1 / math.log(2))
+        more = torch.exp2((scales * (-1 / ACTIVATION_UNIT)).clamp(-14, 2)) * (1 / math.log(2))
+        one = zero - odds + 1 - torch.log2(-torch.expm1(more * -math.log(2)))
+        return cls(zero, one, more)
 
     def __call__(self, magnitudes: Tensor) -> Tensor:
         """Return the bits of symbols of these integer magnitudes."""

@@ -16,31 +16,33 @@ TEMPERATURE = 1.0
 
 
 def decide(
-    wanted: Tensor, price: Tensor, costs: Costs, curvature: Tensor, temperature: float | None
-) -> tuple[Tensor, Tensor]:
+    wanted: Tensor, price: Tensor | None, costs: Costs, curvature: float, temperature: float | None
+) -> tuple[Tensor, Tensor | None]:
     """Return the magnitudes of the symbols, and a zero whose gradient is that of their bits.
 
-    wanted: magnitudes that are not rounded. price: what the magnitude makes others cost, in bits per unit of its
-        pseudo-logarithm.
-    costs: own bits. curvature: of the distortion in bits. All broadcast to `wanted`, [B, ...].
+    wanted: magnitudes that are not rounded, [B, ...]. price: what the magnitude makes others cost, in bits per unit of
+        its pseudo-logarithm; None for nothing.
+    costs: own bits. curvature: of the distortion in bits.
     temperature: of soft decisions in bits; None for none.
-    Returns (magnitudes, choice): choice is [B].
+    Returns (magnitudes, choice): choice is [B], or None without temperature.
     """
     down = torch.floor(wanted.detach())
-    best = torch.zeros_like(down)
-    lowest = 0.5 * curvature * wanted.square() + costs.zero
-    candidates, totals = [best], [lowest]
-    for candidate in (down, down + 1):
-        total = 0.5 * curvature * (candidate - wanted).square() + costs.one + (candidate - 1) * costs.more
-        total = (total + price * torch.log2(1 + candidate)).masked_fill(candidate == 0, torch.inf)
-        better = total < lowest
-        best, lowest = torch.where(better, candidate, best), torch.where(better, total, lowest)
-        candidates.append(candidate)
-        totals.append(total)
+    rest = wanted - down
+    half = 0.5 * curvature
+    zero = half * wanted.square() + costs.zero
+    low = half * rest.square() + costs.one + (down - 1) * costs.more
+    high = half * (1 - rest).square() + costs.one + down * costs.more
+    if price is not None:
+        low = low + price * torch.log2(1 + down)
+        high = high + price * torch.log2(2 + down)
+    low = low.masked_fill(down == 0, torch.inf)
+    best = torch.where(low < zero, down, 0.0)
+    best = torch.where(high < torch.minimum(low, zero), down + 1, best)
     if temperature is None:
-        return best, wanted.new_zeros(len(wanted))
-    probabilities = torch.softmax(torch.stack(totals) * (-math.log(2) / temperature), 0)
+        return best, None
+    candidates = torch.stack([torch.zeros_like(down), down, down + 1])
+    probabilities = torch.softmax(torch.stack([zero, low, high]) * (-math.log(2) / temperature), 0)
     change = probabilities - probabilities.detach()
-    bits = torch.stack([costs(candidate) for candidate in candidates]).detach()
+    bits = costs(candidates).detach()
     choice = (change * bits).sum(0).flatten(1).sum(1)
-    return best + (change * torch.stack(candidates)).sum(0), choice
+    return best + (change * candidates).sum(0), choice

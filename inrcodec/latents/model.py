@@ -1,6 +1,6 @@
-"""A latent field with its networks and its entropy model, as adaptation and coding use it."""
+"""The model behind latents: a field with one transform, its shared parameters, its entropy model and its step sizes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Self, cast
@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from inrcodec.adaptation import SHARED
+from inrcodec.errors import InitializationError
 from inrcodec.initialization import Initialization
-from inrcodec.latents.costs import Costs
 from inrcodec.latents.step_sizes import StepSizes, latent_step_sizes
 from inrcodec.models import EntropyModel, Grid, LatentField, LatentTransform, Parameters
-from inrcodec.models.latent import condition_of, of_kind
-from inrcodec.models.layers import WEIGHT_UNIT
+from inrcodec.models.latent import Choose, following, of_kind
 from inrcodec.models.order import Place
 from inrcodec.priors import LatentPrior
-from inrcodec.settings import AdaptationConfig
 
 
 def field_of(initialization: Initialization) -> LatentField:
@@ -30,70 +28,87 @@ def prior_of(initialization: Initialization) -> LatentPrior:
     return cast(LatentPrior, initialization.prior)
 
 
-def rescales(adaptation: AdaptationConfig, log_step_sizes: Parameters) -> bool:
-    """Say whether step sizes were learned for moves on the pruned context set, whose length others then take."""
-    return SHARED not in log_step_sizes and adaptation.prunes_by_score
-
-
 @dataclass(frozen=True, eq=False)
 class LatentModel:
-    """A field with one transform, its shared parameters and its entropy model, float32 on one device.
+    """A field with one transform, its shared parameters and its entropy model, at one quantization step.
 
-    field: the configuration; shared: the tensors that all signals share.
-    entropy_model, weights: the entropy model's configuration, of one kind, and its weights.
-    log_step_sizes: see `Initialization`. adaptation: the K steps they were learned for.
+    field: the configuration; shared: the tensors that all signals share, as of `LatentTransform.ready`.
+    entropy_model, weights: the entropy model's configuration, of one kind, and its weights, as of its `ready`.
+    log_step_sizes: see `Initialization`.
     """
 
     field: LatentTransform
     shared: Parameters
     entropy_model: EntropyModel
     weights: Parameters
+    step_index: int
     log_step_sizes: Parameters = dataclass_field(default_factory=lambda: {SHARED: torch.zeros(1)})
-    adaptation: AdaptationConfig = dataclass_field(
-        default_factory=lambda: AdaptationConfig(steps=1, gamma=1.0, score="full")
-    )
 
     @classmethod
-    def of(cls, initialization: Initialization, device: torch.device, variant: int = 0, kind: str = "") -> Self:
-        """Return a variant of an initialization's field, or one of its kinds."""
+    def of(
+        cls, initialization: Initialization, device: torch.device, step_index: int, variant: int = 0, kind: str = ""
+    ) -> Self:
+        """Return a variant of an initialization's field, or one of its kinds.
+
+        Raises: InitializationError if its sums of products need not be exact.
+        """
         prior = prior_of(initialization)
-        weights = of_kind(prior.weights, kind)
+
+        def on_device(parameters: Parameters) -> Parameters:
+            return {name: value.to(device) for name, value in parameters.items()}
+
+        try:
+            return cls.made(
+                field_of(initialization).transform(variant, kind),
+                on_device(of_kind(initialization.theta_0, kind)),
+                prior.entropy_model.of_one_kind,
+                on_device(of_kind(prior.weights, kind)),
+                step_index,
+                on_device(initialization.log_step_sizes),
+            )
+        except ValueError as error:
+            raise InitializationError(f"initialization {initialization.identifier.hex()}: {error}") from error
+
+    @classmethod
+    def made(
+        cls,
+        field: LatentTransform,
+        theta_0: Parameters,
+        entropy_model: EntropyModel,
+        weights: Parameters,
+        step_index: int,
+        log_step_sizes: Parameters,
+    ) -> Self:
+        """Return the model of parameters as they are learned. Raises: ValueError if sums need not be exact."""
         return cls(
-            field=field_of(initialization).transform(variant, kind),
-            shared={name: value.to(device) for name, value in of_kind(initialization.theta_0, kind).items()},
-            entropy_model=prior.entropy_model.of_one_kind,
-            weights={name: (value.float() / WEIGHT_UNIT).to(device) for name, value in weights.items()},
-            log_step_sizes={name: value.to(device) for name, value in initialization.log_step_sizes.items()},
-            adaptation=initialization.adaptation,
+            field=field,
+            shared=field.ready(theta_0, step_index),
+            entropy_model=entropy_model,
+            weights=entropy_model.ready(weights, step_index),
+            step_index=step_index,
+            log_step_sizes=log_step_sizes,
         )
 
     def step_sizes(self, step: int, like: Tensor) -> StepSizes:
         """Return the step sizes of a step of the adaptation."""
         return latent_step_sizes(self.log_step_sizes, step, self.field.order.depth, like)
 
-    def values(self, symbols: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
-        """Return field values [B, C, *grid] for symbols (float) and step indices [B]."""
-        return self.values_of(self.field.decoded(self.shared, symbols, grid, step_index), grid, step_index)
+    def decode(self, means: Tensor, grid: Grid, choose: Choose) -> Tensor:
+        """Decode latents pass by pass; see `LatentTransform.decode`."""
+        return self.field.decode(self.shared, means, grid, self.step_index, choose)
 
-    def values_of(self, latents: Sequence[Tensor], grid: Grid, step_index: Tensor) -> Tensor:
-        """Return field values [B, C, *grid] for decoded latents, in quantization steps."""
-        maps = self.field.maps(self.shared, latents, grid, step_index)
-        return self.field.values(self.shared, maps, grid, step_index)
+    def linear(self, symbols: Sequence[Tensor], grid: Grid) -> Tensor:
+        """Return the linear part of the field of symbols: the means, then those of every pass."""
+        means, *details = symbols
+        return self.decode(means, grid, following(details))
 
-    def bits(self, symbols: Sequence[Tensor], grid: Grid, step_index: Tensor, magnitudes: Sequence[Tensor]) -> Tensor:
-        """Return the bits of the details of every signal, [B].
+    def values(self, linear: Tensor, grid: Grid) -> Tensor:
+        """Return field values [B, C, *grid.shape] for what `decode` returned."""
+        return self.field.values(linear, grid, self.step_index)
 
-        magnitudes: of the symbols, as the entropy model sees them where they stand beside others.
-        """
-        total = torch.zeros_like(step_index)
-        for place, costs in self.costs(grid, step_index, magnitudes):
-            coded = symbols[place.level][place.index].detach().abs()
-            total = total + costs(coded).flatten(1).sum(1)
-        return total
-
-    def costs(self, grid: Grid, step_index: Tensor, magnitudes: Sequence[Tensor]) -> Iterator[tuple[Place, Costs]]:
-        """Yield what symbols cost, pass by pass; a pass's magnitudes must be there when the next one is asked for."""
+    def passes(
+        self, grid: Grid, magnitudes: Callable[[], Tensor], like: Tensor
+    ) -> Iterator[tuple[Place, Tensor, Tensor]]:
+        """Yield the passes with the distributions of their symbols; see `EntropyModel.passes`."""
         levels = self.field.levels_of(grid)
-        passes = self.entropy_model.passes(self.weights, magnitudes, levels, condition_of(step_index))
-        for place, flags, scales in passes:
-            yield place, Costs.of(flags, scales)
+        return self.entropy_model.passes(self.weights, levels, self.field.order, magnitudes, like)

@@ -65,7 +65,7 @@ class _Stage:
     down [h, gh], across [2 gw, 2 w]: weights of the blocks' vectors (dx, dy) in the places' positions (x, y) in the
         reference as grid_sample counts them. still: [h, 2 w], the positions without motion.
     rows [gh, h], columns [w, gw]: 1 where a vector takes part in a place's flow, else 0.
-    price: bits for an absolute difference of 1, [B, 1, 1].
+    price: bits for an absolute difference of 1.
     """
 
     picture: Tensor
@@ -75,7 +75,7 @@ class _Stage:
     still: Tensor
     rows: Tensor
     columns: Tensor
-    price: Tensor
+    price: float
 
     def cost(self, motion: Tensor) -> Tensor:
         """Return bits for what the reference leaves around each block: vectors [B, 2, gh, gw] to bits [B, gh, gw]."""
@@ -88,14 +88,14 @@ class _Stage:
         return self.rows @ left @ self.columns * self.price
 
 
-def find_motion(pictures: Tensor, references: Tensor, scale: Tensor) -> Tensor:
+def find_motion(pictures: Tensor, references: Tensor, scale: float) -> Tensor:
     """Find vectors with which `inrcodec.models.motion.moved` makes the references resemble the pictures.
 
-    pictures, references: [B, C, H, W] in [0, 1]. scale: [B], the quantization step of the orthonormal transform in
+    pictures, references: [B, C, H, W] in [0, 1]. scale: the quantization step of the orthonormal transform in
         which the pictures will be coded. Returns [B, *motion_shape((H, W))], integers in units of 1 / PRECISION
         samples.
     """
-    price = (1 / (_EXCHANGE * scale))[:, None, None]
+    price = 1 / (_EXCHANGE * scale)
     picture, reference = pictures.mean(1), references.mean(1)
     sizes = {1: (picture, _quartered(reference))}
     for size in (2, 4, 8, 16):
@@ -119,7 +119,7 @@ def _quartered(pictures: Tensor) -> Tensor:
     return functional.pixel_shuffle(functional.conv2d(wide, kernel), PRECISION)
 
 
-def _stage(picture: Tensor, reference: Tensor, price: Tensor, plan: _Plan) -> _Stage:
+def _stage(picture: Tensor, reference: Tensor, price: float, plan: _Plan) -> _Stage:
     """Return what a plan compares.
 
     picture: [B, H, W] of the plan's size. price: of a difference of 1 at a sample of size 1.
@@ -156,7 +156,7 @@ def _weights(size: int, plan: _Plan) -> Tensor:
 def _searched(stage: _Stage, plan: _Plan, blocks: Sequence[int]) -> Tensor:
     """Return the best motion that is the same everywhere around each block."""
     reach = range(-_REACH, _REACH + 1)
-    offsets = plan.unit * stage.price.new_tensor([(y, x) for y in reach for x in reach])
+    offsets = plan.unit * stage.picture.new_tensor([(y, x) for y in reach for x in reach])
     candidates = offsets[:, None, :, None, None].expand(-1, len(stage.picture), -1, *blocks)
     return _best(stage, candidates, _bits(candidates) / 2)
 

@@ -16,21 +16,20 @@ from inrcodec.models import Parameters
 from inrcodec.models.latent import STEP_SIZES
 from inrcodec.settings import StepSizeKind
 
-MOVE = 0.15
-"""Share of a target's way to where the gradient sends it."""
+FIRST_MOVE, MOVE = 0.2, 0.25
+"""Share of a target's way to where the gradient sends it, in the first step and later."""
 
-PRICE = 0.7
-"""Share of the price that is charged: symbols are decided at once, as if the others stayed."""
-
-AVERAGING = 0.5
-"""Weight of a step's prices against those before; without it simultaneous decisions oscillate."""
-
-HALVING = 2
-"""Steps after which the moves and averaging of a decaying schedule are at half."""
+FIRST_PRICE, PRICE = 0.5, 0.8
+"""Share of the price that is charged: symbols are decided at once, as if the others stayed, and the first gradients
+are those of decisions that knew none."""
 
 
 class StepSizes(NamedTuple):
-    """The step sizes of one step; one number per level, [levels]. See `MOVE`, `PRICE` and `AVERAGING`."""
+    """The step sizes of one step; one number per level, [levels].
+
+    move: share of a target's way to where the gradient sends it. price: share of the price that is charged.
+    averaging: weight of a step's gradients against those before.
+    """
 
     move: Tensor
     price: Tensor
@@ -41,9 +40,8 @@ assert StepSizes._fields == STEP_SIZES
 
 
 def initial_latent_step_sizes(kind: StepSizeKind, *, steps: int, depth: int) -> Parameters:
-    """Return logarithms of the step sizes where their learning starts: the constants, decaying where steps differ.
+    """Return logarithms of the step sizes where their learning starts: the constants; see `_constants`.
 
-    With equal moves and averaging for ever, simultaneous decisions end in a cycle.
     kind: "none", not learned; "tensor": one per level; "tensor-step": one per level and step. depth: levels.
     Raises: UsageError for another kind.
     """
@@ -51,14 +49,22 @@ def initial_latent_step_sizes(kind: StepSizeKind, *, steps: int, depth: int) -> 
         return {SHARED: torch.zeros(1)}
     if kind not in ("tensor", "tensor-step"):
         raise UsageError(f"latents have no step size per {kind}: learn one per tensor (level) or tensor-step")
-    decay = 1 / (1 + torch.arange(steps if kind == "tensor-step" else 1) / HALVING)
-    rows = StepSizes(MOVE * decay, PRICE * torch.ones_like(decay), AVERAGING * decay)
-    return {name: row.log()[:, None].repeat(1, depth) for name, row in rows._asdict().items()}
+    rows = torch.tensor([_constants(step) for step in range(steps if kind == "tensor-step" else 1)])
+    named = zip(StepSizes._fields, rows.unbind(1), strict=True)
+    return {name: column.log()[:, None].repeat(1, depth) for name, column in named}
 
 
 def latent_step_sizes(log_step_sizes: Parameters, step: int, depth: int, like: Tensor) -> StepSizes:
     """Return the step sizes at `step`; of the type and device of `like` where they are the constants."""
     if SHARED in log_step_sizes:
-        return StepSizes(*(like.new_full((depth,), constant) for constant in (MOVE, PRICE, AVERAGING)))
+        return StepSizes(*(like.new_full((depth,), constant) for constant in _constants(step)))
     sizes = StepSizes(*(step_size(log_step_sizes, name, step).expand(depth) for name in StepSizes._fields))
     return sizes._replace(averaging=sizes.averaging.clamp(max=1.0))
+
+
+def _constants(step: int) -> tuple[float, float, float]:
+    """Return the step sizes of a step.
+
+    Gradients are the mean of all so far: with equal averaging for ever, simultaneous decisions end in a cycle.
+    """
+    return (MOVE, PRICE, 1 / (1 + step)) if step else (FIRST_MOVE, FIRST_PRICE, 1.0)

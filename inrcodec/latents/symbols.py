@@ -5,7 +5,7 @@ coded before them; then the passes of the entropy model, each with the flags tha
 for those the signs and the magnitudes less one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from inrcodec.coding import entropy
 from inrcodec.coding.flagged import flagged_batches, read_flagged
-from inrcodec.models import EntropyModel, Grid, LatentTransform, Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE
-from inrcodec.models.layers import ACTIVATION_UNIT
-from inrcodec.models.order import Place
+from inrcodec.latents.model import LatentModel
+from inrcodec.models import Grid
+from inrcodec.models.exact import ACTIVATION_UNIT
+
+ROWS_PER_UNIT = 4
+"""Rows of the tables stand for quarters of a logit, or of an octave."""
 
 _ROW_ROW = entropy.ZERO_ROW + 16
 """The Laplace model under which the rows of the means are coded."""
@@ -25,71 +27,76 @@ _ROW_ROW = entropy.ZERO_ROW + 16
 
 @dataclass(frozen=True, eq=False)
 class SymbolCoder:
-    """Codes the symbols of patches of one grid.
+    """Codes the symbols of patches of one grid."""
 
-    weights: the entropy model's, int32, of one kind.
-    """
-
-    field: LatentTransform
+    model: LatentModel
     grid: Grid
-    entropy_model: EntropyModel
-    weights: Parameters
 
-    def batches(self, symbols: Sequence[np.ndarray], step_index: int) -> list[entropy.Batch]:
+    def batches(self, symbols: Sequence[Tensor], outputs: Sequence[tuple[Tensor, Tensor]]) -> list[entropy.Batch]:
         """Return what is coded for the symbols of some patches.
 
-        symbols: int64 [B, C * bands, *half] per level, finest first, and the means [B, C, *coarsest].
+        symbols: integers, of the means [B, C, *coarsest] and of every pass. outputs: of the entropy model for those.
         """
+        means, *details = symbols
         batches: list[entropy.Batch] = []
-        for means in self._groups(symbols[-1]):
-            differences = _differences(means).ravel()
+        for group in self._groups(means.detach().cpu().numpy().astype(np.int64)):
+            differences = _differences(group).ravel()
             row = _best_row(differences)
             batches.append((np.array([row - entropy.ZERO_ROW]), np.array([_ROW_ROW])))
             batches.append((differences, np.full(len(differences), row)))
-        magnitudes = [torch.from_numpy(np.abs(level).astype(np.float64)) for level in symbols[:-1]]
-        for place, flag_rows, magnitude_rows, _ in self._passes(magnitudes, step_index):
-            batches += flagged_batches(symbols[place.level][place.index].ravel(), flag_rows, magnitude_rows)
+        for coded, (flags, scales) in zip(details, outputs, strict=True):
+            batches += flagged_batches(_integers(coded).ravel(), *_rows(flags, scales))
         return batches
 
-    def read(self, decoder: entropy.Decoder, batch: int, step_index: int) -> list[np.ndarray]:
-        """Decode the symbols that `batches` was given for `batch` patches. Raises: CorruptFile."""
-        *shapes, coarsest = [(batch, *shape) for shape in self.field.latent_shapes(self.grid)]
-        means = np.zeros(coarsest, np.int64)
+    def read(self, decoder: entropy.Decoder, batch: int) -> list[Tensor]:
+        """Decode the symbols that `batches` was given for `batch` patches: float32, on the device of the model.
+
+        Raises: CorruptFile.
+        """
+        device = next(iter(self.model.weights.values())).device
+        means = np.zeros((batch, *self.model.field.means_shape(self.grid)), np.int64)
         for group in self._groups(means):
             row = int(decoder.decode(np.array([_ROW_ROW]))[0]) + entropy.ZERO_ROW
             rows = np.full(group.size, min(max(row, 0), entropy.ROWS - 1))
             group[...] = _sums(decoder.decode(rows).reshape(group.shape))
-        symbols = [np.zeros(shape, np.int64) for shape in shapes]
-        magnitudes = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
-        for place, flag_rows, magnitude_rows, shape in self._passes(magnitudes, step_index):
-            decoded = read_flagged(decoder, flag_rows, magnitude_rows).reshape(shape)
-            symbols[place.level][place.index] = decoded
-            magnitudes[place.level][place.index] = torch.from_numpy(np.abs(decoded)).double()
-        return [*symbols, means]
-
-    def _passes(
-        self, magnitudes: list[Tensor], step_index: int
-    ) -> Iterator[tuple[Place, np.ndarray, np.ndarray, torch.Size]]:
-        """Yield the passes with the rows of their flags and magnitudes, and their shape, in exact arithmetic."""
-        condition = (step_index * ACTIVATION_UNIT) // STEPS_PER_OCTAVE + 3 * ACTIVATION_UNIT
-        exact = {name: value.to("cpu", torch.float64) for name, value in self.weights.items()}
-        conditions = torch.full((magnitudes[0].shape[0],), float(condition), dtype=torch.float64)
-        for place, flags, scales in self.entropy_model.passes(
-            exact, magnitudes, self.field.levels_of(self.grid), conditions
-        ):
-            flag_rows = _rows(flags, entropy.FLAG_ROW, entropy.EVEN_FLAG, entropy.FLAG_ROWS)
-            scale_rows = _rows(scales, entropy.MAGNITUDE_ROW, entropy.UNIT_MAGNITUDE, entropy.MAGNITUDE_ROWS)
-            yield place, flag_rows, scale_rows, flags.shape
+        symbols = [torch.from_numpy(means).float().to(device)]
+        with torch.no_grad():
+            for _, flags, scales in self.model.passes(self.grid, lambda: symbols[-1].abs(), symbols[0]):
+                decoded = read_flagged(decoder, *_rows(flags, scales))
+                symbols.append(_as_pass(decoded, flags))
+        return symbols
 
     def _groups(self, means: np.ndarray) -> list[np.ndarray]:
         """Return views of the channels of every group."""
-        ends = np.cumsum(self.field.groups)
-        return [means[:, end - size : end] for end, size in zip(ends, self.field.groups, strict=True)]
+        groups = self.model.field.groups
+        ends = np.cumsum(groups)
+        return [means[:, end - size : end] for end, size in zip(ends, groups, strict=True)]
 
 
-def _rows(outputs: Tensor, first: int, middle: int, count: int) -> np.ndarray:
-    """Return the rows of a table of `count` rows from `first` on, in which outputs of 0 mean the row `middle`."""
-    return first + (outputs.reshape(-1).numpy().astype(np.int64) + middle).clip(0, count - 1)
+def _rows(flags: Tensor, scales: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of flags and of magnitudes, of the tables in which outputs of 0 mean the middle row."""
+    return (
+        _table_rows(flags, entropy.FLAG_ROW, entropy.EVEN_FLAG, entropy.FLAG_ROWS),
+        _table_rows(scales, entropy.MAGNITUDE_ROW, entropy.UNIT_MAGNITUDE, entropy.MAGNITUDE_ROWS),
+    )
+
+
+def _table_rows(outputs: Tensor, first: int, middle: int, count: int) -> np.ndarray:
+    rows = torch.floor(outputs.detach() * (ROWS_PER_UNIT / ACTIVATION_UNIT) + 0.5) + middle
+    flat = rows.clamp_(0, count - 1).add_(first).permute(0, *range(2, rows.dim()), 1).reshape(-1)
+    return flat.to("cpu", torch.int64).numpy()
+
+
+def _integers(symbols: Tensor) -> np.ndarray:
+    """Return symbols [B, n, *shape] as int64 [B, *shape, n], on the CPU: the order in which they are coded."""
+    integers: np.ndarray = symbols.detach().movedim(1, -1).contiguous().to("cpu", torch.int64).numpy()
+    return integers
+
+
+def _as_pass(symbols: np.ndarray, like: Tensor) -> Tensor:
+    """Undo `_integers`, flattened, for the pass with outputs `like`, in their layout."""
+    shape = (like.shape[0], *like.shape[2:], like.shape[1])
+    return torch.from_numpy(symbols.astype(np.float32)).reshape(shape).to(like.device).movedim(-1, 1)
 
 
 def _differences(values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ def model_card(name: str, initialization: Initialization) -> str:
     training = provenance["training"]
     field = {"name": initialization.field.name, **asdict(initialization.field)}
     evaluation = Evaluation.of(provenance)
+    learned = _learned_weights if initialization.field.family == "weights" else _learned_latents
     return "\n".join(
         [
             f"# {name}",
@@ -23,10 +24,7 @@ def model_card(name: str, initialization: Initialization) -> str:
             f"- Patches: {_listed(asdict(initialization.patches))}.",
             f"- Data: {provenance['data']} ({provenance['files']} files).",
             f"- Meta-training: {training['outer_steps']} outer steps of {training['batch']} signals, "
-            f"K = {training['adaptation']['steps']}, gamma = {training['adaptation']['gamma']}, "
-            f"score {training['adaptation']['score']}, L = {training['bootstrap_steps']}, "
-            f"lambda = {training['bootstrap_weight']}, step sizes learned: {training['step_sizes']}, "
-            f"seed {training['seed']}{_second_order(training)}{_method(training)}.",
+            f"{learned(training)}, seed {training['seed']}.",
             *([f"- Learned on from the initialization `{provenance['start']}`."] if provenance["start"] else []),
             f"- Machine: {provenance['device']}, {provenance['machine']}, torch {provenance['torch']}; "
             f"{provenance['seconds'] / 60:.0f} minutes.",
@@ -45,18 +43,34 @@ def _listed(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def _second_order(training: dict[str, Any]) -> str:
-    share = training["second_order"]
-    return f"; through the adaptation in the last {share:.0%} of the steps" if share else ""
-
-
-def _method(training: dict[str, Any]) -> str:
-    """Say how theta_0 was learned, where that is not the usual way."""
-    parts = []
+def _learned_weights(training: dict[str, Any]) -> str:
+    """Say how theta_0 of a weight field was learned."""
+    adaptation = training["adaptation"]
+    parts = [_through_adaptation(training, f"gamma = {adaptation['gamma']}", f"score {adaptation['score']}")]
     if training["method"] != "second-order":
         parts.append(training["method"])
     if training["backward_share"] != 1:
         parts.append(f"second-order gradients through {training['backward_share']:.0%} of the points")
     if training["bootstrap_steps"] and training["bootstrap_context"] != "full":
         parts.append(f"bootstrap on a {training['bootstrap_context']} context set")
-    return "".join(f"; {part}" for part in parts)
+    return "; ".join(parts)
+
+
+def _learned_latents(training: dict[str, Any]) -> str:
+    """Say how what latents share was learned."""
+    finest, coarsest = training["quantization"]
+    said = f"step indices {finest} to {coarsest}"
+    share = training["second_order"]
+    return f"{said}; through the adaptation in the last {share:.0%}: {_through_adaptation(training)}" if share else said
+
+
+def _through_adaptation(training: dict[str, Any], *pruning: str) -> str:
+    return ", ".join(
+        [
+            f"K = {training['adaptation']['steps']}",
+            *pruning,
+            f"L = {training['bootstrap_steps']}",
+            f"lambda = {training['bootstrap_weight']}",
+            f"step sizes learned: {training['step_sizes']}",
+        ]
+    )

@@ -4,6 +4,9 @@ A batch of patches gives one picture each and its references, the same distance 
 networks of pictures that stand alone. What is descended is the objective of that picture, as for any latent pyramid.
 """
 
+from dataclasses import replace
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -16,7 +19,7 @@ from inrcodec.latents.objective import Task
 from inrcodec.meta.latent_trainer import LatentTrainer
 from inrcodec.models import Grid, LatentClip, LatentPyramid, Parameters
 from inrcodec.models.clip import INTER, INTRA
-from inrcodec.models.latent import of_kind, quantization_step
+from inrcodec.models.latent import quantization_step
 from inrcodec.models.motion import moved
 
 MARGIN = 16
@@ -34,36 +37,22 @@ class ClipTrainer(LatentTrainer):
 
     field: LatentClip
 
-    def task(self, values: Tensor, step_indices: Tensor, generator: torch.Generator) -> tuple[LatentModel, Task]:
+    def task(self, values: Tensor, step_index: int, generator: torch.Generator) -> tuple[LatentModel, Task]:
         count = values.shape[2]
+        (variant,) = self.field.candidates(values[:1], step_index)
         if self.step % ALONE == 0 or count == 1:
-            model = self._model(self.field.transform(kind=INTRA), INTRA)
-            return model, Task.of(model, *_middle(values[:, :, count // 2]), step_indices)
+            model = self.model(step_index, variant, INTRA)
+            return model, Task.of(model, *_middle(values[:, :, count // 2]))
         picture, references = _neighbours(values, generator)
-        decoded = [self._decoded(each, step_indices - FINER) for each in references]
-        scale = quantization_step(step_indices)
-        shown = [_middle(moved(each, find_motion(picture, each, scale)))[0] for each in decoded]
-        middle, grid = _middle(picture)
-        model = self._model(self.field.transform(kind=INTER).with_references(shown, grid), INTER)
-        return model, Task.of(model, middle, grid, step_indices)
-
-    def _model(self, picture: LatentPyramid, kind: str) -> LatentModel:
-        return LatentModel(
-            picture,
-            of_kind(self.theta_0, kind),
-            self.entropy_model.of_one_kind,
-            of_kind(self.weights, kind),
-            self.log_step_sizes,
-            self.config.adaptation,
-        )
-
-    def _decoded(self, pictures: Tensor, step_indices: Tensor) -> Tensor:
-        """Return what a decoder has of pictures that stand alone."""
-        model = self._model(self.field.transform(kind=INTRA), INTRA)
-        grid = _grid(pictures)
+        scale = quantization_step(step_index)
         with torch.no_grad():
-            state = first_state(model, Task.of(model, pictures, grid, step_indices))
-            return model.values(state.symbols, grid, step_indices).clamp(0, 1)
+            alone = self.model(step_index - FINER, variant, INTRA)
+            decoded = [_decoded(alone, each) for each in references]
+            shown = [_middle(moved(each, find_motion(picture, each, scale)))[0] for each in decoded]
+        middle, grid = _middle(picture)
+        model = self.model(step_index, variant, INTER)
+        model = replace(model, field=cast(LatentPyramid, model.field).with_references(shown, grid))
+        return model, Task.of(model, middle, grid)
 
     def start_from(self, start: Initialization) -> None:
         """Take over the tensors of a clip, or those of a pyramid for images as those of all pictures."""
@@ -76,6 +65,13 @@ class ClipTrainer(LatentTrainer):
         if not self._take_over(start, of_all_kinds(start.theta_0), of_all_kinds(start.prior.tensors)):
             raise UsageError("no tensor of the pyramid to start from fits the pictures of this clip")
         return None
+
+
+def _decoded(model: LatentModel, pictures: Tensor) -> Tensor:
+    """Return what a decoder has of pictures that stand alone."""
+    grid = _grid(pictures)
+    state = first_state(model, Task.of(model, pictures, grid))
+    return model.values(state.linear, grid).clamp(0, 1)
 
 
 def _neighbours(values: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:

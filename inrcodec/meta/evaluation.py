@@ -89,11 +89,12 @@ def _of_latents(initialization: Initialization, held_out: PatchSampler, device: 
     for quality in QUALITIES:
         trade_off = trade_off_of_quality(quality)
         step_index = step_index_of_trade_off(trade_off, values.shape[1])
-        variant = 0
-        if field_of(initialization).variants > 1:
-            step_indices = torch.full((count,), float(step_index), device=device)
-            model = LatentModel.of(initialization, device)
-            variant = best_variant(model, values, grid, step_indices, torch.full_like(step_indices, trade_off))
+        field = field_of(initialization)
+
+        def model_of(variant: int, step_index: int = step_index) -> LatentModel:
+            return LatentModel.of(initialization, device, step_index, variant)
+
+        variant = best_variant(model_of, list(field.candidates(values, step_index)), values, grid, trade_off)
         coder = coder_class(initialization)(initialization, grid, step_index, variant, device)
         for steps in LATENT_STEPS:
             bits, psnr = _coded(coder, values, AdaptationPlan(trade_off, steps))
@@ -111,14 +112,12 @@ def _coded(coder: LatentCoder, values: Tensor, plan: AdaptationPlan) -> tuple[fl
     """Return bits per sample and mean PSNR of patches that are coded and decoded, as many at once as a chunk takes."""
     bits = psnr = 0.0
     for part in values.split(max(1, MAX_CHUNK_LATENTS // coder.size)):
-        chunk = coder.encode(part, plan)
+        chunk, _ = coder.encode(part, plan)
         bits += 8 * len(chunk) / math.prod(coder.grid.shape) / len(values)
-        symbols = [torch.from_numpy(level).float().to(coder.device) for level in coder.symbols(chunk, len(part))]
-        for number, patch in enumerate(part.split(1)):
-            with torch.no_grad():
-                own = [level[number : number + 1] for level in symbols]
-                shown = coder.values_at(own, [np.arange(size) for size in coder.grid.shape])
-            psnr -= 10 * math.log10(max(float((shown - patch).square().mean()), 1e-12)) / len(values)
+        positions = [np.arange(size) for size in coder.grid.shape]
+        shown = coder.values_at(coder.symbols(chunk, len(part)), iter([positions] * len(part)))
+        for values_of_patch, patch in zip(shown, part, strict=True):
+            psnr -= 10 * math.log10(max(float((values_of_patch - patch).square().mean()), 1e-12)) / len(values)
     return bits, psnr
 
 

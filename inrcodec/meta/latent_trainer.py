@@ -1,9 +1,9 @@
 """The outer loop of latent fields: their networks and the entropy model, learned at adapted latents.
 
 Every outer step adapts integer latents to a batch of signals (the inner loop as the encoder runs it) and descends the
-logarithm of J = D / lambda + R at them, each signal at a quantization step of its own, so that one initialization
-serves all qualities. For most of a run the latents stay as they are while J is descended; at its end, if asked for,
-the descent goes through the adaptation too, and takes the step sizes with it (ECoP).
+logarithm of J = D / lambda + R at them. Each batch has a random quantization step, so that one initialization serves
+all qualities. For most of a run the latents stay as they are while J is descended; at its end, if asked for, the
+descent goes through the adaptation too, and takes the step sizes with it (ECoP).
 """
 
 import math
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from inrcodec.errors import UsageError
 from inrcodec.initialization import Initialization
-from inrcodec.latents.adaptation import adapt_for_training, adapt_latents, best_symbols
-from inrcodec.latents.gradients import State, Training
+from inrcodec.latents.adaptation import State, adapt_for_training, best_state, first_state
+from inrcodec.latents.costs import Costs
 from inrcodec.latents.model import LatentModel
 from inrcodec.latents.objective import Task, trade_off_of_step_index
 from inrcodec.latents.step_sizes import initial_latent_step_sizes
@@ -25,7 +25,7 @@ from inrcodec.meta.data import PatchSampler
 from inrcodec.meta.presets import Preset
 from inrcodec.meta.trainer import LearnedGroup, OuterLoss, Trainer, learned, take_over
 from inrcodec.models import EntropyModel, Grid, LatentField, Parameters
-from inrcodec.models.layers import WEIGHT_UNIT, integer_weights
+from inrcodec.models.latent import of_kind
 from inrcodec.models.order import Place
 from inrcodec.priors import LatentPrior
 from inrcodec.weights.context_set import ContextSet
@@ -88,8 +88,7 @@ class LatentTrainer(Trainer):
     @property
     def prior(self) -> LatentPrior:
         """The entropy model as it is coded with."""
-        weights = {name: value.detach().cpu() for name, value in self.weights.items()}
-        return LatentPrior(self.entropy_model, integer_weights(weights))
+        return LatentPrior(self.entropy_model, {name: value.detach().cpu() for name, value in self.weights.items()})
 
     def clipped_together(self) -> list[list[Tensor]]:
         """Return the groups, each apart: the step sizes' gradients say nothing about those of the networks."""
@@ -100,30 +99,45 @@ class LatentTrainer(Trainer):
         config = self.config
         values = context_set.values.transpose(1, 2).unflatten(2, self.grid.shape)
         finest, coarsest = config.quantization
-        step_indices = torch.randint(finest, coarsest + 1, (len(values),), generator=generator).to(values)
-        model, task = self.task(values, step_indices, generator)
-        distance = torch.zeros_like(step_indices)
+        step_index = int(torch.randint(finest, coarsest + 1, (), generator=generator))
+        model, task = self.task(values, step_index, generator)
+        distance = torch.zeros((), device=values.device)
         if self.step < self.second_order_begin:
-            error, bits = objective_to_learn(model, self._symbols(model, task), task)
+            distortion, bits = objective_to_learn(model, self._symbols(model, task), task)
         else:
             state, index = self._adapted(model, task, generator)
-            error, bits = objective_to_learn(model, state.symbols, task, state.magnitudes)
+            distortion, bits = objective_to_learn(model, state.symbols, task, state.magnitudes)
             bits = bits + state.choice
             if config.bootstrap_steps and config.bootstrap_weight:
-                distance = bootstrap_distance(model, task, state, range(index, index + config.bootstrap_steps))
-        rate = bits / task.values[0, 0].numel()
-        channels = values.shape[1]
-        trade_off = torch.tensor([trade_off_of_step_index(int(index), channels) for index in step_indices]).to(values)
-        total = torch.log(error / trade_off + rate + FLOOR).mean() + config.bootstrap_weight * distance.mean()
-        return OuterLoss(total, error.mean(), distance.mean())
+                distance = bootstrap_distance(model, task, state, range(index, index + config.bootstrap_steps)).mean()
+        samples = values[0, 0].numel()
+        total = torch.log((distortion + bits) / samples + FLOOR).mean() + config.bootstrap_weight * distance
+        error = distortion.mean().detach() / samples * trade_off_of_step_index(step_index, values.shape[1])
+        return OuterLoss(total, error, distance)
 
-    def task(self, values: Tensor, step_indices: Tensor, generator: torch.Generator) -> tuple[LatentModel, Task]:
-        """Return what is adapted to patches [B, C, *grid.shape] at step indices [B], and its networks."""
-        field = self.field.transform(int(torch.randint(self.field.variants, (), generator=generator)))
-        model = LatentModel(
-            field, self.theta_0, self.entropy_model, self.weights, self.log_step_sizes, self.config.adaptation
-        )
-        return model, Task.of(model, values, self.grid, step_indices)
+    def task(self, values: Tensor, step_index: int, generator: torch.Generator) -> tuple[LatentModel, Task]:
+        """Return what is adapted to patches [B, C, *grid.shape] at a step index, and its networks.
+
+        The variant of the field is one that the first patch could choose.
+        """
+        candidates = list(self.field.candidates(values[:1], step_index))
+        variant = candidates[int(torch.randint(len(candidates), (), generator=generator))]
+        model = self.model(step_index, variant)
+        return model, Task.of(model, values, self.grid)
+
+    def model(self, step_index: int, variant: int = 0, kind: str = "") -> LatentModel:
+        """Return the networks as they are now. Raises: UsageError if their sums need not be exact."""
+        try:
+            return LatentModel.made(
+                self.field.transform(variant, kind),
+                of_kind(self.theta_0, kind),
+                self.entropy_model.of_one_kind,
+                of_kind(self.weights, kind),
+                step_index,
+                self.log_step_sizes,
+            )
+        except ValueError as error:
+            raise UsageError(f"after {self.step} outer steps {error}: {self.REMEDY}") from error
 
     def _symbols(self, model: LatentModel, task: Task) -> list[Tensor]:
         """Return the symbols at which the objective is descended while they stay."""
@@ -131,14 +145,14 @@ class LatentTrainer(Trainer):
             return nearest_symbols(model, task)
         plain = self.step < PLAIN_SHARE * self.config.outer_steps
         steps = 0 if plain else FIRST_ORDER_STEPS
-        return adapt_latents(model, task.values, task.grid, task.step_index, steps=steps, rescaling="none")
+        with torch.no_grad():
+            return best_state(model, task, first_state(model, task), range(steps)).symbols
 
     def _adapted(self, model: LatentModel, task: Task, generator: torch.Generator) -> tuple[State, int]:
         """Return latents after a random window of the K steps, with their graph, and the steps done."""
         steps = min(WINDOW, self.config.adaptation.steps)
         start = int(torch.randint(self.config.adaptation.steps - steps + 1, (), generator=generator))
-        training = Training(generator=generator)
-        return adapt_for_training(model, task, start=start, steps=steps, training=training), start + steps
+        return adapt_for_training(model, task, start=start, steps=steps), start + steps
 
     def counts(self) -> dict[str, int]:
         return super().counts() | {"started": int(self.started)}
@@ -156,8 +170,7 @@ class LatentTrainer(Trainer):
         if start.field.family != "latents":
             return 0
         self.started = True
-        trained = {name: value.float() / WEIGHT_UNIT for name, value in weights.items()}
-        pairs = [(self.theta_0, theta_0), (self.weights, trained)]
+        pairs = [(self.theta_0, theta_0), (self.weights, weights)]
         if self.config.step_sizes != "none":
             pairs.append((self.log_step_sizes, start.log_step_sizes))
         return take_over(pairs)
@@ -179,68 +192,63 @@ class LatentTrainer(Trainer):
 
 def nearest_symbols(model: LatentModel, task: Task) -> list[Tensor]:
     """Return the symbols whose latents are nearest to those of the signal, whatever they cost."""
-    *targets, means = [level / task.scale for level in model.field.analyse(task.values, task.grid)]
-    means = torch.round(means - model.field.predicted_means(task.step_index))
-    details = [torch.zeros_like(target) for target in targets]
+    means = torch.round(task.means - model.field.predicted_means(model.step_index))
+    details: list[Tensor] = []
 
     def choose(place: Place, prediction: Tensor) -> Tensor:
-        symbols = torch.round(targets[place.level][place.index] - prediction)
-        details[place.level][place.index] = symbols
-        return symbols
+        details.append(torch.round(task.targets[len(details)] - prediction))
+        return details[-1]
 
     with torch.no_grad():
-        model.field.latents(model.shared, means, task.grid, task.step_index, choose)
-    return [*details, means]
+        model.decode(means, task.grid, choose)
+    return [means, *details]
 
 
 def objective_to_learn(
     model: LatentModel, symbols: Sequence[Tensor], task: Task, magnitudes: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return mean squared error and bits of the details, both [B], with gradients for all that is shared.
+    """Return the distortion and the rate of the details in bits, both [B], with gradients for all that is shared.
 
     Symbols do not move with their predictions, so a gradient at fixed symbols would miss what predictions are for. Of
     the bits, the gradient is therefore that of the distance between a latent and its prediction at the local cost of a
-    unit; of the error, predictions get a gradient only where the symbol is zero, as the others are rounded to the same
-    distance wherever the prediction is.
+    unit; of the distortion, predictions get a gradient only where the symbol is zero, as the others are rounded to the
+    same distance wherever the prediction is.
 
     magnitudes: of symbols that are differentiable themselves, as `State`, and do move with their predictions: gradients
-        go on through what they do to the error and to the cost of others. What they cost themselves is in the state's
-        `choice`.
+        go on through what they do to the distortion and to the cost of others. What they cost themselves is in the
+        state's `choice`.
     """
-    grid, step_index = task.grid, task.step_index
-    with torch.no_grad():
-        targets = [level / task.scale for level in model.field.analyse(task.values, grid)]
-    costs = model.costs(grid, step_index, [level.abs() for level in symbols] if magnitudes is None else magnitudes)
-    bits = torch.zeros_like(step_index)
+    means, *details = symbols
+    seen = [coded.abs() for coded in details] if magnitudes is None else magnitudes
+    number = -1
+    passes = model.passes(task.grid, lambda: seen[number], task.means)
+    bits, error = task.nothing, task.nothing
 
     def choose(place: Place, prediction: Tensor) -> Tensor:
-        nonlocal bits
-        _, cost = next(costs)
-        coded = symbols[place.level][place.index]
-        if magnitudes is not None:
-            bits = bits + cost(coded.detach().abs()).flatten(1).sum(1)
-            return coded
-        distance = (targets[place.level][place.index] - prediction).abs()
-        unit = torch.where(distance < 1, torch.maximum(cost.one - cost.zero, cost.more), cost.more).detach()
-        pull = unit * (distance - distance.detach())
-        bits = bits + (cost(coded.detach().abs()) + pull).flatten(1).sum(1)
-        return coded - torch.where(coded == 0, 0.0, prediction - prediction.detach())
+        nonlocal bits, error, number
+        _, flags, scales = next(passes)
+        number += 1
+        cost, coded, target = Costs.of(flags, scales), details[number], task.targets[number]
+        own = cost(coded.detach().abs())
+        if magnitudes is None:
+            distance = (target - prediction).abs()
+            unit = torch.where(distance < 1, torch.maximum(cost.one - cost.zero, cost.more), cost.more).detach()
+            own = own + unit * (distance - distance.detach())
+            coded = coded - torch.where(coded == 0, 0.0, prediction - prediction.detach())
+        bits = bits + own.flatten(1).sum(1)
+        error = error + (target - prediction - coded).square().flatten(1).sum(1)
+        return coded
 
-    latents = model.field.latents(model.shared, symbols[-1], grid, step_index, choose)
-    error = (model.values_of(latents, grid, step_index) - task.values).square().flatten(1).mean(1)
-    return error, bits
+    model.decode(means, task.grid, choose)
+    return error * (0.5 * task.curvature), bits
 
 
 def bootstrap_distance(model: LatentModel, task: Task, state: State, steps: Iterable[int]) -> Tensor:
     """Return mu, [B]: root mean square of the way to where further steps lead, in quantization steps (GradNCP 2.3).
 
-    Between decoded latents: as the transform is nearly orthonormal, that is the distance of the linear fields. The
-    target is the best of the further steps on the full context set, without graph; where none is better, mu is zero.
+    Between fields. The target is the best of the further steps, without graph; where none is better, mu is zero.
     """
-    best = best_symbols(model, task, state.detached(), steps, rescaling="none")
-    with torch.no_grad():
-        target = model.field.decoded(model.shared, best, task.grid, task.step_index)
-    here = model.field.decoded(model.shared, state.symbols, task.grid, task.step_index)
-    squares = [(own - other).square().flatten(1).sum(1) for own, other in zip(here, target, strict=True)]
+    best = best_state(model, task, state.detached(), steps)
+    squares = (state.linear - best.linear).square().flatten(1).mean(1)
     # The tiny offset keeps the square root's gradient finite where the target is where we are.
-    return (torch.stack(squares).sum(0) / task.values[0].numel() + 1e-12).sqrt()
+    return (squares + 1e-12).sqrt()

@@ -72,10 +72,10 @@ LATENT_PATCHES = {
 LATENT_CROPS = {"image": (128, 128), "video": (9, 160, 160), "audio": (1 << 14,), "climate": (88, 120)}
 
 LATENT_FIELDS: dict[str, LatentField] = {
-    "image": LatentPyramid(2, 3, (6, 6), prediction=32, divided=2),
+    "image": LatentPyramid(2, 3, (6, 6), divided=2),
     "video": LatentClip(3, 3, (6, 6)),
     "audio": LatentSpectrum(1, 1, (4, 6)),
-    "climate": LatentPyramid(2, 1, (6, 6), prediction=32, divided=2),
+    "climate": LatentPyramid(2, 1, (6, 6), divided=2),
 }
 
 LATENT_QUANTIZATION = {"image": (-56, -4), "video": (-56, -4), "audio": (-96, -32), "climate": (-88, -20)}
@@ -111,7 +111,7 @@ def _latent(modality: str, field: str) -> Preset:
         field=LATENT_FIELDS[modality],
         patches=LATENT_PATCHES[modality],
         training=TrainingConfig(
-            adaptation=AdaptationConfig(steps=1, gamma=1.0, score="full"),
+            adaptation=AdaptationConfig.unpruned(steps=1),
             bootstrap_steps=0,
             bootstrap_weight=1.0,  # the distance is in quantization steps
             outer_step_size=3e-3,
@@ -182,7 +182,15 @@ def _paper_training(modality: str, field: str) -> TrainingConfig:
     )
 
 
-_NOT_OF_LATENTS = {"inner_step_size", "bootstrap_step_ratio", "bootstrap_context", "method", "backward_share"}
+_NOT_OF_LATENTS = {
+    "gamma",
+    "score",
+    "inner_step_size",
+    "bootstrap_step_ratio",
+    "bootstrap_context",
+    "method",
+    "backward_share",
+}
 _NOT_OF_REPTILE = {
     "bootstrap_steps",
     "bootstrap_weight",
@@ -191,7 +199,9 @@ _NOT_OF_REPTILE = {
     "step_sizes",
     "step_size_rate",
 }
-_OF_SECOND_ORDER = {"gamma", "score", "bootstrap_steps", "bootstrap_weight", "step_size_rate"}
+_OF_SECOND_ORDER = {"inner_steps", "step_sizes", "step_size_rate", "bootstrap_steps", "bootstrap_weight"}
+_THROUGH_ADAPTATION = {"inner_steps": 8, "step_sizes": "tensor-step"}
+"""Settings of latents that are learned through their adaptation, where no others are given."""
 
 
 def configured(
@@ -214,8 +224,10 @@ def configured(
     missing = sorted(sizes.keys() - {each.name for each in fields(chosen.field)})
     if missing:
         raise UsageError(f"the field {field!r} has no {flag(missing[0])}: leave it out")
-    training = changed(chosen.training, changes)
     _check_used(chosen, changes)
+    if chosen.field.family == "latents" and changes.get("second_order"):
+        changes = _THROUGH_ADAPTATION | dict(changes)
+    training = changed(chosen.training, changes)
     return replace(
         chosen,
         field=replace(chosen.field, **sizes),
@@ -228,9 +240,6 @@ def configured(
 def _check_used(chosen: Preset, changes: Mapping[str, Any]) -> None:
     """Raises: UsageError for an option that would change nothing."""
     field = chosen.field
-    if changes.get("score", "full") not in field.scores:
-        known = ", ".join(sorted(field.scores))
-        raise UsageError(f"--score is {changes['score']!r}, which the field {field.name!r} has not: give {known}")
     if field.family == "weights":
         if "second_order" in changes:
             raise UsageError("--second-order is for latent fields: others are always learned through their adaptation")

@@ -30,7 +30,8 @@ CHECKPOINT_SECONDS = 60.0
 class TrainingProgress:
     """The progress of a run.
 
-    step: outer steps done of `steps`. psnr: running mean at theta_K of normalized patches, in dB.
+    step: outer steps done of `steps`. psnr: of the running mean of the error after adaptation, in dB; of weight fields
+        that of normalized patches.
     """
 
     step: int

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 
 from inrcodec.errors import UsageError
-from inrcodec.initialization import Initialization
+from inrcodec.initialization import Initialization, check_adaptation
 from inrcodec.meta.clip_trainer import ClipTrainer
 from inrcodec.meta.latent_trainer import LatentTrainer
 from inrcodec.meta.presets import Preset
@@ -20,8 +20,12 @@ _LATENT_TRAINERS: dict[str, type[LatentTrainer]] = {LatentClip.name: ClipTrainer
 def trainer_of(preset: Preset, start: Initialization | None, device: torch.device) -> Trainer:
     """Return what a meta-training trains with, before its first step.
 
-    Raises: UsageError if nothing of `start` fits the field.
+    Raises: UsageError if nothing of `start` fits the field, or settings of the adaptation mean nothing for it.
     """
+    try:
+        check_adaptation(preset.field, preset.training.adaptation)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     trainer: Trainer
     if preset.field.family == "weights":
         trainer = WeightTrainer(cast(PointField, preset.field), preset.training, device)

@@ -1,11 +1,11 @@
 """The inner loop of weight-coded fields: from theta_0 to the parameters theta_K of each signal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from inrcodec.adaptation import SHARED, gradient_norm, rescaling_factor, step_size
+from inrcodec.adaptation import SHARED, step_size
 from inrcodec.models import Parameters, PointField
 from inrcodec.settings import AdaptationConfig, Rescaling, StepSizeKind
 from inrcodec.weights.context_set import ContextSet
@@ -155,6 +155,20 @@ def _rescaling_factor(
         return rescaling_factor(gradient_norm(pruned_slopes.values()), gradient_norm(slopes.values()))
     with torch.no_grad():
         return rescaling_factor(signal_losses(field, theta, pruned), losses)
+
+
+def rescaling_factor(pruned: Tensor, full: Tensor) -> Tensor:
+    """Return the factor [B] of GradNCP eq. 4, by which what the full context set says is rescaled.
+
+    pruned, full: [B], the norms of the two gradients ("exact") or the two losses ("loss-ratio", ECoP appendix B.2).
+    Where nothing moves, nothing is rescaled.
+    """
+    return torch.where(full > 0, pruned / full, 1.0)
+
+
+def gradient_norm(slopes: Iterable[Tensor]) -> Tensor:
+    """Return the norm over all tensors, one per signal: [B]."""
+    return torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).sqrt()
 
 
 def per_signal(factor: Tensor, like: Tensor) -> Tensor:

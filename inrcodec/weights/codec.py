@@ -24,7 +24,7 @@ from inrcodec.weights.model import WeightModel
 from inrcodec.weights.quantization import Quantizer
 from inrcodec.weights.quantizer_search import BATCH_POINTS, choose_quantizer
 
-STEPS = {"fast": 16, "default": 64, "high": 256}
+STEPS = {"instant": 4, "fast": 16, "default": 64, "high": 256}
 """Adaptation steps of every effort."""
 
 CHUNK_POINTS = 1 << 20
@@ -55,7 +55,7 @@ class WeightCodec:
         context_sets = patch_context_sets(signal, patches, model.field.out_features)
         steps = self.steps(options, initialization)
         deltas = adapt_patches(
-            context_sets, model, device, steps=steps, rescaling=options.rescaling, on_progress=on_progress
+            context_sets, model, device, steps=steps, rescaling=options.rescaling or "exact", on_progress=on_progress
         )
         return AdaptedWeights(signal, initialization, model, patches, context_sets, deltas, device)
 
@@ -106,6 +106,14 @@ class AdaptedWeights:
             pack_chunk(PatchDeltas(normalization[part], self.deltas[part]), quantizer, self.model) for part in parts
         )
         return stream_of(self.signal, self.initialization.identifier, quantizer.to_bytes(), per_chunk, chunks)
+
+    def quick(self) -> "AdaptedWeights":
+        """Return the same, which is adapted already."""
+        return self
+
+    def reader(self, stream: Stream) -> "WeightReader":
+        """Return a reader of a stream that this coded."""
+        return WeightCodec().open(stream.header, self.initialization, self.device)
 
 
 def adapt_patches(

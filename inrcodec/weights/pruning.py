@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inrcodec.adaptation import random_scores, top_share
 from inrcodec.models import Parameters, PointField
 from inrcodec.settings import ScoreName
 from inrcodec.weights.context_set import ContextSet
@@ -107,6 +106,16 @@ def _readout(field: PointField, parameters: Parameters, context_set: ContextSet)
 def _losses(field: PointField, preactivation: Tensor, values: Tensor) -> Tensor:
     """Return the mean squared error over channels, [..., N]."""
     return (field.activation(preactivation) - values).square().mean(-1)
+
+
+def top_share(scores: Tensor, gamma: float) -> Tensor:
+    """Return the indices of the share gamma of the points with the highest scores: [B, n] of [B, N], in no order."""
+    return scores.topk(max(1, round(gamma * scores.shape[1])), dim=1, sorted=False).indices
+
+
+def random_scores(batch: int, points: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """Draw scores [B, N] that rank the points at random, on the device of `like`."""
+    return torch.rand((batch, points), generator=generator).to(like)
 
 
 _SCORE_FUNCTIONS: dict[str, Callable[[PointField, Parameters, ContextSet], Tensor]] = {

@@ -47,6 +47,29 @@ def test_meta_train(run: Run, folder: Path, quick_evaluation: None) -> None:
     assert code == 1 and is_one_error(err, "nowhere")
 
 
+def test_latents_go_on_through_their_adaptation(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With step sizes that are learned, for eight steps and six levels."""
+    from inrcodec.meta import evaluation
+
+    monkeypatch.setattr(evaluation, "LATENT_PATCHES", 1)
+    monkeypatch.setattr(evaluation, "QUALITIES", (40,))
+    for seed in range(2):
+        photo(folder / "data" / f"{seed}.png", seed)
+    command = ["meta-train", "--modality", "image", "--field", "pyramid", "--data", "data", "--patch", "32x32"]
+    command += ["--batch", "1", "--outer-steps", "1", "--device", "cpu", "--quiet"]
+    assert run(*command, "-o", "start.safetensors")[0] == 0
+    code, _, err = run(*command, "-o", "on.safetensors", "--start", "./start.safetensors", "--second-order", "1")
+    assert code == 0, err
+    start, on = load_file(folder / "start.safetensors"), load_file(folder / "on.safetensors")
+    assert start["step_sizes/shared"].shape == (1,)
+    assert {name: value.shape for name, value in on.items() if name.startswith("step_sizes/")} == {
+        f"step_sizes/{name}": (8, 6) for name in ("move", "price", "averaging")
+    }
+    assert "K = 8, L = 0" in (folder / "on.md").read_text()
+    code, _, err = run(*command, "-o", "off.safetensors", "--second-order", "1", "--gamma", "0.5")
+    assert code == 2 and is_one_error(err, "the field 'pyramid' has no --gamma: leave it out")
+
+
 def test_resumed_run_is_the_uncut_run(
     run: Run, folder: Path, quick_evaluation: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +171,7 @@ def test_training_settings() -> None:
     with pytest.raises(UsageError, match="--method"):
         configure("image", "pyramid", "codec", {"method": "fomaml"})
     with pytest.raises(UsageError, match="--score"):
-        configure("image", "pyramid", "codec", {"second_order": 1, "score": "tpg"})
+        configure("image", "pyramid", "codec", {"second_order": 1, "score": "error"})
     with pytest.raises(UsageError, match="--width"):
         configure("video", "nerv", "codec", {"width": 8})
     with pytest.raises(UsageError, match="--preset"):

@@ -1,9 +1,10 @@
-"""Latent clips: pictures that see each other, coded and back, and learned."""
+"""Latent clips: pictures that see each other, coded and back."""
 
 import math
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from inrcodec.initialization import Initialization
 from inrcodec.latents.clip_coder import ClipCoder
 from inrcodec.latents.coder import AdaptationPlan
 from inrcodec.latents.objective import trade_off_of_step_index
-from inrcodec.meta import latent_trainer as latent_trainer_module
 from inrcodec.meta.clip_trainer import ClipTrainer
 from inrcodec.meta.data import TrainingData
 from inrcodec.meta.latent_trainer import nearest_symbols
@@ -32,7 +32,7 @@ from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.signals.signal import Axis, Signal
 
-FIELD = LatentClip(3, 3, (3, 3), width=4, prediction=4)
+FIELD = LatentClip(3, 3, (3, 3), prediction=4)
 STEP_INDEX = -30
 
 
@@ -86,8 +86,11 @@ def coder_of(clip: torch.Tensor, initialization: Initialization | None = None) -
 
 
 def coded(clip: torch.Tensor, initialization: Initialization | None = None, steps: int = 0) -> bytes:
+    """Return the chunk of a clip, after checking that it decodes to the values that the encoder knows."""
     plan = AdaptationPlan(trade_off_of_step_index(STEP_INDEX, 3), steps)
-    return coder_of(clip, initialization).encode(clip, plan)
+    chunk, known = coder_of(clip, initialization).encode(clip, plan)
+    assert torch.equal(shown(clip, chunk, initialization=initialization), known)
+    return chunk
 
 
 def shown(
@@ -96,10 +99,10 @@ def shown(
     positions: list[np.ndarray] | None = None,
     initialization: Initialization | None = None,
 ) -> torch.Tensor:
+    """Return what a chunk decodes to at some positions, at all samples unless given: [B, 3, T, H, W]."""
     coder = coder_of(clip, initialization)
-    symbols = [torch.from_numpy(level).float() for level in coder.symbols(chunk, 1)]
-    with torch.no_grad():
-        return coder.values_at(symbols, positions or [np.arange(size) for size in clip.shape[2:]])
+    positions = positions or [np.arange(size) for size in clip.shape[2:]]
+    return torch.stack(list(coder.values_at(coder.symbols(chunk, len(clip)), repeat(positions))))
 
 
 def objective(clip: torch.Tensor, steps: int, initialization: Initialization | None = None) -> float:
@@ -126,13 +129,15 @@ def test_what_sees_references_starts_near_them() -> None:
     """Before anything is learned, too, symbols are what differs from the references."""
     trainer = clip_trainer(tiny())
     values = clip_of([texture(24, 40)] * 5)
-    step_indices = torch.tensor([-40.0])
     trainer.step = 1
-    model, task = trainer.task(values, step_indices, torch.Generator().manual_seed(0))
+    model, task = trainer.task(values, -40, torch.Generator().manual_seed(0))
     symbols = nearest_symbols(model, task)
-    with torch.no_grad():
-        error = float((model.values(symbols, task.grid, step_indices) - task.values).square().mean())
-    assert error < 2 ** (2 * -40 / 8)
+    alone = sum(_nonzero(torch.round(target)) for target in task.targets)
+    assert sum(map(_nonzero, symbols[1:])) < 0.3 * alone
+
+
+def _nonzero(symbols: torch.Tensor) -> int:
+    return int(symbols.count_nonzero())
 
 
 def test_stages_of_nine_pictures() -> None:
@@ -143,7 +148,7 @@ def test_stages_of_nine_pictures() -> None:
 
 
 def test_pictures_come_back_near() -> None:
-    pictures = [texture(40, 56)[:, shift : shift + 40] for shift in range(0, 14, 2)]
+    pictures = [texture(40, 56)[:, shift : shift + 40] for shift in range(0, 10, 2)]
     clip = clip_of(pictures)
     error = (shown(clip, coded(clip)) - clip).square().mean()
     assert -10 * math.log10(float(error)) > 35
@@ -158,18 +163,18 @@ def test_more_steps_are_better_for_a_picture() -> None:
 def nonzero(pictures: list[np.ndarray]) -> int:
     """Count the symbols that say something; an entropy model that learned nothing charges for the others too."""
     clip = clip_of(pictures)
-    return sum(int(np.count_nonzero(level)) for level in coder_of(clip).symbols(coded(clip), 1))
+    return sum(map(_nonzero, coder_of(clip).symbols(coded(clip), 1)))
 
 
 def test_what_stands_still_needs_no_symbols() -> None:
-    still = texture(48, 48)
-    assert nonzero([still] * 9) < 1.25 * nonzero([still] * 2)
+    still = texture(40, 40)
+    assert nonzero([still] * 6) < 1.25 * nonzero([still] * 2)
 
 
 def test_what_moves_is_found() -> None:
     """A picture that moves along costs much less than as many different ones."""
-    moving = [texture(48, 100)[:, 3 * shift : 3 * shift + 48] for shift in range(9)]
-    different = [texture(48, 48, seed) for seed in range(9)]
+    moving = [texture(40, 70)[:, 3 * shift : 3 * shift + 40] for shift in range(6)]
+    different = [texture(40, 40, seed) for seed in range(6)]
     assert nonzero(moving) < 0.5 * nonzero(different)
 
 
@@ -179,11 +184,12 @@ def test_several_clips_in_a_chunk_are_those_alone() -> None:
     chunk = coded(both)
     coder = coder_of(both)
     together = coder.symbols(chunk, 2)
+    decoded = shown(both, chunk)
     for number, clip in enumerate(clips):
-        alone = coder.symbols(coded(clip), 1)
-        assert len(alone) == len(together)
-        for own, level in zip(alone, together, strict=True):
-            np.testing.assert_array_equal(own[0], level[number])
+        alone = coded(clip)
+        for own, level in zip(coder.symbols(alone, 1), together, strict=True):
+            assert torch.equal(own[0], level[number])
+        assert torch.equal(decoded[number], shown(clip, alone)[0])
 
 
 def test_positions_between_samples() -> None:
@@ -192,7 +198,7 @@ def test_positions_between_samples() -> None:
     chunk = coded(clip)
     whole = shown(clip, chunk)
     some = shown(clip, chunk, [np.array([2.0, 1.0]), np.array([3.0]), np.arange(10, 20.0)])
-    torch.testing.assert_close(some, whole[:, :, [2, 1], 3:4, 10:20], atol=1e-5, rtol=0)
+    assert torch.equal(some, whole[:, :, [2, 1], 3:4, 10:20])
     between = shown(clip, chunk, [np.array([1.5]), *[np.arange(32.0)] * 2])
     low, high = whole[:, :, 1], whole[:, :, 2]
     assert float((between[:, :, 0] - (low + high) / 2).abs().max()) < 0.2
@@ -200,13 +206,13 @@ def test_positions_between_samples() -> None:
 
 def test_some_times_are_as_when_all_are_asked() -> None:
     """Only what these times need is decoded, and at the places that are asked."""
-    clip = clip_of([texture(32, 60)[:, 2 * shift : 2 * shift + 32] for shift in range(9)])
+    clip = clip_of([texture(24, 50)[:, 2 * shift : 2 * shift + 24] for shift in range(9)])
     chunk = coded(clip)
-    places = [np.arange(0, 32, 0.5), np.arange(10.0)]
+    places = [np.arange(0, 24, 0.5), np.arange(10.0)]
     everything = shown(clip, chunk, [np.arange(9.0), *places])
-    for times in ([0.0], [5.0], [8.0, 3.0], [6.5, 1.25], []):
+    for times in ([5.0], [8.0, 0.0], [6.5, 1.25], []):
         wanted = resample(everything, [np.array(times), *(np.arange(len(along)) for along in places)], (False,) * 3)
-        torch.testing.assert_close(shown(clip, chunk, [np.array(times), *places]), wanted, atol=1e-5, rtol=0)
+        assert torch.equal(shown(clip, chunk, [np.array(times), *places]), wanted)
 
 
 def test_damaged_chunks_are_refused_or_decode() -> None:
@@ -214,14 +220,14 @@ def test_damaged_chunks_are_refused_or_decode() -> None:
     chunk = coded(clip)
     random = np.random.default_rng(0)
     refused = 0
-    for _ in range(40):
+    for _ in range(20):
         damaged = bytearray(chunk[: random.integers(1, len(chunk) + 1)])
         damaged[random.integers(len(damaged))] ^= int(random.integers(1, 256))
         try:
             shown(clip, bytes(damaged))
         except CorruptFile:
             refused += 1
-    assert refused > 20
+    assert refused > 10
 
 
 def video(pictures: list[np.ndarray]) -> Signal:
@@ -231,7 +237,7 @@ def video(pictures: list[np.ndarray]) -> Signal:
 
 
 def test_a_video_of_several_patches_round_trips() -> None:
-    signal = video([texture(60, 90)[:, shift : shift + 60] for shift in range(10)])
+    signal = video([texture(60, 90)[:, shift : shift + 60] for shift in range(7)])
     options = EncodeOptions(effort="fast", device="cpu")
     data, (decoded,) = inrcodec.encode([signal], [untrained()], options, embed=True)
     (again,) = inrcodec.decode(data, device="cpu")
@@ -239,8 +245,8 @@ def test_a_video_of_several_patches_round_trips() -> None:
     assert again.values.shape == signal.values.shape
     assert np.abs(again.values.astype(int) - signal.values).mean() < 6
     (smaller,) = inrcodec.decode(data, resolution=inrcodec.Resolution(size=(30, 30)), device="cpu")
-    assert smaller.values.shape == (10, 30, 30, 3)
-    halves = signal.values.reshape(10, 30, 2, 30, 2, 3).mean((2, 4))
+    assert smaller.values.shape == (7, 30, 30, 3)
+    halves = signal.values.reshape(7, 30, 2, 30, 2, 3).mean((2, 4))
     assert np.abs(smaller.values - halves).mean() < 6
 
 
@@ -249,26 +255,6 @@ def test_an_initialization_is_read_back() -> None:
     read = Initialization.from_bytes(written.to_bytes())
     assert read.field == written.field and read.identifier == written.identifier
     assert {name.split(".")[0] for name in read.theta_0} == {"intra", "inter"}
-
-
-def test_training_lowers_the_objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_trainer_module, "UNTRAINED_STEPS", 4)
-    settings = tiny()
-    settings = replace(settings, training=replace(settings.training, outer_steps=10, outer_step_size=0.5))
-    signals = [video([texture(60, 90, seed)[:, shift : shift + 60] for shift in range(8)]) for seed in range(4)]
-    data = TrainingData(signals[:3], signals[3:], 3, {})
-    losses = []
-    result = meta_train(
-        settings,
-        data,
-        tmp_path / "clip.safetensors",
-        source="waves",
-        on_progress=lambda progress: losses.append(progress.psnr),
-    )
-    assert len(losses) == 10
-    clip = clip_of([texture(40, 60, 9)[:, shift : shift + 40] for shift in range(6)])
-    assert objective(clip, 0, result) < 0.8 * objective(clip, 0, untrained())
-    assert "clip" in (tmp_path / "clip.md").read_text()
 
 
 def test_a_clip_starts_from_the_pictures_of_a_pyramid(tmp_path: Path) -> None:
@@ -282,7 +268,7 @@ def test_a_clip_starts_from_the_pictures_of_a_pyramid(tmp_path: Path) -> None:
             value += 0.01
     images = initialization_of(trainer, pictures)
     short = replace(usual, training=replace(usual.training, outer_steps=1, outer_step_size=1e-9))
-    signals = [video([texture(60, 90, seed)[:, shift : shift + 60] for shift in range(6)]) for seed in range(2)]
+    signals = [video([texture(60, 90, seed)[:, shift : shift + 60] for shift in range(5)]) for seed in range(2)]
     data = TrainingData(signals[:1], signals[1:], 1, {})
     target = tmp_path / "clip.safetensors"
     result = meta_train(short, data, target, source="waves", start=images)

@@ -1,13 +1,12 @@
-"""The codec from signals to bytes and back, with latent pyramids that are random but for predicting many zeros."""
+"""The codec from signals to bytes and back, with latent pyramids of random networks."""
 
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 from damage import with_flipped_bits
-from tiny_latents import initialization_of, latent_trainer
+from random_latents import random_initialization
 from waves import tiny_image
 
 from inrcodec import metrics
@@ -18,7 +17,6 @@ from inrcodec.errors import ContainerError, CorruptFile, UnknownInitialization, 
 from inrcodec.initialization import Initialization
 from inrcodec.latents import codec, coder
 from inrcodec.latents.codec import LatentQuantization
-from inrcodec.meta.presets import preset
 from inrcodec.models import LatentPyramid
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
@@ -29,44 +27,22 @@ QUICK = EncodeOptions(steps=1, quality=60)
 FINE = EncodeOptions(steps=0, quality=100)
 
 
-def random_initialization(
-    modality: str, channels: int, levels: tuple[int, ...], patch: tuple[int, ...], overlap: tuple[int, ...]
-) -> Initialization:
-    """Return random weights everywhere, the restoring network's head too; symbols are small and mostly zero."""
-    settings = replace(
-        preset("image", "pyramid"),
-        modality=modality,
-        field=LatentPyramid(len(levels), channels, levels, width=4),
-        patches=PatchConfig(patch, overlap, normalize=False),
-        crop=None,
-        hidden=6,
-    )
-    trainer = latent_trainer(settings)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, value in trainer.theta_0.items():
-            value += (0.05 if "head" in name else 0.2) * torch.randn(value.shape, generator=generator)
-        for name, bias in trainer.weights.items():
-            if name.endswith("head_bias"):  # of flags and of magnitudes, per level, then times the condition
-                flags, magnitudes = bias.chunk(2, 1)
-                flags[:-1] -= 1.0
-                magnitudes[-2] -= 0.8
-    return initialization_of(trainer, settings)
-
-
 @pytest.fixture(scope="module")
 def pictures() -> Initialization:
-    return random_initialization("image", 3, (2, 3), (24, 32), (4, 4))
+    field = LatentPyramid(2, 3, (2, 3), prediction=4, divided=2)
+    return random_initialization("image", field, PatchConfig((24, 32), (4, 4), normalize=False))
 
 
 @pytest.fixture(scope="module")
 def maps() -> Initialization:
-    return random_initialization("climate", 1, (2, 2), (12, 16), (4, 4))
+    field = LatentPyramid(2, 1, (2, 2), prediction=4)
+    return random_initialization("climate", field, PatchConfig((12, 16), (4, 4), normalize=False))
 
 
 @pytest.fixture(scope="module")
 def videos() -> Initialization:
-    return random_initialization("video", 3, (1, 2, 2), (4, 16, 16), (0, 4, 4))
+    field = LatentPyramid(3, 3, (1, 2, 2), prediction=4)
+    return random_initialization("video", field, PatchConfig((4, 16, 16), (0, 4, 4), normalize=False))
 
 
 def rough_image(height: int, width: int, channels: int = 3) -> Signal:
@@ -216,7 +192,7 @@ def test_another_resolution_shows_the_same_picture(
     data, _ = encode([smooth_image(40, 60)], [pictures], FINE)
     decoded = decode(data, initializations=[pictures], resolution=resolution)[0]
     assert decoded.values.shape == (*shape, 3)
-    np.testing.assert_allclose(decoded.values, smooth_at(shape), atol=0.008)
+    np.testing.assert_allclose(decoded.values, smooth_at(shape), atol=0.01)
     again = decode(data, initializations=[pictures], resolution=resolution)[0]
     np.testing.assert_array_equal(again.values, decoded.values)
 
@@ -224,7 +200,8 @@ def test_another_resolution_shows_the_same_picture(
 def test_a_point_has_one_value_at_all_resolutions() -> None:
     """The middle one of every three samples lies on a sample of a third of the size, even of grids that are too large
     to be asked at once."""
-    single = random_initialization("image", 3, (3, 3), (40, 40), (4, 4))
+    field = LatentPyramid(2, 3, (3, 3), prediction=4)
+    single = random_initialization("image", field, PatchConfig((40, 40), (4, 4), normalize=False))
     data, said = encode([smooth_image(32, 38)], [single], FINE)
     smaller = said[0].values
     for factor in (3, 9, 27):
@@ -246,7 +223,7 @@ def test_globes_close_and_end_at_the_poles(maps: Initialization, shape: tuple[in
     height, width = shape
     signal = globe(height, width)
     data, same = encode([signal], [maps], FINE)
-    assert metrics.max_error(signal, same[0]) < 0.2
+    assert metrics.max_error(signal, same[0]) < 0.3
     double = Resolution(size=(2 * height - 1, 2 * width))
     finer = decode(data, initializations=[maps], resolution=double)[0]
     latitudes, longitudes = np.linspace(90, -90, 2 * height - 1), np.arange(2 * width) * 180 / width
@@ -280,7 +257,7 @@ def textured_image() -> Signal:
     return replace(picture, values=np.rint(picture.values + noise).clip(0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("rate", [1.0, 3.0])
+@pytest.mark.parametrize("rate", [2.0, 4.0])
 def test_a_target_rate_is_reached(pictures: Initialization, rate: float) -> None:
     picture = textured_image()
     data, _ = encode([picture], [pictures], EncodeOptions(steps=0, bits_per_sample=rate))
@@ -350,12 +327,13 @@ def decoded_stream(stream: Stream, initialization: Initialization) -> Signal:
         {"channels": 2},
         {"channels": 4},
         {"coding": b""},
-        {"coding": bytes([256 - 40, 256 - 40])},
-        {"coding": bytes([256 - 121])},
-        {"coding": bytes([25])},
-        {"coding": bytes([0])},
+        {"coding": bytes([256 - 40])},
+        {"coding": bytes([256 - 40, 1, 0])},
+        {"coding": bytes([256 - 40, 192])},
+        {"coding": bytes([256 - 121, 0])},
+        {"coding": bytes([25, 0])},
+        {"coding": bytes([0, 0])},
         {"patches_per_chunk": 1},
-        {"coding": bytes([256 - 40, 1])},
     ],
     ids=str,
 )

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from inrcodec.errors import UsageError
+from inrcodec.initialization import check_adaptation
 from inrcodec.meta.config import ADAPTATION_OPTIONS, TRAINING_OPTIONS, changed
-from inrcodec.meta.presets import preset
+from inrcodec.meta.presets import configured, preset
 from inrcodec.models import FIELDS
 from inrcodec.patches import PatchConfig
 from inrcodec.registry import default_initialization
+from inrcodec.settings import AdaptationConfig
 from inrcodec.signals import read
 
 
@@ -31,6 +33,7 @@ def test_presets_are_consistent(modality: str, field: str, scale: str) -> None:
     settings = {name: getattr(chosen.training, name) for name in TRAINING_OPTIONS}
     settings |= {name: getattr(chosen.training.adaptation, name.removeprefix("inner_")) for name in ADAPTATION_OPTIONS}
     assert changed(chosen.training, settings) == chosen.training
+    check_adaptation(chosen.field, chosen.training.adaptation)
     for patches in (chosen.patches, chosen.training_patches):
         assert len(patches.shape) == len(chosen.patches.shape)
         assert PatchConfig(**json.loads(json.dumps(asdict(patches)))) == patches
@@ -80,3 +83,28 @@ def test_settings_out_of_their_type_or_range(name: str, value: Any, message: str
 
 def test_whole_numbers_are_numbers_however_large() -> None:
     assert changed(preset("image").training, {"clip": 1, "outer_steps": 10**400}).outer_steps == 10**400
+
+
+@pytest.mark.parametrize(("modality", "field"), [("image", "pyramid"), ("video", "clip"), ("audio", "spectrum")])
+def test_latents_refuse_what_means_nothing_for_them(modality: str, field: str) -> None:
+    for second_order in ({}, {"second_order": 1.0}):
+        for name, value in (("gamma", 0.5), ("score", "error"), ("inner_step_size", 1e-2), ("method", "fomaml")):
+            words = f"^the field '{field}' has no --{name.replace('_', '-')}: leave it out$"
+            with pytest.raises(UsageError, match=words):
+                configured(modality, field, "codec", second_order | {name: value})
+    for name, value in (("inner_steps", 3), ("step_sizes", "tensor"), ("bootstrap_steps", 2), ("step_size_rate", 0.1)):
+        words = f"^latents learn nothing from --{name.replace('_', '-')} without --second-order: give a share$"
+        for first_order in ({}, {"second_order": 0.0}):
+            with pytest.raises(UsageError, match=words):
+                configured(modality, field, "codec", first_order | {name: value})
+
+
+def test_through_their_adaptation_latents_learn_step_sizes_unless_told_otherwise() -> None:
+    usual = preset("image", "pyramid").training
+    assert (usual.adaptation, usual.step_sizes) == (AdaptationConfig.unpruned(1), "none")
+    assert configured("image", "pyramid", "codec", {}).training == usual
+    through = configured("image", "pyramid", "codec", {"second_order": 1.0}).training
+    assert (through.adaptation, through.step_sizes) == (AdaptationConfig.unpruned(8), "tensor-step")
+    told = {"second_order": 0.1, "inner_steps": 2, "step_sizes": "none"}
+    told_otherwise = configured("image", "pyramid", "codec", told).training
+    assert (told_otherwise.adaptation, told_otherwise.step_sizes) == (AdaptationConfig.unpruned(2), "none")

@@ -1,10 +1,10 @@
-"""The field of a latent pyramid against docs/FORMAT.md written out in NumPy, sample by sample."""
+"""The field of a latent pyramid: its transform, its colours, what signals choose of it, and values at any position."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -12,378 +12,230 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inrcodec.models import FIELDS, LatentPyramid, Parameters
-from inrcodec.models.latent import STEPS_PER_OCTAVE, Grid, condition_of
-from inrcodec.models.pyramid import resample
-from inrcodec.models.wavelet import synthesise
+from inrcodec.models import FIELDS, LatentClip, LatentPyramid
+from inrcodec.models.latent import _OCTAVE, STEP_SIZES, Grid, condition_of, following, quantization_step
+from inrcodec.models.order import Order
+from inrcodec.models.pyramid import COLOR_UNIT, HUES, MOST_BARE, _colors, resample, samples_read
 
-PLANE = LatentPyramid(2, 3, (3, 2), width=5)
-LINE = LatentPyramid(1, 1, (2,), width=4)
-BOX = LatentPyramid(3, 2, (1, 2, 2), width=3)
-PREDICTING = LatentPyramid(2, 3, (3, 2), width=5, prediction=4)
-PREDICTING_LINE = LatentPyramid(1, 1, (2,), width=4, prediction=3)
-PREDICTING_BOX = LatentPyramid(3, 2, (1, 2, 2), width=3, prediction=2)
-FIELDS_AND_GRIDS = [
-    (PLANE, Grid.open((9, 14))),
-    (PLANE, Grid((8, 12), (False, True))),
-    (PLANE, Grid.open((1, 5))),
-    (LINE, Grid.open((21,))),
-    (BOX, Grid.open((3, 6, 5))),
-    (PREDICTING, Grid.open((9, 14))),
-    (PREDICTING, Grid((8, 12), (False, True))),
-    (PREDICTING, Grid.open((1, 5))),
-    (PREDICTING_LINE, Grid.open((21,))),
-    (PREDICTING_BOX, Grid.open((3, 6, 5))),
-    (replace(PREDICTING, divided=2), Grid.open((18, 15))),
-    (replace(PREDICTING, divided=4), Grid.open((1, 5))),
-    (replace(PREDICTING_LINE, divided=1), Grid.open((21,))),
-    (replace(PREDICTING_BOX, divided=1), Grid.open((3, 12, 5))),
-]
+PLANE = LatentPyramid(2, 3, (3, 2), prediction=5)
+LINE = LatentPyramid(1, 1, (2,), prediction=4)
+BOX = LatentPyramid(3, 2, (1, 2, 2), prediction=3)
 
 
-def random_parameters(field: LatentPyramid) -> Parameters:
-    """Return parameters with a head and biases, which `initialize` leaves at zero; float64."""
-    generator = torch.Generator().manual_seed(4)
-    return {
-        name: value.double() + 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        for name, value in field.initialize(generator).items()
-    }
+def random_values(shape: Sequence[int], seed: int = 6) -> Tensor:
+    return torch.rand(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
-def random_symbols(field: LatentPyramid, grid: Grid, batch: int = 1) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(-4, 5, (batch, *shape), generator=generator).double() for shape in field.latent_shapes(grid)]
+def linear_values(field: LatentPyramid, latents: list[Tensor], grid: Grid, step_index: int) -> Tensor:
+    """Return the values of latents, in quantization steps, where heads are zero."""
+    ready = field.ready(field.initialize(torch.Generator().manual_seed(1)), step_index)
+    linear = field.decode(ready, latents[0], grid, step_index, following(latents[1:]))
+    return field.values(linear, grid, step_index)
 
 
-def random_values(field: LatentPyramid, grid: Grid, batch: int = 2) -> Tensor:
-    generator = torch.Generator().manual_seed(6)
-    return torch.rand((batch, field.out_features, *grid.shape), generator=generator, dtype=torch.float64)
+# The transform
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
-    return np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape)
-
-
-def enlarged(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Enlarge [C, *grid] by linear interpolation between cell centres."""
-    for axis, size in enumerate(shape):
-        coarse = grid.shape[axis + 1]
-        positions = ((np.arange(size) + 0.5) * coarse / size - 0.5).clip(0, coarse - 1)
-        low = np.floor(positions).astype(int)
-        high = np.minimum(low + 1, coarse - 1)
-        share = (positions - low).reshape([-1 if i == axis + 1 else 1 for i in range(grid.ndim)])
-        grid = grid.take(low, axis + 1) * (1 - share) + grid.take(high, axis + 1) * share
-    return grid
-
-
-def phases_of(field: LatentPyramid, level: int) -> list[tuple[int, ...]]:
-    """Return the offsets of a level's phases in order; -1 along axes that are not interleaved."""
-    finest = min(level + 1, max(field.levels) - 1)
-    axes = [axis for axis, splits in enumerate(field.levels) if finest < splits]
-    corners = list(itertools.product((0, 1), repeat=len(axes)))
-    ordered = []
-    for corner in corners[: len(corners) // 2]:
-        ordered += [corner, tuple(1 - offset for offset in corner)]
-    places = [dict(zip(axes, corner, strict=True)) for corner in ordered]
-    return [tuple(place.get(axis, -1) for axis in range(len(field.levels))) for place in places]
-
-
-Point = tuple[int, ...]
-
-
-def filtered(
-    inputs: dict[Point, np.ndarray], kernel: np.ndarray, grid: Point, beyond: float = 1
-) -> dict[Point, np.ndarray]:
-    """Convolve over a grid, continued by its nearest points times `beyond`."""
-    result = {}
-    for point in inputs:
-        total = np.zeros(len(kernel))
-        for tap in itertools.product(range(3), repeat=len(grid)):
-            nearest = tuple(min(max(p + t - 1, 0), n - 1) for p, t, n in zip(point, tap, grid, strict=True))
-            inside = nearest == tuple(p + t - 1 for p, t in zip(point, tap, strict=True))
-            total += (1 if inside else beyond) * kernel[(slice(None), slice(None), *tap)] @ inputs[nearest]
-        result[point] = total
-    return result
-
-
-def specified_details(
-    theta: dict[str, np.ndarray],
-    low: np.ndarray,
-    coded: np.ndarray,
-    kind: str,
-    phases: Sequence[Point],
-    groups: Sequence[Sequence[int]],
-    gain: float,
-    bias_of: tuple[int, float],
-    references: Sequence[tuple[np.ndarray, np.ndarray]] = (),
-    divided: int = 0,
-) -> np.ndarray:
-    """Return details [C, bands, *half] of one level from its means [C, *half] and symbols, point by point.
-
-    bias_of: the level and kappa. references: means and details of each. divided: phases that come in parts.
-    """
-    half, bands = low.shape[1:], coded.shape[1]
-    grid = tuple(-(-n // 2) if o >= 0 else n for n, o in zip(half, phases[0], strict=True))
-    level, kappa = bias_of
-    decoded = np.zeros(coded.shape)
-
-    def place(phase: Point, point: Point) -> Point:
-        return tuple(p if o < 0 else 2 * p + o for o, p in zip(phase, point, strict=True))
-
-    def shown(phase: Point, point: Point, channels: Sequence[int]) -> list[float]:
-        where = place(phase, point)
-        inside = all(p < n for p, n in zip(where, half, strict=True))
-        values = [decoded[(channel, slice(None), *where)] if inside else np.zeros(bands) for channel in channels]
-        return [float(gain * value) for band_values in values for value in band_values]
-
-    for order, phase in enumerate(phases):
-        for group, channels in enumerate(groups):
-            name = f"prediction.{kind}.{order}.{group}"
-            weight = theta[f"{name}.input.weight"].copy()
-            for own in range(len(channels)):
-                taps = weight[:, own : len(phases) * len(channels) : len(channels)]
-                taps -= taps.mean(axis=tuple(range(1, taps.ndim)), keepdims=True)
-            inputs, shown_by_references = {}, {}
-            for point in itertools.product(*(range(n) for n in grid)):
-                seen = []
-                for each in phases:
-                    where = tuple(min(p, n - 1) for p, n in zip(place(each, point), half, strict=True))
-                    seen += [float(gain * low[(channel, *where)]) for channel in channels]
-                for each in phases[:order]:
-                    seen += shown(each, point, channels)
-                for others in groups[:group]:
-                    seen += shown(phase, point, others)
-                inputs[point] = np.array(seen)
-                seen = []
-                for means, details in references:
-                    for each in phases:
-                        where = tuple(min(p, n - 1) for p, n in zip(place(each, point), half, strict=True))
-                        seen += [float(gain * (low - means)[(channel, *where)]) for channel in channels]
-                    for each in phases:
-                        where = place(each, point)
-                        inside = all(p < n for p, n in zip(where, half, strict=True))
-                        for channel in channels:
-                            there = details[(channel, slice(None), *where)] if inside else np.zeros(bands)
-                            seen += [float(gain * value) for value in there]
-                shown_by_references[point] = np.array(seen)
-            table = theta[f"{name}.input.bias"]
-            bias = table[level] + kappa * table[-2] + kappa**2 * table[-1]
-            first = filtered(inputs, weight, grid)
-            if references:
-                more = filtered(shown_by_references, theta[f"{name}.reference.weight"], grid)
-                first = {point: value + more[point] for point, value in first.items()}
-            for number, own in enumerate(phases if order < divided else [(-1,) * len(grid)]):
-                # The points of a part stand among those of the phase as these among those of the level.
-                part = {point for point in first if all(o < 0 or p % 2 == o for o, p in zip(own, point, strict=True))}
-                sums = {point: value + bias for point, value in first.items()}
-                if number:
-                    # Zero where nothing is decoded yet.
-                    seen_so_far = {point: np.array(shown(phase, point, channels)) for point in first}
-                    more = filtered(seen_so_far, theta[f"{name}.part{number}.weight"], grid, beyond=0)
-                    table = theta[f"{name}.part{number}.bias"]
-                    own_bias = table[level] + kappa * table[-2] + kappa**2 * table[-1]
-                    sums = {point: value + more[point] + own_bias for point, value in sums.items()}
-                hidden = {point: gelu(value) for point, value in sums.items()}
-                second = filtered(hidden, theta[f"{name}.hidden.weight"], grid)
-                for point in part:
-                    where = place(phase, point)
-                    if not all(p < n for p, n in zip(where, half, strict=True)):
-                        continue
-                    last = gelu(second[point] + theta[f"{name}.hidden.bias"])
-                    outputs = theta[f"{name}.head.weight"] @ last / gain
-                    for number_seen, (_, details) in enumerate(references):
-                        rows = slice(number_seen * len(outputs), (number_seen + 1) * len(outputs))
-                        share = (
-                            theta[f"{name}.share.weight"][rows] @ last + theta[f"{name}.share.bias"][level, rows] + 0.5
-                        )
-                        outputs = outputs + share * np.concatenate(
-                            [details[(c, slice(None), *where)] for c in channels]
-                        )
-                    for channel, prediction in zip(channels, outputs.reshape(len(channels), bands), strict=True):
-                        spot = (channel, slice(None), *where)
-                        decoded[spot] = coded[spot] + prediction
-    return decoded
-
-
-def reference_of(field: LatentPyramid, values: Tensor, grid: Grid, step_index: int) -> list[tuple[Tensor, Tensor]]:
-    """Return means and details of every level, finest first, of one reference, in units of the step."""
-    levels, delta = field.levels_of(grid), 2 ** (step_index / 8)
-    *details, low = [level / delta for level in field.analyse(values, grid)]
-    result = []
-    for number in reversed(range(len(levels))):
-        split = details[number].unflatten(1, (field.out_features, -1))
-        result.append((low[0], split[0]))
-        low = synthesise([split, low], [levels[number]], grid.periodic)[0]
-    return result[::-1]
-
-
-def specified_latents(
-    field: LatentPyramid,
-    theta: dict[str, np.ndarray],
-    symbols: Sequence[Tensor],
-    grid: Grid,
-    step_index: int,
-    signals: Sequence[Tensor] = (),
-) -> list[Tensor]:
-    """Return latents of one signal in units of the step."""
-    if not field.prediction:
-        return list(symbols)
-    levels, delta = field.levels_of(grid), 2 ** (step_index / 8)
-    groups = [[0], [1, 2]] if field.out_features == 3 else [list(range(field.out_features))]
-    references = [reference_of(field, values, grid, step_index) for values in signals]
-    coarsest = symbols[-1] + sum(levels_of_one[-1][0] for levels_of_one in references) / max(1, len(references))
-    low, details = coarsest, []
-    for number in reversed(range(max(field.levels))):
-        level, phases = levels[number], phases_of(field, number)
-        decoded = specified_details(
-            theta,
-            low[0].numpy(),
-            symbols[number][0].unflatten(0, (field.out_features, level.bands)).numpy(),
-            f"{level.bands}.{len(phases)}",
-            phases,
-            groups,
-            delta * 8 / math.sqrt(2) ** sum(len(each.axes) for each in levels[: number + 1]),
-            (number, step_index / 8 + 3),
-            [
-                (means.numpy(), details_of_one.numpy())
-                for means, details_of_one in (each[number] for each in references)
-            ],
-            field.divided,
-        )
-        found = torch.from_numpy(decoded)[None]
-        details.append(found.flatten(1, 2))
-        low = synthesise([found, low], [level], grid.periodic)[0]
-    return [*details[::-1], coarsest]
-
-
-def specified_values(
-    field: LatentPyramid,
-    parameters: Parameters,
-    symbols: Sequence[Tensor],
-    grid: Grid,
-    step_index: int,
-    signals: Sequence[Tensor] = (),
-) -> np.ndarray:
-    """Return values of one signal on its own grid, [C, *grid]."""
-    theta = {name: value.numpy() for name, value in parameters.items()}
-    channels, dimensions, delta = field.out_features, len(grid.shape), 2 ** (step_index / 8)
-    latents = [delta * level for level in specified_latents(field, theta, symbols, grid, step_index, signals)]
-    details = [level.unflatten(1, (channels, -1)) for level in latents[:-1]]
-    levels = field.levels_of(grid)
-    grids = [g[0].numpy() for g in (*synthesise([*details, latents[-1]], levels, grid.periodic), latents[-1])]
-    linear = grids[0]
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_analysis_reproduces_values(data: st.DataObject) -> None:
+    dimensions = data.draw(st.integers(1, 3))
+    shape = tuple(data.draw(st.integers(1, (60, 24, 9)[dimensions - 1])) for _ in range(dimensions))
+    grid = Grid(shape, tuple(data.draw(st.booleans()) for _ in shape))
+    levels = tuple(data.draw(st.integers(1, 4)) for _ in shape)
+    channels, divided = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 3))
+    field = LatentPyramid(dimensions, channels, levels, prediction=2, divided=divided)
     if channels == 3:
-        matrix = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
-        linear = np.tensordot(matrix.T, linear, 1)
-    linear = linear + 0.5
-    shown = [
-        enlarged(g, grid.shape) / math.sqrt(2) ** sum(len(level.axes) for level in levels[:number])
-        for number, g in enumerate(grids)
-    ]
-    seen = min(3, max(field.levels))
-    inputs = np.concatenate([8 * (shown[i] - shown[i + 1]) for i in range(seen)] + [8 * shown[seen]])
-    kappa = step_index / 8 + 3
-    weight, table = theta["restoring.input.weight"], theta["restoring.input.bias"]
-    bias = table[0] + kappa * table[1] + kappa**2 * table[2]
-    values = np.empty_like(linear)
-    for place in itertools.product(*(range(size) for size in grid.shape)):
-        features = bias.copy()
-        for tap in itertools.product(range(3), repeat=dimensions):
-            source = tuple(p + t - 1 for p, t in zip(place, tap, strict=True))
-            if all(0 <= s < size for s, size in zip(source, grid.shape, strict=True)):
-                features += weight[(slice(None), slice(None), *tap)] @ inputs[(slice(None), *source)]
-        hidden = gelu(theta["restoring.hidden.weight"] @ gelu(features) + theta["restoring.hidden.bias"])
-        restored = theta["restoring.head.weight"] @ hidden + theta["restoring.head.bias"]
-        values[(slice(None), *place)] = linear[(slice(None), *place)] + delta * restored
-    return values
-
-
-@pytest.mark.parametrize("divided", [0, 3])
-@pytest.mark.parametrize("grid", [Grid.open((9, 14)), Grid((8, 12), (False, True))])
-def test_values_of_a_field_with_references_are_the_specified_ones(grid: Grid, divided: int) -> None:
-    field, step_index = replace(PREDICTING, references=2, divided=divided), -30
-    parameters, symbols = random_parameters(field), random_symbols(field, grid)
-    signals = random_values(field, grid).split(1)
-    step_indices = torch.tensor([float(step_index)], dtype=torch.float64)
-    seeing = field.with_references(signals, grid)
-    latents = seeing.decoded(parameters, symbols, grid, step_indices)
-    values = seeing.values(parameters, seeing.maps(parameters, latents, grid, step_indices), grid, step_indices)
-    specified = specified_values(field, parameters, symbols, grid, step_index, signals)
-    np.testing.assert_allclose(values[0].numpy(), specified, atol=1e-9)
-
-
-def test_one_reference_is_seen_twice() -> None:
-    field, grid = replace(PREDICTING, references=2), Grid.open((9, 14))
-    parameters, symbols = random_parameters(field), random_symbols(field, grid)
-    signal = random_values(field, grid, 1)
-    step_indices = torch.tensor([-30.0], dtype=torch.float64)
-    once, twice = (
-        field.with_references(seen, grid).decoded(parameters, symbols, grid, step_indices)
-        for seen in ([signal], [signal] * 2)
-    )
-    for level, other in zip(once, twice, strict=True):
-        torch.testing.assert_close(level, other)
-
-
-@pytest.mark.parametrize(("field", "grid"), FIELDS_AND_GRIDS)
-@pytest.mark.parametrize("step_index", [-40, -3])
-def test_values_are_the_specified_ones(field: LatentPyramid, grid: Grid, step_index: int) -> None:
-    parameters, symbols = random_parameters(field), random_symbols(field, grid)
-    step_indices = torch.tensor([float(step_index)], dtype=torch.float64)
-    latents = field.decoded(parameters, symbols, grid, step_indices)
-    values = field.values(parameters, field.maps(parameters, latents, grid, step_indices), grid, step_indices)
-    specified = specified_values(field, parameters, symbols, grid, step_index)
-    np.testing.assert_allclose(values[0].numpy(), specified, atol=1e-9)
-
-
-@pytest.mark.parametrize(("field", "grid"), FIELDS_AND_GRIDS)
-def test_analysis_reproduces_values(field: LatentPyramid, grid: Grid) -> None:
-    """The head is zero at first, so the field is linear; the two signals have different steps."""
-    parameters = {name: value.double() for name, value in field.initialize(torch.Generator().manual_seed(1)).items()}
-    values = random_values(field, grid)
+        field = field.transform((MOST_BARE + 1) * data.draw(st.integers(0, HUES - 1)))
+    values = random_values((2, channels, *shape))
     latents = field.analyse(values, grid)
-    assert [tuple(level.shape[1:]) for level in latents] == field.latent_shapes(grid)
-    step_indices = torch.tensor([-16.0, 5.0], dtype=torch.float64)
-    scale = torch.exp2(step_indices / STEPS_PER_OCTAVE).reshape(-1, *[1] * (values.dim() - 1))
-    maps = field.maps(parameters, [level / scale for level in latents], grid, step_indices)
-    assert maps.shape == (2, field.out_features + field.width, *grid.shape)
-    torch.testing.assert_close(field.values(parameters, maps, grid, step_indices), values, atol=1e-11, rtol=1e-11)
+    places = field.places(grid)
+    assert [tuple(each.shape[1:]) for each in latents] == [
+        field.means_shape(grid),
+        *((place.channels, *place.shape) for place in places),
+    ]
+    assert sum(each[0].numel() for each in latents) == field.size(grid)
+    step_index = data.draw(st.integers(-80, 20))
+    steps = [each / quantization_step(step_index) for each in latents]
+    torch.testing.assert_close(linear_values(field, steps, grid, step_index), values, atol=4e-6, rtol=0)
 
 
-def test_grey_has_no_chroma() -> None:
-    grid = Grid.open((8, 8))
-    grey = torch.rand((1, 1, 8, 8), generator=torch.Generator().manual_seed(2)).expand(-1, 3, -1, -1)
-    for latents in PLANE.analyse(grey, grid):
-        assert float(latents.unflatten(1, (3, -1))[:, 1:].abs().max()) < 1e-6
+@pytest.mark.parametrize("hue", [0, 21])
+def test_grey_has_no_chroma(hue: int) -> None:
+    field, grid = PLANE.transform(hue * (MOST_BARE + 1)), Grid.open((8, 9))
+    grey = random_values((1, 1, 8, 9)).expand(-1, 3, -1, -1)
+    means, *details = field.analyse(grey, grid)
+    assert float(means[:, 1:].abs().max()) < 1e-6
+    for place, latents in zip(field.places(grid), details, strict=True):
+        assert place.group == 0 or bool((latents.abs() < 1e-6).all())
     assert PLANE.groups == (1, 2) and LINE.groups == (1,) and BOX.groups == (2,)
-
-
-def test_signals_of_a_batch_do_not_mix() -> None:
-    grid = Grid.open((7, 10))
-    parameters, symbols = random_parameters(PLANE), random_symbols(PLANE, grid, batch=3)
-    step_indices = torch.tensor([-30.0, -8.0, 2.0], dtype=torch.float64)
-    whole = PLANE.values(parameters, PLANE.maps(parameters, symbols, grid, step_indices), grid, step_indices)
-    for signal in range(3):
-        own = slice(signal, signal + 1)
-        maps = PLANE.maps(parameters, [level[own] for level in symbols], grid, step_indices[own])
-        torch.testing.assert_close(PLANE.values(parameters, maps, grid, step_indices[own])[0], whole[signal])
 
 
 def test_the_linear_part_of_a_closed_axis_has_no_beginning() -> None:
     grid = Grid((5, 16), (False, True))
-    parameters = random_parameters(PLANE)
-    step_indices = torch.tensor([-8.0], dtype=torch.float64)
-    values = random_values(PLANE, grid, batch=1)
+    values = random_values((1, 3, *grid.shape))
 
     def linear(shown: Tensor) -> Tensor:
-        symbols = [torch.round(8 * level) for level in PLANE.analyse(shown, grid)]
-        return PLANE.maps(parameters, symbols, grid, step_indices)[:, :3]
+        return linear_values(PLANE, [torch.round(8 * each) for each in PLANE.analyse(shown, grid)], grid, -24)
 
-    torch.testing.assert_close(linear(values.roll(4, -1)), linear(values).roll(4, -1), atol=1e-9, rtol=0)
+    torch.testing.assert_close(linear(values.roll(4, -1)), linear(values).roll(4, -1), atol=1e-6, rtol=0)
 
 
-def test_the_network_is_told_the_step_relative_to_an_eighth() -> None:
-    assert condition_of(torch.tensor([-24.0, -16.0, 0.0])).tolist() == [0.0, 1.0, 3.0]
+# Steps
+
+
+@pytest.mark.parametrize("eighths", range(8))
+def test_steps_are_the_nearest_float32_to_powers_of_two(eighths: int) -> None:
+    mpmath.mp.dps = 40
+    true = mpmath.mpf(2) ** (mpmath.mpf(eighths) / 8)
+    written = np.float32(_OCTAVE[eighths])
+    distance = abs(mpmath.mpf(float(written)) - true)
+    for neighbour in (np.nextafter(written, np.float32(0)), np.nextafter(written, np.float32(4))):
+        assert distance < abs(mpmath.mpf(float(neighbour)) - true)
+    for octaves in (-15, -1, 0, 3):
+        step = quantization_step(8 * octaves + eighths)
+        assert step == float(written) * 2.0**octaves == float(np.float32(step))
+
+
+def test_networks_are_told_the_step_relative_to_an_eighth() -> None:
+    assert [condition_of(index) for index in (-24, -16, 0, 3)] == [0.0, 1.0, 3.0, 3.375]
+
+
+# Colours
+
+
+def test_colours_are_orthonormal_and_the_same_everywhere() -> None:
+    """Libraries differ in the last bits of a cosine; no coefficient is that near to the middle of two units."""
+    mpmath.mp.dps = 40
+
+    def normalized(*row: int) -> list[mpmath.mpf]:
+        return [value / mpmath.sqrt(sum(each * each for each in row)) for value in row]
+
+    luma, u, v = normalized(1, 1, 1), normalized(1, 0, -1), normalized(1, -2, 1)
+    for hue in range(HUES):
+        matrix = _colors(hue)
+        assert matrix.dtype == np.float32
+        np.testing.assert_allclose(matrix.astype(np.float64) @ matrix.T.astype(np.float64), np.eye(3), atol=3e-7)
+        cosine, sine = mpmath.cos(mpmath.pi * hue / HUES), mpmath.sin(mpmath.pi * hue / HUES)
+        turned = [
+            *luma,
+            *(cosine * a + sine * b for a, b in zip(u, v, strict=True)),
+            *(cosine * b - sine * a for a, b in zip(u, v, strict=True)),
+        ]
+        for found, true in zip(matrix.ravel().tolist(), turned, strict=True):
+            units = true * COLOR_UNIT
+            assert found * COLOR_UNIT == int(mpmath.nint(units))
+            assert abs(units - mpmath.floor(units) - 0.5) > 1e-6
+
+
+def test_hues_turn_chroma_and_leave_luma() -> None:
+    grid = Grid.open((12, 9))
+    values = random_values((1, 3, 12, 9))
+    plain = PLANE.analyse(values, grid)
+    for hue in (1, 16, 40):
+        angle = math.pi * hue / HUES
+        turned = PLANE.transform(hue * (MOST_BARE + 1)).analyse(values, grid)
+        for place, one, other in zip([None, *PLANE.places(grid)], plain, turned, strict=True):
+            if place is None:
+                one, other = one[:, 1:], other[:, 1:]
+            elif place.group == 0:
+                assert torch.equal(one, other)
+                continue
+            (u, v), (new_u, new_v) = one.chunk(2, 1), other.chunk(2, 1)
+            torch.testing.assert_close(new_u, math.cos(angle) * u + math.sin(angle) * v, atol=1e-5, rtol=0)
+            torch.testing.assert_close(new_v, math.cos(angle) * v - math.sin(angle) * u, atol=1e-5, rtol=0)
+
+
+# What signals choose
+
+
+def coloured(hue: float, seed: int = 0, shape: tuple[int, int] = (64, 48), amount: float = 0.1) -> Tensor:
+    """Return a picture of noise whose chroma is along one axis, and a little beside it."""
+    generator = torch.Generator().manual_seed(seed)
+    luma, chroma, rest = torch.randn((3, *shape), generator=generator)
+    angle = math.pi * hue / HUES
+    u = amount * (math.cos(angle) * chroma - 0.2 * math.sin(angle) * rest)
+    v = amount * (math.sin(angle) * chroma + 0.2 * math.cos(angle) * rest)
+    r, g, b = luma / 9 + u / 2**0.5 + v / 6**0.5, luma / 9 - 2 * v / 6**0.5, luma / 9 - u / 2**0.5 + v / 6**0.5
+    return torch.stack([r, g, b])[None] + 0.5
+
+
+FIELD = LatentPyramid(2, 3, (4, 4), prediction=4)
+
+
+def chosen(field: LatentPyramid, values: Tensor, step_index: int) -> tuple[int, int]:
+    (variant,) = field.candidates(values, step_index)
+    assert 0 <= variant < field.variants
+    return divmod(variant, MOST_BARE + 1)
+
+
+@pytest.mark.parametrize("hue", [0, 1, 7, 16, 31, 32, 50, 63])
+def test_the_principal_axis_of_chroma_is_found(hue: int) -> None:
+    found, bare = chosen(FIELD, coloured(hue), -30)
+    assert (found - hue + 2) % HUES <= 4 and bare == 0
+    turned, grid = FIELD.transform(found * (MOST_BARE + 1)), Grid.open((64, 48))
+    energy = torch.zeros(2)
+    for place, details in zip(turned.places(grid), turned.analyse(coloured(hue), grid)[1:], strict=True):
+        if place.group == 1:
+            energy += torch.stack([each.square().sum() for each in details.chunk(2, 1)])
+    assert float(energy[1]) < 0.1 * float(energy[0])
+
+
+def test_the_means_of_chroma_do_not_count() -> None:
+    """Of how many levels ever; a tinted picture has the axis of its details."""
+    for levels in ((1, 1), (2, 2), (4, 4)):
+        field = replace(FIELD, levels=levels)
+        for step_index in (-30, -10):
+            plain = chosen(field, coloured(20), step_index)
+            tinted = coloured(20) + torch.tensor([0.3, 0.0, -0.3]).reshape(3, 1, 1)
+            assert chosen(field, tinted, step_index) == plain
+
+
+@pytest.mark.parametrize("step_index", [-60, -20, 4])
+def test_grey_pictures_are_bare(step_index: int) -> None:
+    grey = random_values((2, 1, 40, 30)).expand(-1, 3, -1, -1)
+    assert chosen(FIELD, grey, step_index)[1] == MOST_BARE
+    assert chosen(replace(FIELD, levels=(1, 1)), grey, step_index)[1] == 1
+    assert chosen(FIELD, torch.full((1, 3, 5, 5), 0.3), step_index) == (0, MOST_BARE)
+
+
+def test_levels_are_bare_where_steps_are_coarse() -> None:
+    """From the finest on: coarse chroma is coded longest."""
+    smooth = torch.nn.functional.interpolate(coloured(9, shape=(16, 16)), scale_factor=8, mode="bicubic")
+    bare = [chosen(FIELD, smooth, step_index)[1] for step_index in (-100, -60, -50, -40, -30, -20, 0)]
+    assert bare == sorted(bare) and bare[0] == 0 and bare[-1] == MOST_BARE
+
+
+def test_bare_levels_have_no_chroma() -> None:
+    grid = Grid.open((32, 24))
+    for bare in range(MOST_BARE + 1):
+        field = FIELD.transform(5 * (MOST_BARE + 1) + bare)
+        assert field.order == Order((1, 2), (4, 4), bare=bare)
+        levels = {place.level for place in field.places(grid) if place.group == 1}
+        assert levels == set(range(bare, 4))
+        assert field.shapes() == FIELD.shapes()
+
+
+def test_fields_of_other_channels_have_one_variant() -> None:
+    assert LINE.variants == BOX.variants == 1
+    assert list(LINE.candidates(random_values((1, 1, 30)), -20)) == [0]
+    assert LINE.transform() is LINE and PLANE.transform(0) == PLANE
+    assert PLANE.variants == HUES * (MOST_BARE + 1)
+
+
+def test_pictures_of_a_clip_choose_as_pictures_do() -> None:
+    clip = LatentClip(3, 3, (4, 4), prediction=4)
+    assert clip.variants == FIELD.variants and clip.order == FIELD.order and clip.groups == (1, 2)
+    pictures = torch.stack([coloured(3), coloured(40), coloured(11)], 2)
+    assert list(clip.candidates(pictures, -30)) == list(FIELD.candidates(coloured(40), -30))
+    assert clip.transform(7).order.bare == 7 % (MOST_BARE + 1)
+    shapes = {kind: clip.transform(kind=kind).shapes() for kind in ("intra", "inter")}
+    assert clip.shapes() == {f"{kind}.{name}": shape for kind, own in shapes.items() for name, shape in own.items()}
+    parameters = clip.initialize(torch.Generator().manual_seed(0))
+    assert {name: tuple(value.shape) for name, value in parameters.items()} == clip.shapes()
+
+
+# Configurations
 
 
 @pytest.mark.parametrize(
@@ -396,9 +248,10 @@ def test_the_network_is_told_the_step_relative_to_an_eighth() -> None:
         {"levels": (3, -1)},
         {"levels": (3, 2.0)},
         {"levels": 3},
-        {"width": 0},
-        {"width": 1 << 20},
-        {"width": "16"},
+        {"prediction": 0},
+        {"prediction": 1 << 20},
+        {"prediction": "16"},
+        {"divided": -1},
     ],
 )
 def test_impossible_configurations(sizes: dict[str, object]) -> None:
@@ -413,9 +266,15 @@ def test_configuration() -> None:
     assert field == LatentPyramid(2, 3, (4, 3))
     parameters = field.initialize(torch.Generator().manual_seed(0))
     assert {name: tuple(value.shape) for name, value in parameters.items()} == field.shapes()
-    assert field.step_size_shapes() == dict.fromkeys(("move", "price", "averaging"), (4,))
+    assert field.step_size_shapes() == dict.fromkeys(STEP_SIZES, (4,))
     again = field.initialize(torch.Generator().manual_seed(0))
     assert all(torch.equal(value, again[name]) for name, value in parameters.items())
+
+
+def test_pictures_with_references_are_no_fields_by_themselves() -> None:
+    PLANE.check_alone()
+    with pytest.raises(ValueError, match="picture of a clip"):
+        replace(PLANE, references=2).check_alone()
 
 
 # Asking at any position
@@ -465,6 +324,20 @@ def test_the_samples_themselves_stay_as_they_are() -> None:
     assert torch.equal(picked, maps[:, :, [3, 1]][:, :, :, [0, 5, 0, 5]])
     beyond = resample(maps, [np.array([-3.0, 7.0]), np.arange(6.0)], (False, True))
     assert torch.equal(beyond, maps[:, :, [0, 4]])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 9), st.lists(st.integers(-12, 48).map(lambda n: n / 4), min_size=1, max_size=5))
+def test_samples_that_are_read_are_those_that_matter(size: int, positions: list[float]) -> None:
+    asked = np.array(positions)
+    read = samples_read(asked, size)
+    samples = random_values((1, 1, size)).double()
+    before = resample(samples, [asked], (False,))
+    for sample in range(size):
+        changed = samples.clone()
+        changed[..., sample] += 1
+        if sample not in read:
+            assert torch.equal(resample(changed, [asked], (False,)), before)
 
 
 def test_quadratics_are_interpolated_exactly() -> None:

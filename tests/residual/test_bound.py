@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_latents import initialization_of, latent_trainer
+from random_latents import random_initialization
 from waves import tiny_image
 
 from inrcodec import encoder
@@ -28,11 +28,10 @@ from inrcodec.encoder import encode
 from inrcodec.errors import CorruptFile, InrcodecWarning, UsageError
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
-from inrcodec.meta.presets import preset
-from inrcodec.models import LatentPyramid
+from inrcodec.latents.codec import LatentQuantization, PreparedLatents
+from inrcodec.models import LatentPyramid, LatentSpectrum
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
-from inrcodec.registry import default_initialization
 from inrcodec.residual import bound as error_bound
 from inrcodec.residual.section import apply_section
 from inrcodec.signals import read, read_back, write
@@ -42,20 +41,17 @@ from inrcodec.signals.signal import Axis, Signal
 FIELD = (2, 21, 34)
 
 
-def tiny_pyramid(modality: str, channels: int) -> Initialization:
-    """Return a latent pyramid as it is before meta-training, made small."""
-    tiny = replace(
-        preset(modality, "pyramid"),
-        field=LatentPyramid(2, channels, (2, 1), width=4),
-        patches=PatchConfig((24, 40), (4, 4), normalize=False),
-        crop=None,
-        hidden=4,
-    )
-    return initialization_of(latent_trainer(tiny), tiny)
+def untrained_pyramid(modality: str, channels: int) -> Initialization:
+    """Return a latent pyramid that predicts nothing yet, for small patches."""
+    patches = PatchConfig((24, 40), (4, 4), normalize=False)
+    return random_initialization(modality, LatentPyramid(2, channels, (2, 1), prediction=4), patches, gain=0.0)
 
 
-CLIMATE = tiny_pyramid("climate", 1)
-IMAGE = tiny_pyramid("image", 3)
+CLIMATE = untrained_pyramid("climate", 1)
+IMAGE = untrained_pyramid("image", 3)
+AUDIO = random_initialization(
+    "audio", LatentSpectrum(1, 1, (2, 4), hop=32), PatchConfig((1200,), (32,), normalize=False)
+)
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
@@ -136,8 +132,8 @@ def test_sound_is_within_the_bound_in_the_file_that_is_written(tmp_path: Path, s
     source = tmp_path / ("a.ogg" if subtype == "VORBIS" else "a.wav")
     soundfile.write(source, samples, 8000, subtype=subtype)
     (original,) = read(source)
-    data, _ = encode([original], [default_initialization("audio")], bounds(max_error))
-    write(decode(data, device="cpu"), tmp_path / "b.wav")
+    data, _ = encode([original], [AUDIO], bounds(max_error))
+    write(decode(data, initializations=[AUDIO], device="cpu"), tmp_path / "b.wav")
     (copy,) = read(tmp_path / "b.wav")
     assert (errors(original, copy) <= max_error).all()
 
@@ -145,7 +141,7 @@ def test_sound_is_within_the_bound_in_the_file_that_is_written(tmp_path: Path, s
 def test_sound_of_a_lossy_file_cannot_be_nearer_than_the_samples_that_are_written(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.ogg", 0.4 * np.sin(np.arange(2000) / 3), 8000)
     with pytest.raises(UsageError, match="too coarse: give a larger bound"):
-        encode(read(tmp_path / "a.ogg"), [default_initialization("audio")], bounds(1e-6))
+        encode(read(tmp_path / "a.ogg"), [AUDIO], bounds(1e-6))
 
 
 @pytest.mark.parametrize("max_error", [6.0, 0.5])
@@ -282,6 +278,28 @@ def test_many_slices_are_searched_by_some(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(error_bound, "SEARCH_VALUES", 3 * 9 * 12)
     within(field, 0.5)
     assert seen == [(12, 9, 12), (3, 9, 12)]
+
+
+@pytest.mark.parametrize(("steps", "codings"), [(0, 0), (2, 1)])
+def test_only_what_is_found_is_adapted(steps: int, codings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search tells fields apart by their first decisions; where those are all, the best is not coded again."""
+    adapted = []
+    code = PreparedLatents.code
+
+    def watch(prepared: PreparedLatents, quantization: LatentQuantization) -> Stream:
+        adapted.append((prepared.steps, quantization.step_index))
+        return code(prepared, quantization)
+
+    monkeypatch.setattr(PreparedLatents, "code", watch)
+    field = climate_field(6)
+    data, (said,) = encode([field], [CLIMATE], replace(bounds(0.5), steps=steps))
+    (decoded,) = decode(data, initializations=[CLIMATE], device="cpu")
+    np.testing.assert_array_equal(decoded.values, said.values)
+    assert errors(field, decoded).max() <= 0.5
+    trials = [step_index for number, step_index in adapted if number == 0]
+    assert 1 < len(set(trials)) == len(trials) <= error_bound.CODINGS
+    assert len(adapted) - len(trials) == codings
+    assert all(number == steps and step_index in trials for number, step_index in adapted[len(trials) :])
 
 
 @settings(deadline=None, max_examples=60)

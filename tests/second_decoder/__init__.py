@@ -5,7 +5,7 @@ beside the page: every module says which section it follows, and names are those
 decodes whole signals only.
 
 A file that breaks a rule of the page is refused. What is not checked of an initialization, whose identifier vouches for
-it, are the ranges of its settings, the sizes of its weights, and all that only encoders need.
+it, are the ranges of its settings, and all that only encoders need.
 """
 
 from second_decoder.initialization import Initialization, read_initialization

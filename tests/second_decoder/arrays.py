@@ -1,4 +1,4 @@
-"""Arithmetic on arrays: convolutions, interpolations and gelu.
+"""Arithmetic on arrays: convolutions, interpolation and gelu.
 
 It follows "Notation" of docs/FORMAT.md. Arrays are [n, channels, *grid] unless said otherwise.
 """
@@ -44,7 +44,7 @@ def bias(numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def pointwise(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Apply a weight [out, in] at every point."""
-    return np.einsum("oi,ni...->no...", weight, values)
+    return (weight @ values.reshape(*values.shape[:2], -1)).reshape(len(values), len(weight), *values.shape[2:])
 
 
 def convolution(values: np.ndarray, weight: np.ndarray, *, edge: bool = False) -> np.ndarray:
@@ -67,7 +67,7 @@ def cubic_weight(distance: np.ndarray, a: float) -> np.ndarray:
 
 
 def cubic_convolution(values: np.ndarray, dimension: int, positions: np.ndarray, *, closed: bool) -> np.ndarray:
-    """Interpolate at positions [m] along one dimension, with a = -1/2."""
+    """Interpolate at positions [m] along one dimension, with a = -1/2. At whole positions the samples return."""
     size = values.shape[dimension]
     first = np.floor(positions).astype(int) - 1
     total = np.zeros(())
@@ -76,14 +76,4 @@ def cubic_convolution(values: np.ndarray, dimension: int, positions: np.ndarray,
         weight = cubic_weight(positions - index, -0.5)
         index = index % size if closed else index.clip(0, size - 1)
         total = total + np.take(values, index, dimension) * along(weight, dimension, values.ndim)
-    return total
-
-
-def linear_interpolation(values: np.ndarray, dimension: int, size: int) -> np.ndarray:
-    """Interpolate linearly to another number of samples along one dimension."""
-    samples = values.shape[dimension]
-    positions = ((np.arange(size) + 0.5) * samples / size - 0.5).clip(0, samples - 1)
-    low = np.floor(positions).astype(int)
-    share = along(positions - low, dimension, values.ndim)
-    high = np.minimum(low + 1, samples - 1)
-    return np.take(values, low, dimension) * (1 - share) + np.take(values, high, dimension) * share
+    return total.astype(values.dtype)

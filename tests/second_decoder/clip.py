@@ -5,7 +5,8 @@ It follows "Clip" of docs/FORMAT.md.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from second_decoder.entropy_model import EntropyModel
 from second_decoder.latent_fields import LatentField
 from second_decoder.latent_grids import LatentGrids
 from second_decoder.motion import moved, read_motion
+from second_decoder.prediction import Reference
 from second_decoder.reading import require
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def stages_of(pictures: int) -> list[Stage]:
 class CodedStage:
     """What is coded of a stage. motion: [patches, references, pictures, 2, blocks down, blocks across], or None.
 
-    symbols: [patches, pictures, channels, *grid] each.
+    symbols: [patches, pictures, ...] each, of the means and of every pass.
     """
 
     stage: Stage
@@ -89,23 +91,27 @@ class CodedStage:
 
 
 class ClipField(LatentField):
-    """The clips of a stream. symbols: of each stage of each chunk the motion, if any, the details and the means."""
+    """The clips of a stream. symbols: of each stage of each chunk the motion, if any, the means and every pass."""
 
     def _prepare(self, initialization: "Initialization", parameters: tuple[int, ...]) -> None:
-        require(parameters == (), "a clip has one coding parameter")
+        self._hue, bare = pyramid.hue_and_bare(self.field, parameters)
         pictures, *picture = self.grid
         require(pictures <= 1 << 10, "a patch of a clip has at most 2^10 pictures")
-        grids = grids_of(self.field, tuple(picture))
+        self._grids = replace(grids_of(self.field, tuple(picture)), bare=bare)
         self._stages = stages_of(pictures)
-        self.latents = pictures * grids.latents
-        self.latents_at_once = max(len(stage.pictures) for stage in self._stages) * grids.latents
+        self.latents = pictures * self._grids.latents
+        self.latents_at_once = max(len(stage.pictures) for stage in self._stages) * self._grids.latents
         require(self.latents <= 1 << 26, "a patch of a clip has at most 2^26 latents")
-        self._models, self._pyramids = {}, {}
-        weights, tensors = initialization.named("entropy_model"), initialization.named("theta_0")
-        for kind in KINDS:
-            self._models[kind] = EntropyModel(grids, _of_kind(weights, kind))
-            self._pyramids[kind] = pyramid.Pyramid(grids, _of_kind(tensors, kind), self.around[1:], predicts=True)
+        self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
         self._patches: list[tuple[int, list[CodedStage]]] = []
+
+    @cache  # noqa: B019
+    def _model(self, kind: str, step_index: int) -> EntropyModel:
+        return EntropyModel(self._grids, _of_kind(self._weights, kind), step_index)
+
+    @cache  # noqa: B019
+    def _pyramid(self, kind: str, step_index: int) -> pyramid.Pyramid:
+        return pyramid.Pyramid(self._grids, _of_kind(self._tensors, kind), self.around[1:], step_index, self._hue)
 
     def _step_index_of(self, stage: Stage) -> int:
         return min(max(self.step_index - stage.lowered, -120), 24)
@@ -121,7 +127,7 @@ class ClipField(LatentField):
                 motion = read_motion(decoder, references * patches * count, *blocks)
                 motion = motion.reshape(references, patches, count, 2, *blocks).swapaxes(0, 1)
                 self.symbols.append(motion)
-            symbols = self._models[stage.kind].read(decoder, patches * count, self._step_index_of(stage))
+            symbols = self._model(stage.kind, self._step_index_of(stage)).read(decoder, patches * count)
             symbols = [each.reshape(patches, count, *each.shape[1:]) for each in symbols]
             self.symbols += symbols
             coded.append(CodedStage(stage, motion, symbols))
@@ -131,24 +137,30 @@ class ClipField(LatentField):
     def _value(self, patch: int, positions: Sequence[np.ndarray]) -> np.ndarray:
         times, *places = positions
         in_chunk, coded = self._patches[patch]
-        samples = [np.arange(size, dtype=np.float64) for size in self.grid[1:]]
         decoded: dict[int, np.ndarray] = {}
         shown: dict[int, np.ndarray] = {}
         for each in coded:
-            stage, step_index = each.stage, self._step_index_of(each.stage)
-            networks = self._pyramids[stage.kind]
-            references = []
-            if each.motion is not None:
-                for number, vectors in enumerate(each.motion[in_chunk]):
-                    seen = np.concatenate([decoded[reference[number]] for reference in stage.references])
-                    references.append(networks.reference(moved(seen, vectors)))
-                references = [references[0], references[-1]]  # one reference is seen twice
-            maps = networks.maps([symbols[in_chunk] for symbols in each.symbols], step_index, references)
-            for target, at_positions in ((decoded, samples), (shown, places)):
-                values = networks.values(maps, step_index, at_positions).clip(0, 1)
-                target.update({picture: values[n : n + 1] for n, picture in enumerate(stage.pictures)})
+            networks = self._pyramid(each.stage.kind, self._step_index_of(each.stage))
+            references = self._references(each, in_chunk, decoded, networks)
+            values = networks.values([symbols[in_chunk] for symbols in each.symbols], references)
+            at_positions = pyramid.interpolated(values, places, self.around[1:])
+            for target, pictures in ((decoded, values), (shown, at_positions)):
+                clipped = pictures.clip(0, 1)
+                target.update({picture: clipped[n : n + 1] for n, picture in enumerate(each.stage.pictures)})
         video = np.stack([shown[picture] for picture in range(self.grid[0])], 2)
         return cubic_convolution(video, 2, times, closed=False)
+
+    def _references(
+        self, coded: CodedStage, patch: int, decoded: Mapping[int, np.ndarray], networks: pyramid.Pyramid
+    ) -> list[Reference]:
+        """Return what the pictures of a stage see: two references, or none."""
+        if coded.motion is None:
+            return []
+        references = []
+        for number, vectors in enumerate(coded.motion[patch]):
+            seen = np.concatenate([decoded[reference[number]] for reference in coded.stage.references])
+            references.append(networks.reference(moved(seen, vectors)))
+        return [references[0], references[-1]]  # one reference is seen twice
 
 
 def _of_kind(tensors: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:

@@ -10,73 +10,100 @@ import numpy as np
 
 from second_decoder.arrays import at, bias, convolution, cropped, pointwise
 from second_decoder.entropy import FLAG_ROWS, MAGNITUDE_ROWS, EntropyDecoder
+from second_decoder.integers import (
+    LARGEST_ACTIVATION,
+    activation,
+    biases,
+    level_biases,
+    require_exact,
+    weights,
+)
 from second_decoder.latent_grids import LatentGrids, Pass
 
 
 def weight_tensors(grids: LatentGrids, width: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the entropy model's weights. width: `hidden`."""
+    """Return the shapes of the entropy model's tensors. width: `hidden`."""
     taps = (3,) * len(grids.levels)
     tables = grids.depth + 2
     shapes = {}
     for level, phase, group in grids.networks():
         name, bands = grids.name(level, phase, group), grids.bands(level)
         c, before = bands * grids.groups[group], bands * sum(grids.groups[:group])
-        shapes[f"{name}.input"] = (width, c * (phase + 2) + before, *taps)
-        shapes[f"{name}.input_bias"] = (tables, width)
-        shapes[f"{name}.hidden"] = (width, width)
-        shapes[f"{name}.hidden_bias"] = (1, width)
-        shapes[f"{name}.head"] = (2 * c, width)
-        shapes[f"{name}.head_bias"] = (tables, 2 * c)
-        for part in range(1, len(grids.parts(level, phase))):
-            shapes[f"{name}.part{part}"] = (width, c, *taps)
-            shapes[f"{name}.part{part}_bias"] = (tables, width)
+        shapes[f"{name}.input.weight"] = (width, c * (phase + 2) + before, *taps)
+        shapes[f"{name}.input.bias"] = (tables, width)
+        shapes[f"{name}.hidden.weight"] = (width, width)
+        shapes[f"{name}.hidden.bias"] = (width,)
+        for head in ("flags", "scales"):
+            shapes[f"{name}.{head}.weight"] = (c, width)
+            shapes[f"{name}.{head}.bias"] = (tables, c)
+        for part in range(1, len(grids.parts(level, phase, group))):
+            shapes[f"{name}.part{part}.weight"] = (width, c, *taps)
+            shapes[f"{name}.part{part}.bias"] = (tables, width)
     return shapes
 
 
 class EntropyModel:
-    """Reads the symbols of patches. weights: int64, by name, without a kind."""
+    """Reads the symbols of patches. tensors: float64, by name, without a kind."""
 
-    def __init__(self, grids: LatentGrids, weights: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, grids: LatentGrids, tensors: Mapping[str, np.ndarray], step_index: int) -> None:
         self.grids = grids
-        self.weights = weights
+        self.integers: dict[str, np.ndarray] = {}
+        for name, tensor in tensors.items():
+            if name.endswith("weight"):
+                self.integers[name] = weights(tensor)
+            elif name.endswith("hidden.bias"):
+                self.integers[name] = biases(tensor)
+            else:
+                self.integers[name] = level_biases(tensor, step_index + 24)
+        for level, phase, group in grids.networks():
+            self._check(grids.name(level, phase, group), len(grids.parts(level, phase, group)))
 
-    def read(self, decoder: EntropyDecoder, patches: int, step_index: int) -> list[np.ndarray]:
-        """Return the symbols of some patches: details, finest first, and means, [patches, channels, *grid] each."""
-        grids, t = self.grids, 32 * step_index + 768
-        *shapes, coarsest = [(patches, *shape) for shape in grids.symbol_shapes()]
-        means = _read_means(decoder, coarsest, grids)
-        details = [np.zeros(shape, np.int64) for shape in shapes]
-        inputs = [np.zeros(shape, np.int64) for shape in shapes]
+    def _check(self, name: str, parts: int) -> None:
+        def of(layer: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+            return [self.integers[f"{name}.{layer}.weight"]], [self.integers[f"{name}.{layer}.bias"]]
+
+        (weight,), (bias,) = of("input")
+        require_exact(LARGEST_ACTIVATION, [weight], [bias])
+        for part in range(1, parts):
+            (own,), (more,) = of(f"part{part}")
+            require_exact(LARGEST_ACTIVATION, [weight, own], [bias, more])
+        require_exact(LARGEST_ACTIVATION, *of("hidden"))
+        for head in ("flags", "scales"):
+            require_exact(2 * LARGEST_ACTIVATION, *of(head))
+
+    def read(self, decoder: EntropyDecoder, patches: int) -> list[np.ndarray]:
+        """Return the symbols of some patches: the means, and those of every pass, [patches, channels, *shape] each."""
+        grids = self.grids
+        result = [_read_means(decoder, (patches, *grids.means_shape), grids)]
+        inputs = [np.zeros((patches, *grids.details_shape(level))) for level in range(grids.depth)]
         for level in reversed(range(grids.depth)):
             for each in grids.passes(level):
-                o = cropped(self._outputs(each, inputs, t)[at(each.points)], details[level][each.place].shape[2:])
-                c = o.shape[1] // 2
-                flag_rows = FLAG_ROWS + (o[:, :c] + 40).clip(0, 80)
-                magnitude_rows = MAGNITUDE_ROWS + (o[:, c:] + 8).clip(0, 63)
-                symbols = decoder.flagged(flag_rows, magnitude_rows)
-                details[level][each.place] = symbols
+                flag_rows, magnitude_rows = (np.moveaxis(rows, 1, -1) for rows in self._rows(each, inputs))
+                symbols = np.moveaxis(decoder.flagged(flag_rows, magnitude_rows), -1, 1)
                 inputs[level][each.place] = _pseudo_logarithm(symbols)
-        return [*details, means]
+                result.append(symbols)
+        return result
 
-    def _outputs(self, each: Pass, inputs: list[np.ndarray], t: int) -> np.ndarray:
-        """Return the numbers o of the network on the whole phase grid."""
-        weights, name, level = self.weights, each.name, each.level
-
-        def with_bias(values: np.ndarray, table: str) -> np.ndarray:
-            rows = weights[table]
-            depth = self.grids.depth
-            return values + bias(rows[level] * 256 + t * rows[depth] + (t * t // 256) * rows[depth + 1], values)
-
-        z = with_bias(convolution(self._inputs(each, inputs), weights[f"{name}.input"]), f"{name}.input_bias")
+    def _rows(self, each: Pass, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of flags and of magnitudes of a pass."""
+        z = self._layer(f"{each.name}.input", self._inputs(each, inputs), each.level)
         if each.part > 0:
             # The inputs of parts that are still to come are 0.
-            own = self.grids.on_phase_grid(inputs[level][:, each.details], level, each.phase)
-            part = f"{name}.part{each.part}"
-            z = with_bias(z + convolution(own, weights[part]), f"{part}_bias")
-        h = _activation(z)
-        hidden = pointwise(h, weights[f"{name}.hidden"])
-        h = h + _activation(hidden + bias(256 * weights[f"{name}.hidden_bias"][0], hidden))
-        return (with_bias(pointwise(h, weights[f"{name}.head"]), f"{name}.head_bias") + (1 << 15)) >> 16
+            own = self.grids.on_phase_grid(inputs[each.level][:, each.details], each.level, each.phase)
+            z = z + self._layer(f"{each.name}.part{each.part}", own, each.level)
+        h = activation(cropped(z[at(each.points)], each.shape))
+        h = h + activation(self._layer(f"{each.name}.hidden", h, None))
+        flags, magnitudes = (
+            np.floor(self._layer(f"{each.name}.{head}", h, each.level) / 4096 + 0.5).astype(np.int64)
+            for head in ("flags", "scales")
+        )
+        return FLAG_ROWS + (flags + 40).clip(0, 80), MAGNITUDE_ROWS + (magnitudes + 8).clip(0, 63)
+
+    def _layer(self, name: str, values: np.ndarray, level: int | None) -> np.ndarray:
+        """Return the sums of a layer. level: where every level has biases of its own."""
+        weight, table = self.integers[f"{name}.weight"], self.integers[f"{name}.bias"]
+        sums = pointwise(values, weight) if weight.ndim == 2 else convolution(values, weight)
+        return sums + bias(table if level is None else table[level], sums)
 
     def _inputs(self, each: Pass, inputs: list[np.ndarray]) -> np.ndarray:
         """Return the inputs of a pass on the phase grid, in order."""
@@ -86,7 +113,7 @@ class EntropyModel:
         parts.append(grids.on_phase_grid(inputs[level][:, each.before], level, each.phase))
         for coarser in (level + 1, level + 2):
             if coarser >= grids.depth or grids.bands(coarser) != grids.bands(level):
-                parts.append(np.zeros((*own.shape[:2], *grid), np.int64))
+                parts.append(np.zeros((*own.shape[:2], *grid)))
                 continue
             seen = inputs[coarser][:, each.details]
             for axis in grids.split_axes(coarser) if coarser == level + 2 else ():
@@ -112,10 +139,4 @@ def _pseudo_logarithm(symbols: np.ndarray) -> np.ndarray:
     """Return m(q)."""
     a = np.abs(symbols) + 1
     e = np.frexp(a.astype(np.float64))[1].astype(np.int64) - 1
-    return np.minimum((256 * ((e - 1) * (1 << e) + a)) >> e, 1 << 15)
-
-
-def _activation(x: np.ndarray) -> np.ndarray:
-    """Return A(x)."""
-    y = (x >> 10).clip(-(1 << 15), 1 << 15)
-    return np.where(y >= 0, y, y >> 3)
+    return np.minimum((128 * ((e - 1) * (1 << e) + a)) >> e, LARGEST_ACTIVATION).astype(np.float64)

@@ -17,7 +17,7 @@ from safetensors.numpy import load
 from second_decoder import clip, entropy_model, pyramid, spectrum, weight_fields
 from second_decoder.reading import Refused, require
 
-TYPES = {"float32": "F32", "int32": "I32", "int16": "I16"}
+TYPES = {"float32": "F32", "int16": "I16"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def identifier_of(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
     digest = hashlib.sha256(rfc8785.dumps(hashed))
     for name, tensor in sorted(tensors.items()):
         kind = TYPES.get(tensor.dtype.name)
-        require(kind is not None, "a tensor is F32, I32 or I16")
+        require(kind is not None, "a tensor is F32 or I16")
         digest.update(f"{name} {kind} {list(tensor.shape)}\n".encode())
         digest.update(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
     return digest.digest()[:8]
@@ -92,7 +92,7 @@ def _tensors_fit(field: Mapping[str, Any], document: Mapping[str, Any], tensors:
         shared = family.shared_tensors(field)
         hidden = document["entropy_model"]["hidden"]
         prior = {
-            f"entropy_model/{kind}{name}": ("int32", shape)
+            f"entropy_model/{kind}{name}": ("float32", shape)
             for kind in family.KINDS
             for name, shape in entropy_model.weight_tensors(family.grids_of(field), hidden).items()
         }

@@ -18,13 +18,9 @@ if TYPE_CHECKING:
 
 
 def quantization_step(step_index: int) -> float:
-    """Return Δ."""
-    return float(2.0 ** (step_index / 8))
-
-
-def kappa(step_index: int) -> float:
-    """Return κ, what networks in floating point are told."""
-    return step_index / 8 + 3
+    """Return Δ, a number of float32."""
+    octave, eighth = divmod(step_index, 8)
+    return float(np.float32(2.0 ** (eighth / 8))) * 2.0**octave
 
 
 class LatentField(ABC):
@@ -54,7 +50,7 @@ class LatentField(ABC):
         require(few, "a chunk of two or more patches has at most 2^21 latents")
 
     def value(self, patch: Patch, positions: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the values of a patch [points, C] at the product of positions along each axis."""
+        """Return the values of a patch, float32 [points, C], at the product of positions along each axis."""
         local = [
             x - start
             for axis, start, x in zip(self.layout.axes, patch.starts, positions, strict=True)

@@ -15,14 +15,17 @@ from second_decoder.arrays import at, ceil_div, cropped
 Slices = tuple[slice, ...]
 Shape = tuple[int, ...]
 
+DIVIDED_LEVELS = 3
+"""How many of the finest levels have parts."""
+
 
 @dataclass(frozen=True)
 class Pass:
     """The symbols of one level, phase, group and part.
 
     name: B.N.p.g. channels, details: those of the group, among the channels and the details of the level.
-    before: the details of the groups before it. points: of the phase grid, the part's. place: the same details on the
-    level's grid, as an index of [patches, C B, *grid].
+    before: the details of the groups before it. points: of the phase grid, the part's. shape: how many of them there
+    are along every axis that have details. place: these on the level's grid, as an index of [patches, C B, *grid].
     """
 
     level: int
@@ -34,6 +37,7 @@ class Pass:
     details: slice
     before: slice
     points: Slices
+    shape: Shape
     place: tuple[slice, ...]
 
 
@@ -42,13 +46,14 @@ class LatentGrids:
     """The grids of a field's latents.
 
     levels: how often each axis is split (L_a). groups: the channels of each. divided: phases that have parts.
-    grid: of the patch, or of the spectrum's plane.
+    grid: of the patch, or of the spectrum's plane. bare: how many of the finest levels have the first group only.
     """
 
     levels: Sequence[int]
     groups: Sequence[int]
     divided: int
     grid: Shape
+    bare: int = 0
 
     @property
     def depth(self) -> int:
@@ -63,6 +68,10 @@ class LatentGrids:
     def split_axes(self, level: int) -> list[int]:
         """Return the axes that a level splits."""
         return [axis for axis, splits in enumerate(self.levels) if level < splits]
+
+    def closed(self, level: int, around: Sequence[bool]) -> list[bool]:
+        """Return which axes are closed on a level. around: which the patch goes all around."""
+        return [each and size % 2 == 0 for each, size in zip(around, self.whole(level), strict=True)]
 
     def bands(self, level: int) -> int:
         """Return B, how many bands of details a level has."""
@@ -80,15 +89,20 @@ class LatentGrids:
         """Return the grid of the halves of a level."""
         return self.whole(level + 1)
 
-    def symbol_shapes(self) -> list[Shape]:
-        """Return the shapes of a patch's symbols: the details of every level, finest first, and the means."""
-        details = [(self.channels * self.bands(level), *self.halves(level)) for level in range(self.depth)]
-        return [*details, (self.channels, *self.whole(self.depth))]
+    def details_shape(self, level: int) -> Shape:
+        """Return the shape of a level's details."""
+        return (self.channels * self.bands(level), *self.halves(level))
+
+    @property
+    def means_shape(self) -> Shape:
+        """The shape of the means."""
+        return (self.channels, *self.whole(self.depth))
 
     @property
     def latents(self) -> int:
         """How many latents a patch has."""
-        return sum(math.prod(shape) for shape in self.symbol_shapes())
+        details = sum(math.prod(self.details_shape(level)) for level in range(self.depth))
+        return details + math.prod(self.means_shape)
 
     def interleaved(self, level: int) -> list[int]:
         """Return the interleaved axes of a level."""
@@ -120,9 +134,15 @@ class LatentGrids:
         cropped(result, there.shape[2:])[...] = there
         return result
 
-    def parts(self, level: int, phase: int) -> list[Slices]:
-        """Return the points of the phase grid that each part of a phase has, empty parts included."""
-        return self.phases(level) if phase < self.divided else [(slice(0, None, 1),) * len(self.levels)]
+    def parts(self, level: int, phase: int, group: int) -> list[Slices]:
+        """Return the points of the phase grid that each part of a phase and group has, empty parts included."""
+        if level < DIVIDED_LEVELS and phase < self.divided and group == 0:
+            return self.phases(level)
+        return [(slice(0, None, 1),) * len(self.levels)]
+
+    def coded_groups(self, level: int) -> int:
+        """Return how many groups have symbols on a level."""
+        return 1 if level < self.bare else len(self.groups)
 
     def networks(self) -> Iterator[tuple[int, int, int]]:
         """Yield a (level, phase, group) for each combination; some have equal names."""
@@ -138,12 +158,13 @@ class LatentGrids:
         """Yield the passes of a level in coding order."""
         grid, bands = self.phase_grid(level), self.bands(level)
         for phase, in_level in enumerate(self.phases(level)):
-            for group, channels in enumerate(self.groups):
+            for group, channels in enumerate(self.groups[: self.coded_groups(level)]):
                 first = sum(self.groups[:group])
                 details = slice(bands * first, bands * (first + channels))
-                for part, points in enumerate(self.parts(level, phase)):
-                    if any(len(range(size)[of_axis]) == 0 for size, of_axis in zip(grid, points, strict=True)):
+                for part, points in enumerate(self.parts(level, phase, group)):
+                    if 0 in _sizes(grid, points):
                         continue
+                    place = tuple(map(_nested, in_level, points))
                     yield Pass(
                         level=level,
                         phase=phase,
@@ -154,8 +175,14 @@ class LatentGrids:
                         details=details,
                         before=slice(0, details.start),
                         points=points,
-                        place=(slice(None), details, *map(_nested, in_level, points)),
+                        shape=_sizes(self.halves(level), place),
+                        place=(slice(None), details, *place),
                     )
+
+
+def _sizes(grid: Shape, slices: Slices) -> Shape:
+    """Return how many points of a grid some slices have."""
+    return tuple(len(range(size)[of_axis]) for size, of_axis in zip(grid, slices, strict=True))
 
 
 def _nested(outer: slice, inner: slice) -> slice:

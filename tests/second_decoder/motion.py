@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from second_decoder.arrays import cubic_weight, linear_interpolation
+from second_decoder.arrays import along, cubic_weight
 from second_decoder.entropy import EntropyDecoder
 from second_decoder.reading import require
 
@@ -67,18 +67,39 @@ def _prediction_and_class(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def moved(pictures: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """Move pictures [n, C, H, W] along vectors [n, 2, blocks down, blocks across]."""
-    height, width = pictures.shape[2:]
-    flow = motion.astype(np.float64) / 4
-    for dimension, size in ((2, height), (3, width)):
-        blocks = flow.shape[dimension]
-        flow = np.take(linear_interpolation(flow, dimension, 16 * blocks), range(size), dimension)
-    result = np.zeros_like(pictures)
-    for picture, (down, across), out in zip(pictures, flow, result, strict=True):
-        y, x = np.arange(height)[:, None] + down, np.arange(width) + across
-        top, left = np.floor(y).astype(int), np.floor(x).astype(int)
-        for row in (top - 1, top, top + 1, top + 2):
-            for column in (left - 1, left, left + 1, left + 2):
-                samples = picture[:, row.clip(0, height - 1), column.clip(0, width - 1)]
-                out += samples * cubic_weight(y - row, -0.75) * cubic_weight(x - column, -0.75)
+    """Move pictures, float32 [n, C, H, W], along vectors [n, 2, blocks down, blocks across]."""
+    flow = motion
+    for dimension, size in ((2, pictures.shape[2]), (3, pictures.shape[3])):
+        flow = _between_centres(flow, dimension, size)
+    result = np.empty_like(pictures)
+    for picture, (down, across), out in zip(pictures, (flow + 64) // 128, result, strict=True):
+        rows = _taps(down, np.arange(len(down))[:, None])
+        columns = _taps(across, np.arange(across.shape[1]))
+        lines = [_added([picture[:, y, x] * weight for x, weight in columns]) for y, _ in rows]
+        out[...] = _added([line * weight for line, (_, weight) in zip(lines, rows, strict=True)])
     return result
+
+
+def _between_centres(vectors: np.ndarray, dimension: int, size: int) -> np.ndarray:
+    """Interpolate vectors to samples along one dimension, times 32."""
+    last = vectors.shape[dimension] - 1
+    place = (2 * np.arange(size) - 15).clip(0, 32 * last)
+    block, share = place // 32, along(place % 32, dimension, vectors.ndim)
+    after = np.minimum(block + 1, last)
+    return np.take(vectors, block, dimension) * (32 - share) + np.take(vectors, after, dimension) * share
+
+
+def _taps(flow: np.ndarray, own: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the four samples along an axis that a flow leads to, and their weights. own: where it starts."""
+    size = own.size
+    whole, part = flow // 32, (flow % 32) / 32
+    return [
+        ((own + whole + tap).clip(0, size - 1), cubic_weight(part - tap, -0.75).astype(np.float32))
+        for tap in (-1, 0, 1, 2)
+    ]
+
+
+def _added(terms: list[np.ndarray]) -> np.ndarray:
+    """Add up four terms, one after the other."""
+    first, second, third, fourth = terms
+    return first + second + third + fourth

@@ -1,23 +1,37 @@
 """The predictions of details, and with them the latents.
 
 It follows "What is the prediction of a detail?" and "What does a picture see of its references?" of docs/FORMAT.md.
+Arrays of float32 are rounded at every operation; arrays of float64 hold integers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from second_decoder.arrays import at, bias, convolution, cropped, gelu, pointwise
-from second_decoder.latent_fields import kappa, quantization_step
+from second_decoder.arrays import at, bias, convolution, cropped, pointwise
+from second_decoder.integers import (
+    LARGEST_ACTIVATION,
+    activation,
+    biases,
+    centred_weights,
+    level_biases,
+    require_exact,
+    weights,
+)
+from second_decoder.latent_fields import quantization_step
 from second_decoder.latent_grids import LatentGrids, Pass
 from second_decoder.wavelet import join, split
+
+LARGEST_INPUT = 1280
+FINE = -56
+"""The step index below which the networks see the signal magnified."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The transform of a reference. details: of every level. lows: the low bands r_0..r_D."""
+    """The transform of a reference, float32. details: of every level. lows: the low bands r_1..r_D."""
 
     details: list[np.ndarray]
     lows: list[np.ndarray]
@@ -25,11 +39,14 @@ class Reference:
 
 def reference_of(values: np.ndarray, grids: LatentGrids, around: Sequence[bool]) -> Reference:
     """Transform a reference: its values less 1/2, in the colours of latents."""
-    details, lows = [], [values]
+    details, low = [], values
     for level in range(grids.depth):
-        low, high = split(lows[-1], grids.split_axes(level), around)
+        low, high = split(low, grids.split_axes(level), grids.closed(level, around))
         details.append(high)
-        lows.append(low)
+    lows = [low]
+    for level in reversed(range(1, grids.depth)):
+        joined = join(lows[0], details[level], grids.split_axes(level), grids.closed(level, around))
+        lows.insert(0, cropped(joined, grids.whole(level)))
     return Reference(details, lows)
 
 
@@ -41,12 +58,14 @@ def network_tensors(grids: LatentGrids, width: int, references: int) -> dict[str
         name = f"prediction.{grids.name(level, phase, group)}"
         bands, phases, k = grids.bands(level), len(grids.phases(level)), grids.groups[group]
         c, before = bands * k, bands * sum(grids.groups[:group])
-        shapes[f"{name}.input.weight"] = (width, k * phases + c * phase + before, *taps)
-        shapes[f"{name}.input.bias"] = (grids.depth + 2, width)
+        shapes[f"{name}.means.weight"] = (width, k * phases, *taps)
+        shapes[f"{name}.means.bias"] = (grids.depth + 2, width)
+        if c * phase + before:
+            shapes[f"{name}.details.weight"] = (width, c * phase + before, *taps)
         shapes[f"{name}.hidden.weight"] = (width, width, *taps)
         shapes[f"{name}.hidden.bias"] = (width,)
         shapes[f"{name}.head.weight"] = (c, width)
-        for part in range(1, len(grids.parts(level, phase))):
+        for part in range(1, len(grids.parts(level, phase, group))):
             shapes[f"{name}.part{part}.weight"] = (width, c, *taps)
             shapes[f"{name}.part{part}.bias"] = (grids.depth + 2, width)
         if references:
@@ -58,10 +77,10 @@ def network_tensors(grids: LatentGrids, width: int, references: int) -> dict[str
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the networks of a level see besides its details, times a.
+    """What the networks of a level see besides its details.
 
-    gain: a. lows: g_l+1 at the places of every phase. distances: g_l+1 - r_l+1 there, for every reference.
-    details: those of every reference.
+    gain: G. lows: g_l+1 at the places of every phase. distances: g_l+1 - r_l+1 there, for every reference. details:
+    those of every reference. All in quantization steps.
     """
 
     gain: float
@@ -69,42 +88,85 @@ class Surroundings:
     distances: list[list[np.ndarray]]
     details: list[np.ndarray]
 
+    def inputs(self, values: np.ndarray, largest: int = LARGEST_INPUT) -> np.ndarray:
+        """Return numbers in quantization steps as inputs of a network."""
+        return np.floor(values * np.float32(256 * self.gain)).clip(-largest, largest).astype(np.float64)
 
-@dataclass(frozen=True)
+
 class Predictor:
-    """Turns symbols into latents. tensors: float64, by name, without a kind. around: see `LatentField`."""
+    """Turns symbols into latents, with one step index. tensors: float64, by name, without a kind.
 
-    grids: LatentGrids
-    tensors: Mapping[str, np.ndarray]
-    around: Sequence[bool]
+    around: see `LatentField`.
+    """
 
-    def latents(
-        self, symbols: Sequence[np.ndarray], step_index: int, references: Sequence[Reference] = ()
-    ) -> list[np.ndarray]:
-        """Return the latents of symbols: details, finest first, and means, [n, channels, *grid] each."""
-        grids, step = self.grids, quantization_step(step_index)
-        means = symbols[-1] * step
+    def __init__(
+        self, grids: LatentGrids, tensors: Mapping[str, np.ndarray], around: Sequence[bool], step_index: int
+    ) -> None:
+        self.grids = grids
+        self.around = around
+        self.step_index = step_index
+        self.magnified = 1 << max(0, -((step_index - FINE) // 8))
+        self.integers: dict[str, np.ndarray] = {}
+        for level, phase, group in grids.networks():
+            name = f"prediction.{grids.name(level, phase, group)}."
+            for key, tensor in tensors.items():
+                if key.startswith(name):
+                    self.integers[key] = self._integers(key.removeprefix(name), tensor, grids.groups[group])
+            self._check(name, len(grids.parts(level, phase, group)))
+
+    def _integers(self, layer: str, tensor: np.ndarray, channels: int) -> np.ndarray:
+        if layer == "means.weight":
+            return centred_weights(tensor, channels)
+        if layer.endswith("weight"):
+            return weights(tensor)
+        if layer in ("hidden.bias", "share.bias"):
+            return biases(tensor)
+        return level_biases(tensor, max(self.step_index, FINE) + 24)
+
+    def _check(self, name: str, parts: int) -> None:
+        of = {key.removeprefix(name): each for key, each in self.integers.items() if key.startswith(name)}
+        seen = [of[key] for key in ("means.weight", "details.weight") if key in of]
+        require_exact(LARGEST_INPUT, seen, [of["means.bias"]], unit=2)
+        for part in range(1, parts):
+            require_exact(LARGEST_INPUT, [of[f"part{part}.weight"]], [of[f"part{part}.bias"]], unit=2)
+        require_exact(LARGEST_ACTIVATION, [of["hidden.weight"]], [of["hidden.bias"]])
+        require_exact(LARGEST_ACTIVATION, [of["head.weight"]])
+        if "reference.weight" in of:
+            require_exact(LARGEST_INPUT, [of["reference.weight"]])
+            require_exact(LARGEST_ACTIVATION, [of["share.weight"]], [of["share.bias"]])
+
+    def field(self, symbols: Sequence[np.ndarray], references: Sequence[Reference] = ()) -> np.ndarray:
+        """Return g_0 of symbols, those of the means and of every pass: float32 [n, C, *grid], in quantization steps."""
+        grids = self.grids
+        left: Iterator[np.ndarray] = iter([each.astype(np.float32) for each in symbols])
+        low = next(left)
         if references:
-            means = means + sum(reference.lows[-1] for reference in references) / len(references)
-        low, details = means, []
+            total = references[0].lows[-1] + references[1].lows[-1]
+            low = low + total * np.float32(1 / (2 * quantization_step(self.step_index)))
         for level in reversed(range(grids.depth)):
-            found = np.zeros(symbols[level].shape)
+            found = np.zeros((len(low), *grids.details_shape(level)), np.float32)
             seen = self._surroundings(level, low, references)
             for each in grids.passes(level):
-                prediction = cropped(self._prediction(each, found, seen, step_index), found[each.place].shape[2:])
-                found[each.place] = symbols[level][each.place] * step + prediction
-            details.append(found)
-            low = join(low, found, grids.split_axes(level), grids.whole(level), self.around)
-        return [*details[::-1], means]
+                found[each.place] = self._prediction(each, found, seen) + next(left)
+            uncut = low if level == grids.depth - 1 else cropped(low, grids.halves(level))
+            low = join(uncut, found, grids.split_axes(level), grids.closed(level, self.around))
+        return cropped(low, grids.grid)
 
     def _surroundings(self, level: int, low: np.ndarray, references: Sequence[Reference]) -> Surroundings:
+        """low: g_l+1, not cut."""
         splits = sum(len(self.grids.split_axes(finer)) for finer in range(level + 1))
-        gain = 8 / math.sqrt(2) ** splits
+        a = 8 / 2 ** (splits // 2) / (math.sqrt(2) if splits % 2 else 1)
+        step = quantization_step(self.step_index)
+        lows = self._at_phases(level, low)
+        distances = []
+        for each in references:
+            theirs = self._at_phases(level, each.lows[level] * np.float32(1 / step))
+            distances.append([mine - other for mine, other in zip(lows, theirs, strict=True)])
         return Surroundings(
-            gain=gain,
-            lows=self._at_phases(level, gain * low),
-            distances=[self._at_phases(level, gain * (low - each.lows[level + 1])) for each in references],
-            details=[gain * each.details[level] for each in references],
+            gain=step * a * self.magnified,
+            lows=lows,
+            distances=distances,
+            details=[each.details[level] * np.float32(1 / step) for each in references],
         )
 
     def _at_phases(self, level: int, low: np.ndarray) -> list[np.ndarray]:
@@ -114,54 +176,65 @@ class Predictor:
         continued = np.pad(low, [(0, 0), (0, 0), *ends], mode="edge")
         return [continued[at(places)] for places in self.grids.phases(level)]
 
-    def _prediction(self, each: Pass, details: np.ndarray, seen: Surroundings, step_index: int) -> np.ndarray:
-        """Return the predictions of a pass at the part's points. details: of the level, as far as they are decoded."""
-        grids, level = self.grids, each.level
-        z = self._with_polynomial(self._features(each, details, seen), each, "input.bias", step_index)
+    def _prediction(self, each: Pass, details: np.ndarray, seen: Surroundings) -> np.ndarray:
+        """Return the predictions of a pass, float32. details: of the level, as far as they are decoded."""
+        z = self._first_layer(each, details, seen)
         if seen.details:
-            shown = np.concatenate(self._shown(each, seen), 1)
-            z = z + convolution(shown, self._tensor(each, "reference.weight"), edge=True)
+            z = z + self._of_references(each, seen)
         if each.part > 0:
-            own = grids.on_phase_grid(seen.gain * details[:, each.details], level, each.phase)
-            z = z + convolution(own, self._tensor(each, f"part{each.part}.weight"))
-            z = self._with_polynomial(z, each, f"part{each.part}.bias", step_index)
-        hidden = convolution(gelu(z), self._tensor(each, "hidden.weight"), edge=True)[at(each.points)]
-        u = gelu(hidden + bias(self._tensor(each, "hidden.bias"), hidden))
-        prediction = pointwise(u, self._tensor(each, "head.weight")) / seen.gain
+            own = self._on_phase_grid(seen.inputs(details[:, each.details]), each)
+            sums = convolution(own, self._tensor(each, f"part{each.part}.weight"))
+            sums = sums + bias(2 * self._tensor(each, f"part{each.part}.bias")[each.level], sums)
+            z = z + (sums / 256).astype(np.float32)
+        h = activation(z.astype(np.float64), 1)
+        sums = convolution(h, self._tensor(each, "hidden.weight"))[at(each.points)]
+        u = activation(cropped(sums + bias(self._tensor(each, "hidden.bias"), sums), each.shape))
+        heads = pointwise(u, self._tensor(each, "head.weight"))
+        prediction = (heads / 128).astype(np.float32) * np.float32(1 / (128 * seen.gain))
         if not seen.details:
             return prediction
         shares = pointwise(u, self._tensor(each, "share.weight"))
-        shares = shares + bias(self._tensor(each, "share.bias")[level], shares) + 1 / 2
+        shares = ((shares + bias(self._tensor(each, "share.bias")[each.level], shares)) / (1 << 14)).astype(np.float32)
         for share, known in zip(np.split(shares, len(seen.details), 1), seen.details, strict=True):
-            detail = grids.on_phase_grid(known[:, each.details], level, each.phase)[at(each.points)]
-            prediction = prediction + share * detail / seen.gain
+            prediction = prediction + (share + np.float32(1 / 2)) * known[each.place]
         return prediction
 
-    def _features(self, each: Pass, details: np.ndarray, seen: Surroundings) -> np.ndarray:
-        """Convolve the inputs with the changed weights."""
-        level, own = each.level, seen.gain * details[:, each.details]
-        inputs = [low[:, each.channels] for low in seen.lows]
-        inputs += [self.grids.on_phase_grid(own, level, phase) for phase in range(each.phase)]
-        inputs.append(self.grids.on_phase_grid(seen.gain * details[:, each.before], level, each.phase))
-        weight = self._tensor(each, "input.weight").copy()
-        of_lows = sum(low.shape[1] for low in inputs[: len(seen.lows)])
-        apart = weight[:, :of_lows].reshape(len(weight), len(seen.lows), of_lows // len(seen.lows), -1)
-        centred = apart - apart.mean((1, 3), keepdims=True)
-        weight[:, :of_lows] = centred.reshape(weight[:, :of_lows].shape)
-        return convolution(np.concatenate(inputs, 1), weight, edge=True)
+    def _first_layer(self, each: Pass, details: np.ndarray, seen: Surroundings) -> np.ndarray:
+        """Return the sums of the first layer over means and details, float32."""
+        lows = np.concatenate([low[:, each.channels] for low in seen.lows], 1)
+        of_means, high = self._tensor(each, "means.weight"), None
+        if self.magnified > 1:
+            high, low = np.divmod(seen.inputs(lows, LARGEST_INPUT * 1024), 1024)
+        else:
+            low = seen.inputs(lows)
+        sums = convolution(low, of_means, edge=True)
+        sums = sums + bias(2 * self._tensor(each, "means.bias")[each.level], sums)
+        before = seen.inputs(details)
+        inputs = [self._on_phase_grid(before[:, each.details], each, phase=phase) for phase in range(each.phase)]
+        inputs.append(self._on_phase_grid(before[:, each.before], each))
+        if sum(part.shape[1] for part in inputs):
+            sums = sums + convolution(np.concatenate(inputs, 1), self._tensor(each, "details.weight"))
+        z = (sums / 256).astype(np.float32)
+        if high is not None:
+            z = z + (4 * convolution(high, of_means, edge=True)).astype(np.float32)
+        return z
 
-    def _shown(self, each: Pass, seen: Surroundings) -> list[np.ndarray]:
-        """Return the inputs that the references give, those of one after those of the other."""
-        inputs = []
+    def _of_references(self, each: Pass, seen: Surroundings) -> np.ndarray:
+        """Return the sums of the first layer over what references show, float32."""
+        weight = self._tensor(each, "reference.weight")
+        result, begin = np.zeros(()), 0
         for distances, details in zip(seen.distances, seen.details, strict=True):
-            inputs += [distance[:, each.channels] for distance in distances]
-            phases = range(len(seen.lows))
-            inputs += [self.grids.on_phase_grid(details[:, each.details], each.level, phase) for phase in phases]
-        return inputs
+            away = seen.inputs(np.concatenate([distance[:, each.channels] for distance in distances], 1))
+            known = seen.inputs(details[:, each.details])
+            theirs = [self._on_phase_grid(known, each, phase=phase) for phase in range(len(distances))]
+            for shown, edge in ((away, True), (np.concatenate(theirs, 1), False)):
+                end = begin + shown.shape[1]
+                result = result + convolution(shown, weight[:, begin:end], edge=edge)
+                begin = end
+        return (result / 256).astype(np.float32)
+
+    def _on_phase_grid(self, values: np.ndarray, each: Pass, *, phase: int | None = None) -> np.ndarray:
+        return self.grids.on_phase_grid(values, each.level, each.phase if phase is None else phase)
 
     def _tensor(self, each: Pass, name: str) -> np.ndarray:
-        return self.tensors[f"prediction.{each.name}.{name}"]
-
-    def _with_polynomial(self, values: np.ndarray, each: Pass, table: str, step_index: int) -> np.ndarray:
-        rows, depth, k = self._tensor(each, table), self.grids.depth, kappa(step_index)
-        return values + bias(rows[each.level] + k * rows[depth] + k**2 * rows[depth + 1], values)
+        return self.integers[f"prediction.{each.name}.{name}"]

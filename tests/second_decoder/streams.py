@@ -69,7 +69,7 @@ class Stream:
         x = _reduced(self._joined(fine), sizes)
         x = np.where(np.isnan(x), 0.5, x)
         low, high = (bound.reshape(-1, *[1] * (x.ndim - 1)) for bound in header.value_ranges.T)
-        native = low + x * (high - low)
+        native = low + x.astype(np.float64) * (high - low)
         if header.dtype.kind in "iu":
             limits = np.iinfo(header.dtype)
             native = np.rint(native).clip(limits.min, limits.max)
@@ -123,14 +123,17 @@ class Stream:
         """Return x, the weighted mean of the patches, [*sizes, channels]."""
         axes = self._layout.axes
         covered = [axis.covered(positions_of(axis.axis, size)) for axis, size in zip(axes, sizes, strict=True)]
-        x = np.zeros((*sizes, self.header.channels))
+        x = np.zeros((*sizes, self.header.channels), np.float32)
         for patch in self._layout.patches():
             parts = [parts[number] for parts, number in zip(covered, patch.along, strict=True)]
             y = self._field.value(patch, [part.positions for part in parts])
             if self.header.channels == 1:
-                y = y.mean(1, keepdims=True)
-            weights = functools.reduce(np.multiply.outer, [part.weights for part in parts])
-            x[np.ix_(*(part.indices for part in parts))] += y.reshape(*weights.shape, -1) * weights[..., None]
+                y = functools.reduce(np.add, y.T)[:, None] / np.float32(y.shape[1])
+            first, *others = [part.weights for part in parts]
+            rest = functools.reduce(np.multiply.outer, others, np.ones(()))[..., None]
+            y = y.reshape(len(first), *rest.shape[:-1], -1).astype(np.float64)
+            # The product and the sum are float64, and the sum is rounded to float32.
+            x[np.ix_(*(part.indices for part in parts))] += y * first.reshape(-1, *[1] * rest.ndim) * rest
         return x
 
 

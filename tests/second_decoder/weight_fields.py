@@ -94,11 +94,11 @@ class WeightField:
         self._patches += [(int(e), m, delta) for e, m, delta in zip(exponents, means, deltas, strict=True)]
 
     def value(self, patch: Patch, positions: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the values of a patch [points, C] at the product of positions along each axis."""
+        """Return the values of a patch, float32 [points, C], at the product of positions along each axis."""
         exponent, means, deltas = self._patches[patch.number]
         x = coordinates(self.layout, self.settings, patch, positions)
         y = networks.value(self.field, self._parameters(deltas), x)
-        return (y - 0.5) * 2.0**exponent + means * 2.0**exponent / 16
+        return ((y - 0.5) * 2.0**exponent + means * 2.0**exponent / 16).astype(np.float32)
 
     def _parameters(self, deltas: np.ndarray) -> dict[str, np.ndarray]:
         parameters = dict(self.theta_0)
