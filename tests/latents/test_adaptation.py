@@ -31,7 +31,7 @@ from inrcodec.latents.costs import Costs
 from inrcodec.latents.model import LatentModel
 from inrcodec.latents.objective import Task, step_index_of_trade_off, trade_off_of_step_index
 from inrcodec.latents.symbols import SymbolCoder
-from inrcodec.models import Grid, LatentPyramid, LatentSpectrum, LatentTransform
+from inrcodec.models import Grid, LatentPyramid, LatentSpectrum
 from inrcodec.models.latent import quantization_step
 from inrcodec.models.order import Place
 
@@ -286,13 +286,8 @@ def in_double(case: Case) -> tuple[LatentModel, Task, State]:
         weights={name: value.double() for name, value in model.weights.items()},
     )
     task = replace(task, means=task.means.double(), targets=doubled(task.targets))
-    return (
-        model,
-        task,
-        replace(
-            state, means=state.means.double(), details=doubled(state.details), magnitudes=doubled(state.magnitudes)
-        ),
-    )
+    details, magnitudes = doubled(state.details), doubled(state.magnitudes)
+    return model, task, replace(state, means=state.means.double(), details=details, magnitudes=magnitudes)
 
 
 def later_distortion(model: LatentModel, task: Task, state: State, shifts: list[Tensor]) -> float:
@@ -455,8 +450,3 @@ def test_the_best_variant_has_the_lowest_mean_objective(seed: int) -> None:
     ]
     assert best_variant(model_of, range(4), values, case.grid, trade_off) == int(np.argmin(objectives))
     assert best_variant(model_of, [2], values, case.grid, trade_off) == 2
-
-
-def test_cases_are_of_all_kinds() -> None:
-    fields: list[LatentTransform] = [case.field.transform(case.variant) for case in CASES.values()]
-    assert {field.order.bare for field in fields} == {0, 1, 2} and {field.order.divided for field in fields} == {0, 2}

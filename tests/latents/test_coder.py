@@ -220,7 +220,7 @@ def coder_of(modality: str, shape: tuple[int, ...], variant: int = 0) -> LatentC
 )
 def test_symbols_are_as_many_as_the_coder_says(modality: str, shape: tuple[int, ...]) -> None:
     values = torch.rand((2, KINDS[modality].channels, *shape), generator=torch.Generator().manual_seed(0))
-    for variant in range(min(3, KINDS[modality].field.variants)):
+    for variant in range(0, min(3, KINDS[modality].field.variants), 2):
         own = coder_of(modality, shape, variant)
         chunk, known = own.encode(values, AdaptationPlan(1e-3, 0))
         symbols = own.symbols(chunk, 2)
