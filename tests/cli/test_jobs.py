@@ -150,9 +150,10 @@ def test_several_files_to_decode_need_a_folder(run: Run, folder: Path) -> None:
 
 def started(*argv: object) -> "subprocess.Popen[str]":
     """Start the program as a shell does: in a process group of its own, and to be stopped by the closed terminal."""
-    # What ignores a signal hands that down, as under nohup; then there would be nothing to wait for.
+    # What ignores a signal hands that down, as nohup and background jobs do; then there would be nothing to wait for.
     stoppable = (
-        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+        "import os, signal, sys; [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)]; "
+        "os.execv(sys.executable, sys.argv[1:])"
     )
     command = [sys.executable, "-c", stoppable, sys.executable, "-m", "inrcodec", *map(str, argv)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
