@@ -66,7 +66,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """What a row of the table is about. memory: peak of an outer step in MiB."""
+    """A row of the table compares this. memory: peak of an outer step in MiB."""
 
     initialization: Initialization
     memory: float | None = None

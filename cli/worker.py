@@ -1,8 +1,8 @@
 """A process that does tasks: what `inrcodec.cli.pool` sends it, and what it answers."""
 
+import copy
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -115,7 +115,7 @@ def _portable(error: Exception) -> Exception:
     """Return an error that can be sent, with the traceback that would be lost on the way as a note."""
     note = "".join(traceback.format_exception(error))
     with suppress(Exception):
-        pickle.loads(pickle.dumps(error))
+        copy.deepcopy(error)  # which is made anew from its arguments, as at the other end
         error.add_note(note)
         return error
     substitute = RuntimeError(f"{type(error).__name__}: {error}")

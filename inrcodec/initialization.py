@@ -34,7 +34,7 @@ MAX_STEPS = 1 << 16
 LARGEST_LOG_STEP_SIZE = 50.0
 """Logarithms of step sizes are within this of 0."""
 
-_DTYPES = {torch.float32: "F32", torch.int32: "I32", torch.int16: "I16"}
+_DTYPES = {torch.float32: "F32", torch.int16: "I16"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,13 +23,14 @@ from inrcodec.models.exact import (
     check_sums,
     conditioned_bias,
     convolution,
+    convolution_within,
     in_layout,
     rounded_bias,
     rounded_weights,
 )
 from inrcodec.models.field import Parameters
 from inrcodec.models.latent import LatentField, condition_of
-from inrcodec.models.order import Order, Place, cropped, interleave, padded
+from inrcodec.models.order import Order, Place, cropped, interleave, padded, points_within
 from inrcodec.models.wavelet import Level
 
 MAX_HIDDEN = 1 << 12
@@ -85,7 +86,7 @@ class EntropyModel:
         return shapes
 
     def initialize(self, generator: torch.Generator) -> Parameters:
-        """Draw random weights for which every symbol is probably zero, and all parts of a phase are alike."""
+        """Draw random weights that prefer no symbol, and for which all parts of a phase are alike."""
         weights = {}
         for name, shape in self.shapes().items():
             if name.endswith("bias") or ".part" in name:
@@ -145,7 +146,7 @@ class EntropyModel:
         parents: list[Tensor | None] = [None] * len(self.groups)
         grandparents = parents
         for index, level in reversed(list(enumerate(levels))):
-            grid, slices = order.grid(index, level.half), order.phase_slices(index)
+            grid = order.grid(index, level.half)
             coarser = [
                 self._coarser(index, group, grid, parents[group], grandparents[group], like)
                 for group in range(len(self.groups))
@@ -162,12 +163,10 @@ class EntropyModel:
                         own = interleave(parts, within, grid) if place.part else None
                         flags, scales = self._network(ready, place, inputs, own)
                         yield place, cropped(flags, place.shape), cropped(scales, place.shape)
-                        extent = [len(range(size)[along]) for size, along in zip(grid, place.within, strict=True)]
-                        parts[place.part] = padded(_logarithm(magnitudes()), extent)
+                        parts[place.part] = padded(_logarithm(magnitudes()), points_within(grid, place.within))
                     seen[group].append(interleave(parts, within, grid) if len(parts) > 1 else cast(Tensor, parts[0]))
-            even = [2 * size if axis in order.interleaved(index) else size for axis, size in enumerate(grid)]
             grandparents = parents
-            parents = [cropped(interleave(each, slices, even), level.half) if each else None for each in seen]
+            parents = [order.together(each, index, level.half) if each else None for each in seen]
 
     def _coarser(
         self,
@@ -202,23 +201,13 @@ class EntropyModel:
             inputs = torch.cat([inputs, own], 1)
             weight = torch.cat([weight, ready[f"{part}.weight"]], 1)
             bias = bias + ready[f"{part}.bias"][place.level]
-        hidden = activation(_within(inputs, in_layout(weight), bias, place))
+        hidden = activation(convolution_within(inputs, in_layout(weight), bias, place.within))
         hidden = hidden + activation(convolution(hidden, ready[f"{name}.hidden.weight"], ready[f"{name}.hidden.bias"]))
         flags, scales = (
             convolution(hidden, ready[f"{name}.{head}.weight"], ready[f"{name}.{head}.bias"][place.level])
             for head in ("flags", "scales")
         )
         return flags, scales
-
-
-def _within(inputs: Tensor, weight: Tensor, bias: Tensor, place: Place) -> Tensor:
-    """Convolve inputs at the points of a pass."""
-    offsets = [along.start for along in place.within]
-    step = place.within[0].step
-    if any(along.step != step for along in place.within):
-        return in_layout(convolution(inputs, weight, bias, padding=1)[(slice(None), slice(None), *place.within)])
-    inputs = in_layout(padded(inputs, [size + end for size, end in zip(inputs.shape[2:], offsets, strict=True)]))
-    return convolution(inputs, weight, bias, padding=tuple(1 - offset for offset in offsets), stride=step)
 
 
 class _Logarithm(torch.autograd.Function):

@@ -41,40 +41,24 @@ def applied(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sums: Tensor, ends: tuple[int, ...]) -> Tensor:
-        out = _activated(sums, ends)
-        inner = _without_ends(out, ends)
-        ctx.ends = ends
-        ctx.save_for_backward((inner > 0) & (inner < LARGEST_ACTIVATION))
+    def forward(ctx: Any, sums: Tensor) -> Tensor:
+        out = _activated(sums)
+        ctx.save_for_backward((out > 0) & (out < LARGEST_ACTIVATION))
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (passes,) = ctx.saved_tensors
-        return _without_ends(gradients[0], ctx.ends) * passes, None
+        return gradients[0] * passes
 
 
-def activation(sums: Tensor, ends: Sequence[int] = ()) -> Tensor:
-    """Apply the rectifier: round sums [B, n, *grid] down, and clip to 0 .. LARGEST_ACTIVATION.
-
-    ends: zeros to be added at the end of each grid axis; none if not given.
-    """
-    ends = tuple(ends) if any(ends) else ()
-    if sums.requires_grad:
-        return applied(_Activation, sums, ends)
-    return _activated(sums, ends)
+def activation(sums: Tensor) -> Tensor:
+    """Apply the rectifier: round sums [B, n, *grid] down, and clip to 0 .. LARGEST_ACTIVATION."""
+    return applied(_Activation, sums) if sums.requires_grad else _activated(sums)
 
 
-def _activated(sums: Tensor, ends: tuple[int, ...]) -> Tensor:
-    if not ends:
-        return sums.floor().clamp_(0, LARGEST_ACTIVATION)
-    shape = [size + end for size, end in zip(sums.shape[2:], ends, strict=True)]
-    out = empty((*sums.shape[:2], *shape), sums)
-    torch.floor(sums, out=_without_ends(out, ends)).clamp_(0, LARGEST_ACTIVATION)
-    for axis, end in enumerate(ends):
-        if end:
-            out.narrow(axis + 2, shape[axis] - end, end).zero_()
-    return out
+def _activated(sums: Tensor) -> Tensor:
+    return sums.floor().clamp_(0, LARGEST_ACTIVATION)
 
 
 class _Rounding(torch.autograd.Function):
@@ -177,6 +161,17 @@ def convolution(
         return _CONVOLUTIONS[dimensions](values, weight, bias, padding=paddings, stride=stride)
 
 
+def convolution_within(values: Tensor, weight: Tensor, bias: Tensor, within: Sequence[slice]) -> Tensor:
+    """Convolve values, padded with zeros, at some points of their grid: slices with a start and a step."""
+    offsets = [along.start for along in within]
+    step = within[0].step
+    if any(along.step != step for along in within):
+        return in_layout(convolution(values, weight, bias, padding=1)[(slice(None), slice(None), *within)])
+    if any(offsets):
+        values = in_layout(functional.pad(values, [end for offset in reversed(offsets) for end in (0, offset)]))
+    return convolution(values, weight, bias, padding=tuple(1 - offset for offset in offsets), stride=step)
+
+
 def _by_products(values: Tensor, weight: Tensor, bias: Tensor | None, paddings: tuple[int, ...], stride: int) -> Tensor:
     """Convolve by a matrix product, which no library replaces by a transform that is not exact."""
     dimensions = values.dim() - 2
@@ -224,10 +219,3 @@ def _check(name: str, weight: Tensor, bias: Tensor | None, largest: int, unit: i
     share = float(sums.max()) * unit / LARGEST_SUM
     if not share < 1:
         raise ValueError(f"the weights of {name} are {share:.3g} times too large for exact sums")
-
-
-def _without_ends(values: Tensor, ends: tuple[int, ...]) -> Tensor:
-    for axis, end in enumerate(ends):
-        if end:
-            values = values.narrow(axis + 2, 0, values.shape[axis + 2] - end)
-    return values

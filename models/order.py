@@ -119,30 +119,18 @@ class Order:
             for place in self.pass_places(level, phase, group, levels[level].half)
         ]
 
-    @lru_cache(maxsize=1024)  # noqa: B019
     def pass_places(self, level: int, phase: int, group: int, half: tuple[int, ...]) -> tuple[Place, ...]:
         """Return the passes of a phase and group of a level whose bands have the shape `half`."""
-        own = _shape(half, self.phase_slices(level)[phase])
-        channels = self.bands(level) * self.groups[group]
-        return tuple(
-            Place(level, phase, group, part, channels, _shape(own, within), within)
-            for part, within in enumerate(self.part_slices(level, phase, group))
-        )
+        return _pass_places(self, level, phase, group, half)
 
     def grid(self, level: int, half: Sequence[int]) -> tuple[int, ...]:
         """Return the shape in which all phases of a level fit."""
         axes = self.interleaved(level)
         return tuple(-(-size // 2) if axis in axes else size for axis, size in enumerate(half))
 
-    @lru_cache(maxsize=256)  # noqa: B019
     def phase_slices(self, level: int) -> list[Slices]:
         """Return the places of every phase: opposite corners follow each other, so that later phases see both sides."""
-        axes = self.interleaved(level)
-        corners = [dict(zip(axes, corner, strict=True)) for corner in phase_corners(len(axes))]
-        return [
-            tuple(slice(corner.get(axis, 0), None, 2 if axis in axes else 1) for axis in range(len(self.splits)))
-            for corner in corners
-        ]
+        return _phase_slices(self.interleaved(level), len(self.splits))
 
     def part_slices(self, level: int, phase: int, group: int) -> list[Slices]:
         """Return the places of every part of a phase in its grid: as phases stand in a level."""
@@ -165,29 +153,53 @@ class Order:
                     ]
         return passes
 
+    def together(self, phases: Sequence[Tensor], level: int, half: Sequence[int]) -> Tensor:
+        """Put the phases of a level together, [B, n, *half]."""
+        axes = self.interleaved(level)
+        even = [2 * size if axis in axes else size for axis, size in enumerate(phases[0].shape[2:])]
+        return cropped(interleave(phases, self.phase_slices(level), even), half)
+
     def merge(self, passes: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
         """Undo `split`; where a group is not coded, its details are zero."""
         left = iter(passes)
         merged = []
         for index, level in reversed(list(enumerate(levels))):
-            grid, slices = self.grid(index, level.half), self.phase_slices(index)
-            even = [2 * size if axis in self.interleaved(index) else size for axis, size in enumerate(grid)]
+            grid = self.grid(index, level.half)
             phases: list[list[Tensor]] = [[] for _ in self.groups]
             for phase in range(self.phases(index)):
                 for group in self.coded_groups(index):
                     parts = self.part_slices(index, phase, group)
-                    extents = [_shape(grid, within) for within in parts]
+                    extents = [points_within(grid, within) for within in parts]
                     found = [padded(next(left), extent) for extent in extents]
                     phases[group].append(interleave(found, parts, grid))
             known = phases[0][0]
             details = [
-                cropped(interleave(of_group, slices, even), level.half)
+                self.together(of_group, index, level.half)
                 if of_group
                 else known.new_zeros(len(known), size * self.bands(index), *level.half)
                 for of_group, size in zip(phases, self.groups, strict=True)
             ]
             merged.append(torch.cat(details, 1))
         return merged[::-1]
+
+
+@lru_cache(maxsize=1024)
+def _pass_places(order: Order, level: int, phase: int, group: int, half: tuple[int, ...]) -> tuple[Place, ...]:
+    own = points_within(half, order.phase_slices(level)[phase])
+    channels = order.bands(level) * order.groups[group]
+    return tuple(
+        Place(level, phase, group, part, channels, points_within(own, within), within)
+        for part, within in enumerate(order.part_slices(level, phase, group))
+    )
+
+
+@lru_cache(maxsize=64)
+def _phase_slices(axes: tuple[int, ...], dimensions: int) -> list[Slices]:
+    corners = [dict(zip(axes, corner, strict=True)) for corner in phase_corners(len(axes))]
+    return [
+        tuple(slice(corner.get(axis, 0), None, 2 if axis in axes else 1) for axis in range(dimensions))
+        for corner in corners
+    ]
 
 
 def phase_corners(axes: int) -> list[tuple[int, ...]]:
@@ -237,5 +249,6 @@ def cropped(values: Tensor, shape: Sequence[int]) -> Tensor:
     return in_layout(values[(slice(None), slice(None), *[slice(0, size) for size in shape])])
 
 
-def _shape(sizes: Sequence[int], slices: Slices) -> tuple[int, ...]:
+def points_within(sizes: Sequence[int], slices: Slices) -> tuple[int, ...]:
+    """Return how many points of a grid slices take along each axis."""
     return tuple(len(range(size)[along]) for size, along in zip(sizes, slices, strict=True))

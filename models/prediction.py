@@ -30,6 +30,7 @@ from inrcodec.models.exact import (
     check_sums,
     conditioned_bias,
     convolution,
+    convolution_within,
     in_layout,
     rounded_bias,
     rounded_down,
@@ -37,7 +38,7 @@ from inrcodec.models.exact import (
 )
 from inrcodec.models.field import Parameters
 from inrcodec.models.latent import Choose, Grid, condition_of, of_kind, quantization_step
-from inrcodec.models.order import Order, Place, cropped, interleave, padded, phase_corners
+from inrcodec.models.order import Order, Place, cropped, interleave, padded, phase_corners, points_within
 from inrcodec.models.wavelet import Level, join, levels_of, whole
 
 _GAIN = 8.0
@@ -205,9 +206,7 @@ class _Predictor:
                 found = self._phase(phase, group, before, choose)
                 decoded[group].append(found)
                 seen[group].append(functional.pad(self._rounded(found), (1, 1) * len(self.grid)))
-        slices = order.phase_slices(index)
-        even = [2 * size if axis in order.interleaved(index) else size for axis, size in enumerate(self.grid)]
-        details = [cropped(interleave(each, slices, even), self.level.half) for each in decoded]
+        details = [order.together(each, index, self.level.half) for each in decoded]
         return [*details, *[None] * (len(order.groups) - len(details))]
 
     def _phase(self, phase: int, group: int, before: Sequence[Tensor], choose: Choose) -> Tensor:
@@ -220,10 +219,9 @@ class _Predictor:
         slices = [place.within for place in places]
         parts: list[Tensor | None] = [None] * len(places)
         for place in places:
-            extent = tuple(len(range(size)[along]) for size, along in zip(self.grid, place.within, strict=True))
             own = None if place.part == 0 else self._rounded(interleave(parts, slices, self.grid))
             prediction = cropped(self._predict(place, self._with_own(place, features, own)), place.shape)
-            parts[place.part] = padded(prediction + choose(place, prediction), extent)
+            parts[place.part] = padded(prediction + choose(place, prediction), points_within(self.grid, place.within))
         return interleave(parts, slices, self.grid)
 
     def _means(self, phases: Sequence[Tensor]) -> list[Tensor]:
@@ -269,15 +267,7 @@ class _Predictor:
         """Predict the points of a pass, in quantization steps."""
         name = self._name(place.phase, place.group)
         weight, bias = self.ready[f"{name}.hidden.weight"], self.ready[f"{name}.hidden.bias"]
-        offsets = tuple(along.start for along in place.within)
-        step = place.within[0].step
-        if all(along.step == step for along in place.within):
-            hidden = activation(features, offsets)
-            sums = convolution(hidden, weight, bias, padding=tuple(1 - offset for offset in offsets), stride=step)
-        else:
-            sums = convolution(activation(features), weight, bias, padding=1)
-            sums = in_layout(sums[(slice(None), slice(None), *place.within)])
-        hidden = activation(sums)
+        hidden = activation(convolution_within(activation(features), weight, bias, place.within))
         prediction = convolution(hidden, self.ready[f"{name}.head.weight"]) * (1 / (ACTIVATION_UNIT * self.gain))
         if self.shown:
             weight, bias = self.ready[f"{name}.share.weight"], self.ready[f"{name}.share.bias"][self.index]

@@ -1,1 +1,1 @@
-"""What `speed.py` is made of: revisions and their processes, inputs, jobs, statistics."""
+"""The parts of `speed.py`: it builds revisions, runs their processes, makes inputs, times jobs and sums up."""

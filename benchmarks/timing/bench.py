@@ -23,7 +23,10 @@ CLOCKS = ("cpu", "wall")
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the two that are compared. outcome: rate, fidelity and peak memory. take: have one sample taken."""
+    """This is one of the two revisions that are compared.
+
+    outcome: rate, fidelity and peak memory. take: has one sample taken.
+    """
 
     label: str
     outcome: Mapping[str, float]
@@ -31,7 +34,7 @@ class Side:
 
 
 class Bench:
-    """What jobs are run with.
+    """Jobs are run with these settings.
 
     inputs: the signals. folder: for files. now, before: the revisions; None where the present code is measured alone.
     """

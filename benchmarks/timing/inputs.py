@@ -1,4 +1,4 @@
-"""What is measured on: one signal of each modality, made when it is first asked for, and pictures in other forms."""
+"""These signals are measured on: one of each modality, made when it is first asked for, and pictures in other forms."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -45,17 +45,21 @@ class Case:
     step_index: int = -30
     variant: int = 0
 
-    @cache  # noqa: B019
     def model(self, step_index: int | None = None, variant: int | None = None) -> LatentModel:
-        entropy_model, weights = random_entropy_model(self.field)
-        return LatentModel.made(
-            self.field.transform(self.variant if variant is None else variant),
-            random_parameters(self.field),
-            entropy_model,
-            weights,
+        return _model(
+            self.field,
+            self.variant if variant is None else variant,
             self.step_index if step_index is None else step_index,
-            {SHARED: torch.zeros(1)},
         )
+
+
+@cache
+def _model(field: LatentPyramid | LatentSpectrum, variant: int, step_index: int) -> LatentModel:
+    entropy_model, weights = random_entropy_model(field)
+    shared = random_parameters(field)
+    return LatentModel.made(
+        field.transform(variant), shared, entropy_model, weights, step_index, {SHARED: torch.zeros(1)}
+    )
 
 
 CASES = {

@@ -26,6 +26,7 @@ from inrcodec.models.exact import (
     check_sums,
     conditioned_bias,
     convolution,
+    convolution_within,
     in_layout,
     rounded_bias,
     rounded_down,
@@ -49,19 +50,19 @@ def test_the_rectifier_rounds_down_and_clips(sums: list[float]) -> None:
     assert found.flatten().tolist() == [min(max(math.floor(value), 0), 2047) for value in sums]
 
 
-@pytest.mark.parametrize("ends", [(1, 0), (0, 2), (1, 1), (0, 0), ()])
-def test_the_rectifier_adds_zeros_at_the_end(ends: tuple[int, ...]) -> None:
-    sums = torch.randn((2, 3, 4, 5), generator=generator()) * 9
-    sums.requires_grad_()
-    plain, found = activation(sums), activation(sums, ends)
-    down, across = ends or (0, 0)
-    assert found.shape == (2, 3, 4 + down, 5 + across)
-    assert torch.equal(found[:, :, :4, :5], plain)
-    assert not found[:, :, 4:].any() and not found[..., 5:].any()
-    assert torch.equal(found, activation(sums.detach(), ends))
-    direction = torch.randn(found.shape, generator=generator(1))
-    (gradient,) = torch.autograd.grad(found, sums, direction)
-    assert torch.equal(gradient, direction[:, :, :4, :5] * ((plain > 0) & (plain < 2047)))
+@pytest.mark.parametrize(
+    "within", [((0, 2), (0, 2)), ((1, 2), (1, 2)), ((0, 2), (1, 2)), ((0, 1), (0, 1)), ((0, 1), (1, 2))]
+)
+@pytest.mark.parametrize("shape", [(4, 6), (5, 3), (1, 2)])
+def test_convolution_within_is_the_convolution_at_those_points(
+    within: tuple[tuple[int, int], ...], shape: tuple[int, int]
+) -> None:
+    values = torch.randint(0, 2048, (2, 3, *shape), generator=generator()).float()
+    weight = rounded_weights(torch.randn((4, 3, 3, 3), generator=generator(1)))
+    bias = rounded_bias(torch.randn(4, generator=generator(2)))
+    slices = [slice(start, None, step) for start, step in within]
+    expected = convolution(values, weight, bias, padding=1)[(slice(None), slice(None), *slices)]
+    assert torch.equal(convolution_within(values, weight, bias, slices), expected)
 
 
 def test_the_gradient_of_the_rectifier_is_one_between_the_clips() -> None:

@@ -104,13 +104,12 @@ class ClipField(LatentField):
         require(self.latents <= 1 << 26, "a patch of a clip has at most 2^26 latents")
         self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
         self._patches: list[tuple[int, list[CodedStage]]] = []
+        self._model, self._pyramid = cache(self._new_model), cache(self._new_pyramid)
 
-    @cache  # noqa: B019
-    def _model(self, kind: str, step_index: int) -> EntropyModel:
+    def _new_model(self, kind: str, step_index: int) -> EntropyModel:
         return EntropyModel(self._grids, _of_kind(self._weights, kind), step_index)
 
-    @cache  # noqa: B019
-    def _pyramid(self, kind: str, step_index: int) -> pyramid.Pyramid:
+    def _new_pyramid(self, kind: str, step_index: int) -> pyramid.Pyramid:
         return pyramid.Pyramid(self._grids, _of_kind(self._tensors, kind), self.around[1:], step_index, self._hue)
 
     def _step_index_of(self, stage: Stage) -> int:
