@@ -179,9 +179,9 @@ def point(
 
 def rate(signal: Signal, size: int) -> float:
     """Return the size of a file in the modality's `RATE_UNITS`."""
-    per_second = signal.axes[-1].rate
+    per_second = signal.axes[0].rate
     if signal.modality == "audio" and per_second is not None:
-        return 8 * size / 1000 / float(signal.axes[-1].size / per_second)
+        return 8 * size / 1000 / float(signal.axes[0].size / per_second)
     return 8 * size / signal.samples
 
 

@@ -41,16 +41,17 @@ def measure(original: Signal, decoded: Signal) -> dict[str, float]:
     if original.missing is not None:
         # What a codec puts into gaps does not matter.
         decoded = replace(decoded, values=np.where(original.missing[..., None], original.values, decoded.values))
-    error = metrics.mean_squared_error(original, decoded)
+    fidelity = metrics.fidelity(original, decoded)
+    error = fidelity.mean_squared_error
     relative = error / _peak(original) ** 2
     result = {"mse": relative, "psnr_db": decibels(relative)}
     if original.modality == "audio":
-        result["snr_db"] = metrics.snr(original, decoded)
+        result["snr_db"] = fidelity.snr
     elif similarity.fits(original.shape):
         result["ssim"] = similarity.ssim(original, decoded)
     if original.modality == "climate":
         result["rmse"] = math.sqrt(error)
-        result["max_error"] = metrics.max_error(original, decoded)
+        result["max_error"] = fidelity.max_error
     return result
 
 

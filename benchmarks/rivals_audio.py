@@ -24,15 +24,15 @@ def _encode_sound(signal: Signal, kbps: int, *, codec: str, format: str, options
     """Encode a sound at `kbps`, kbit/s for each channel."""
     rate = _sample_rate(signal)
     known = av.Codec(codec, "w").audio_rates or [rate]
-    layout = "mono" if signal.shape[0] == 1 else "stereo"
+    layout = "mono" if signal.shape[1] == 1 else "stereo"
     file = io.BytesIO()
     with av.open(file, "w", format=format, options=options) as container:
         stream: Any = container.add_stream(
             codec, rate=min((each for each in known if each >= rate), default=max(known))
         )
         stream.layout = layout
-        stream.bit_rate = 1000 * kbps * signal.shape[0]
-        samples = np.ascontiguousarray(signal.values[..., 0].T, dtype=np.float32).reshape(1, -1)
+        stream.bit_rate = 1000 * kbps * signal.shape[1]
+        samples = np.ascontiguousarray(signal.values[..., 0], dtype=np.float32).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         container.mux(stream.encode(frame))
@@ -41,18 +41,18 @@ def _encode_sound(signal: Signal, kbps: int, *, codec: str, format: str, options
 
 
 def _decode_sound(data: bytes, signal: Signal) -> np.ndarray:
-    channels = signal.shape[0]
+    channels = signal.shape[1]
     resampler = av.AudioResampler("flt", "mono" if channels == 1 else "stereo", _sample_rate(signal))
     with av.open(io.BytesIO(data), "r") as container:
         parts = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
     parts += resampler.resample(None)
     samples = np.concatenate([part.to_ndarray().reshape(-1, channels) for part in parts]).T
-    original = signal.values[..., 0]
+    original = signal.values[..., 0].T
     samples = aligned(original, samples)
     # LAME lowers the level by 5 % on purpose, which would limit it to an SNR of 26 dB.
     power = float(np.square(samples, dtype=np.float64).sum())
     gain = float((original.astype(np.float64) * samples).sum()) / power if power else 1.0
-    return np.asarray(gain * samples, np.float32)[..., np.newaxis]
+    return np.asarray(gain * samples.T, np.float32)[..., np.newaxis]
 
 
 def aligned(original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
@@ -72,13 +72,13 @@ def aligned(original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 
 
 def _sound_obstacle(signal: Signal, *, codec: str) -> str | None:
-    if signal.shape[0] > 2:
-        return f"it is run on mono and stereo, the sound has {signal.shape[0]} channels"
+    if signal.shape[1] > 2:
+        return f"it is run on mono and stereo, the sound has {signal.shape[1]} channels"
     return missing_encoder(signal, codec=codec)
 
 
 def _sample_rate(signal: Signal) -> int:
-    return round(signal.axes[-1].rate or 1)
+    return round(signal.axes[0].rate or 1)
 
 
 def _encode_flac(signal: Signal, level: int) -> bytes:
@@ -87,7 +87,7 @@ def _encode_flac(signal: Signal, level: int) -> bytes:
     file = io.BytesIO()
     soundfile.write(
         file,
-        signal.values[..., 0].T,
+        signal.values[..., 0],
         _sample_rate(signal),
         format="FLAC",
         subtype="PCM_16" if narrow else "PCM_24",
@@ -98,11 +98,11 @@ def _encode_flac(signal: Signal, level: int) -> bytes:
 
 def _decode_flac(data: bytes, signal: Signal) -> np.ndarray:
     samples, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    return np.asarray(samples.T)[..., np.newaxis]
+    return np.asarray(samples)[..., np.newaxis]
 
 
 def _flac_obstacle(signal: Signal) -> str | None:
-    return None if signal.shape[0] <= 8 else f"it holds 8 channels, the sound has {signal.shape[0]}"
+    return None if signal.shape[1] <= 8 else f"it holds 8 channels, the sound has {signal.shape[1]}"
 
 
 def _sound_rival(name: str, codec: str, format: str, settings: tuple[int, ...], **options: str) -> Rival:

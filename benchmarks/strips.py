@@ -77,17 +77,17 @@ def _picture(place: "Axes", values: np.ndarray) -> None:
 
 
 def _draw_waves(grid: np.ndarray, signal: Signal, views: list[View]) -> None:
-    original = signal.values[0, :, 0].astype(np.float64)
+    original = signal.values[:, 0, 0].astype(np.float64)
     loudness = np.convolve(original**2, np.ones(min(WINDOW, len(original))), mode="valid")
     part = slice(int(loudness.argmax()), int(loudness.argmax()) + WINDOW)
     wave, x = original[part], np.arange(len(original[part]))
     limit = 1.1 * float(np.abs(wave).max()) or 1.0
     grid[0, 0].plot(x, wave, color="black", linewidth=0.8)
     for view, column in zip(views, grid[:, 1:].T, strict=True):
-        shown = view.reconstruction.values[0, part, 0].astype(np.float64)
+        shown = view.reconstruction.values[part, 0, 0].astype(np.float64)
         column[0].plot(x, wave, color="0.7", linewidth=0.8)
         if view.selected is not None:
-            chosen = view.selected[0, part]
+            chosen = view.selected[part, 0]
             column[0].plot(x[chosen], wave[chosen], ".", color=RED, markersize=2)
         column[1].plot(x, wave - shown, color="tab:purple", linewidth=0.8)
         column[2].plot(x, wave, color="0.7", linewidth=0.8)

@@ -15,6 +15,16 @@ def usable_cores(groups: Path = Path("/sys/fs/cgroup")) -> int:
     return math.ceil(min(bound, _quota(groups)))
 
 
+def processes_of_a_file(files: int, jobs: int | None) -> int:
+    """Return how many processes share the work on each file: of several files, each process has one to itself.
+
+    jobs: the most processes at a time; None is as many as there are cores.
+    """
+    if files > 1:
+        return 1
+    return usable_cores() if jobs is None else jobs
+
+
 def _quota(groups: Path) -> float:
     """Return how many cores the container is given, infinity if there is no limit."""
     for names in _QUOTAS:

@@ -11,6 +11,7 @@ import typer
 
 from inrcodec.cli import places
 from inrcodec.cli.batch import Batch, Done, Show, Task, planned
+from inrcodec.cli.cores import processes_of_a_file
 from inrcodec.cli.option_groups import Jobs, MaxSamples, SkipExisting
 from inrcodec.cli.places import Input
 from inrcodec.cli.resolution import resolution_for
@@ -44,6 +45,7 @@ class Settings:
     max_samples: int | None
     skip_damaged: bool
     device: str
+    processes: int
 
     def extension_for(self, headers: "Sequence[StreamHeader]") -> str:
         """Return the extension of a file of these signals, where -o does not name it."""
@@ -123,6 +125,7 @@ def decode(
         max_samples=max_samples,
         skip_damaged=skip_damaged,
         device=device,
+        processes=processes_of_a_file(len(files), jobs),
     )
 
     def plan(each: Input) -> Task | Done:
@@ -170,6 +173,7 @@ def _decode(settings: Settings, source: Path, target: Path, show: Show) -> Done:
                 max_samples=settings.max_samples or SAMPLES,
                 skip_damaged=settings.skip_damaged,
                 device=settings.device,
+                processes=settings.processes,
                 on_progress=lambda share: show("decode", round(100 * share), 100, "%"),
             )
             read, written = places.size_of(path), places.size_of(file)

@@ -10,6 +10,7 @@ import typer
 
 from inrcodec.cli import places
 from inrcodec.cli.batch import Batch, Done, Show, planned
+from inrcodec.cli.cores import processes_of_a_file
 from inrcodec.cli.option_groups import Jobs, SkipExisting
 from inrcodec.cli.places import SUFFIX, Input
 from inrcodec.errors import UsageError
@@ -111,6 +112,7 @@ def encode(
     )
     files = find_inputs(inputs, modality)
     several = len(files) > 1 or files[0].source != inputs[0]
+    options = replace(options, processes=processes_of_a_file(len(files), jobs))
     outputs = places.Outputs(output, several=several, force=force, skip_existing=skip_existing)
     settings = Settings(options, init, field, modality, embed, places.extension(format) or "")
     batch = Batch(

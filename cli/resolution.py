@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from inrcodec.errors import UsageError
 
 if TYPE_CHECKING:
-    from inrcodec.decoder import Resolution
+    from inrcodec.resolution import Resolution
 
 MAX_RATE = 10_000_000
 """Frames or samples per second."""
@@ -23,7 +23,7 @@ def resolution_for(
         WIDTHxHEIGHT for pictures, rows x columns (latitudes x longitudes) for climate fields.
     Raises: UsageError if an option cannot be understood or does not fit the file.
     """
-    from inrcodec.decoder import Resolution
+    from inrcodec.resolution import Resolution
 
     main = modalities[0]
     if resolution is not None and main == "audio":

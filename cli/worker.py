@@ -1,10 +1,7 @@
 """A process that does tasks: what `inrcodec.cli.pool` sends it, and what it answers."""
 
 import copy
-import multiprocessing
 import os
-import signal
-import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +12,7 @@ from typing import Any
 from inrcodec.cli import console
 from inrcodec.cli.batch import Outcome, Task, attempt, labelled
 from inrcodec.cli.interruption import Terminated, terminations
+from inrcodec.parallel import follow_parent
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def serve(connection: Connection, prepare: Callable[[], bool], threads: int, liv
     threads: that compute, unless the environment says otherwise. live: whether anybody sees the steps.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # torch, not yet imported, heeds this
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    follow_parent()
     warnings: list[str] = []
     code = 0
     with console.shown_warnings(lambda: debug, warnings.append):
@@ -101,14 +99,6 @@ def _work(connection: Connection, ready: bool | Exception, warnings: list[str], 
             outcome = _portable(outcome)
         connection.send(Finished(outcome, tuple(warnings)))
         warnings.clear()
-
-
-def _follow_parent() -> None:
-    """End this process when the one that started it has ended, whatever ended that."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _portable(error: Exception) -> Exception:

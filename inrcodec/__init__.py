@@ -32,7 +32,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the list for type checkers, which a test compares with the other
-    from inrcodec.decoder import Resolution as Resolution
     from inrcodec.decoder import decode as decode
     from inrcodec.encoder import encode as encode
     from inrcodec.errors import ContainerError as ContainerError
@@ -50,6 +49,7 @@ if TYPE_CHECKING:  # the list for type checkers, which a test compares with the 
     from inrcodec.options import Progress as Progress
     from inrcodec.registry import default_initialization as default_initialization
     from inrcodec.registry import named_initialization as named_initialization
+    from inrcodec.resolution import Resolution as Resolution
     from inrcodec.signals import read as read
     from inrcodec.signals import write as write
     from inrcodec.signals.signal import Axis as Axis
@@ -69,7 +69,7 @@ _HOMES = {
     "InrcodecError": "inrcodec.errors",
     "InrcodecWarning": "inrcodec.errors",
     "Progress": "inrcodec.options",
-    "Resolution": "inrcodec.decoder",
+    "Resolution": "inrcodec.resolution",
     "Signal": "inrcodec.signals.signal",
     "SignalError": "inrcodec.errors",
     "UnknownInitialization": "inrcodec.errors",

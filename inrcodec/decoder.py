@@ -3,24 +3,25 @@
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from inrcodec.coding.container import Container, Stream, read_container
-from inrcodec.coding.header import MAX_SAMPLES, StreamHeader
-from inrcodec.coding.missing import unpack_missing
+from inrcodec.coding.header import StreamHeader
+from inrcodec.coding.missing import MissingReader
 from inrcodec.device import pick_device
 from inrcodec.errors import CorruptFile, InrcodecWarning, SignalError, UsageError
-from inrcodec.field_codec import StreamReader, codec_of
+from inrcodec.field_codec import codec_of
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
 from inrcodec.patches import Patches, RenderedPatch, patch_layout
 from inrcodec.registry import find_initialization
-from inrcodec.residual.section import apply_section
-from inrcodec.signals import exact_values
+from inrcodec.residual.section import apply_slab, unpack_section
+from inrcodec.resolution import Regrid, Resolution, same_grid
+from inrcodec.signals import exact_reader
+from inrcodec.signals.lazy import ForwardReader, LazySignal, Rows, slab_count, slab_rows
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = 1 << 30
@@ -33,53 +34,6 @@ NAMED_RANGES = 8
 """Ranges of damaged chunks that a warning names."""
 
 
-@dataclass(frozen=True)
-class Resolution:
-    """The resolution asked of the decoder; all None keeps the original grid. Raises: UsageError unless positive.
-
-    size: samples along the last two axes of pictures and climate fields (height, width).
-    longer: samples along the longer of them; the other follows.
-    factor: what both are multiplied by.
-    frame_rate: frames per second of videos. sample_rate: samples per second of sound.
-    """
-
-    size: tuple[int, int] | None = None
-    longer: int | None = None
-    factor: float | None = None
-    frame_rate: Fraction | None = None
-    sample_rate: int | None = None
-
-    def __post_init__(self) -> None:
-        sizes = [*(self.size or ()), self.longer, self.factor, self.frame_rate, self.sample_rate]
-        for asked in sizes:
-            if asked is not None and not 0 < asked < math.inf:
-                raise UsageError(f"a resolution of {asked} is not a positive number")
-
-    def apply(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-        """Return the grid at this resolution. Raises: UsageError if an axis would have no or too many samples."""
-        spatial = [i for i, axis in enumerate(axes) if axis.kind not in ("slice", "start")]
-        targets = list(axes)
-        if spatial:
-            sizes = self._sizes([axes[i].size for i in spatial])
-            for i, size in zip(spatial, sizes, strict=True):
-                targets[i] = axes[i].resampled(size)
-        rate = self.frame_rate if spatial else self.sample_rate
-        if rate is not None:
-            targets = [axis.at_rate(Fraction(rate)) if axis.rate is not None else axis for axis in targets]
-        if math.prod(axis.size for axis in targets) > MAX_SAMPLES:
-            shape = " x ".join(str(axis.size) for axis in targets)
-            raise UsageError(f"a resolution of {shape} samples is more than can be decoded ({MAX_SAMPLES})")
-        return tuple(targets)
-
-    def _sizes(self, sizes: list[int]) -> list[int]:
-        if self.size is not None:
-            return list(self.size)
-        factor = self.factor
-        if self.longer is not None:
-            factor = self.longer / max(sizes)
-        return sizes if factor is None else [max(1, round(size * factor)) for size in sizes]
-
-
 def decode(
     data: bytes,
     *,
@@ -88,6 +42,7 @@ def decode(
     max_samples: int = SAMPLES,
     skip_damaged: bool = False,
     device: str | torch.device = "auto",
+    processes: int = 1,
     on_progress: Callable[[float], None] | None = None,
 ) -> list[Signal]:
     """Decode the signals of an `.inr` file, the main one first.
@@ -97,29 +52,36 @@ def decode(
     skip_damaged: decode what is whole of a damaged or cut file. A warning names the damaged chunks. Their samples
         become missing values of climate fields, gray of pictures and silence of sound. A bound does not hold for
         samples that patches of damaged chunks have a share in.
+    processes: that share the work on latent fields, where the CPU does it.
     on_progress: called with the share of the work done, 0 to 1.
     Raises: ContainerError, InitializationError (UnknownInitialization among them), UsageError.
     """
-    return decode_container(
+    signals = open_container(
         read_container(data, skip_damaged=skip_damaged),
         resolution=resolution,
         initializations=initializations,
         max_samples=max_samples,
         device=device,
+        processes=processes,
         on_progress=on_progress,
     )
+    return [signal.loaded() for signal in signals]
 
 
-def decode_container(
+def open_container(
     container: Container,
     *,
     resolution: Resolution | None = None,
     initializations: Sequence[Initialization] = (),
     max_samples: int = SAMPLES,
     device: str | torch.device = "auto",
+    processes: int = 1,
     on_progress: Callable[[float], None] | None = None,
-) -> list[Signal]:
-    """Decode the signals of a container that was read; arguments and errors as for `decode`."""
+) -> list[LazySignal]:
+    """Return the signals of a container that was read, to be decoded slab by slab when they are read.
+
+    Arguments and errors are those of `decode`; CorruptFile may be raised later.
+    """
     resolution = resolution or Resolution()
     if container.cut:
         warnings.warn("the file is cut off: further signals may be missing", InrcodecWarning, stacklevel=2)
@@ -131,29 +93,41 @@ def decode_container(
         )
     for stream in container.streams:
         _warn_of_damage(stream)
-    check_samples([stream.header for stream in container.streams], max_samples, resolution)
+    used = check_container(container, resolution, initializations, max_samples)
+    count = len(container.streams)
+
+    def open_stream(number: int) -> LazySignal:
+        def report(share: float) -> None:
+            if on_progress is not None:
+                on_progress((number + share) / count)
+
+        return decode_stream(
+            container.streams[number],
+            used[number],
+            resolution=resolution,
+            device=device,
+            processes=processes,
+            on_progress=report,
+        )
+
+    return [open_stream(number) for number in range(count)]
+
+
+def check_container(
+    container: Container, resolution: Resolution, initializations: Sequence[Initialization], max_samples: int
+) -> list[Initialization]:
+    """Check what a file says of itself before any work, and return the initialization of each of its signals.
+
+    Raises: as `decode`.
+    """
+    headers = [stream.header for stream in container.streams]
+    check_samples(headers, max_samples, resolution)
     known = [*initializations, *(Initialization.from_bytes(content) for content in container.initializations)]
-    used = [find_initialization(stream.header.initialization, known) for stream in container.streams]
+    used = [find_initialization(header.initialization, known) for header in headers]
     for stream, initialization in zip(container.streams, used, strict=True):
         check_stream(stream, initialization)
-    check_work([stream.header for stream in container.streams], used, max_samples)
-    signals = []
-    for number, (stream, initialization) in enumerate(zip(container.streams, used, strict=True)):
-
-        def report(share: float, number: int = number) -> None:
-            if on_progress is not None:
-                on_progress((number + share) / len(container.streams))
-
-        signals.append(
-            decode_stream(
-                stream,
-                initialization,
-                resolution=resolution,
-                device=device,
-                on_progress=report,
-            )
-        )
-    return signals
+    check_work(headers, used, max_samples)
+    return used
 
 
 def check_work(headers: Sequence[StreamHeader], initializations: Sequence[Initialization], max_samples: int) -> None:
@@ -218,63 +192,114 @@ def decode_stream(
     *,
     resolution: Resolution,
     device: str | torch.device = "auto",
+    processes: int = 1,
     on_progress: Callable[[float], None] | None = None,
-    reader: StreamReader | None = None,
-) -> Signal:
-    """Decode one signal: chunks to symbols to fields, which are asked at every point of the wanted grid.
+) -> LazySignal:
+    """Return one signal, to be decoded slab by slab when it is read.
 
-    Where that is the original one, a residual brings the values within the header's largest error, but not those that a
-    damaged chunk has a share in.
-
-    reader: one that is open already.
+    Chunks become symbols and symbols fields, which are asked at every point of the wanted grid. Where that is the
+    original one, a residual brings the values within the header's largest error, but not those that a damaged chunk
+    has a share in.
     """
     header = stream.header
     check_stream(stream, initialization)
     axes = resolution.apply(header.axes)
-    reader = reader or codec_of(initialization).open(header, initialization, pick_device(device))
-    finer = tuple(oversampled(axis, target) for axis, target in zip(header.axes, axes, strict=True))
-    patches = reader.patches
-    native = np.empty([*(axis.size for axis in axes), header.channels], header.dtype)
-    begin = 0
-    rendered = reader.render(stream.chunks, patches.resampled(finer), stream.damaged)
-    rendered = _reporting(rendered, len(patches), on_progress)
-    for rows in patches.joined(rendered, finer, header.channels, _rows_together(finer[0], axes[0])):
-        for dimension, (fine, target) in enumerate(zip(finer, axes, strict=True)):
-            rows = decimate(rows, dimension, fine.size // target.size, fine.kind)
-        ranges = np.array(header.value_range)
-        if header.slice_ranges is not None:
-            ranges = header.slice_ranges[begin : begin + len(rows)]
-        native[begin : begin + len(rows)] = native_values(rows, ranges, native.dtype)
-        begin += len(rows)
-    damaged = _damaged_samples(stream, axes, patches)
-    signal = Signal(
+    reader = codec_of(initialization).open(header, initialization, pick_device(device))
+    grid = Regrid(header.axes, axes)
+    corrects = stream.residual is not None and header.max_error is not None and same_grid(axes, header.axes)
+    residual = unpack_section(stream.residual or b"", slab_count(axes, header.channels)) if corrects else None
+    loses = bool(stream.damaged) and header.modality == "climate"
+
+    def rows() -> Iterator[Rows]:
+        rendered = reader.render(stream.chunks, reader.patches.resampled(grid.finer), stream.damaged, processes)
+        rendered = _reporting(rendered, len(reader.patches), on_progress)
+        exact = exact_rows(header, axes)
+        damaged = _DamagedRows(stream, axes, reader.patches) if stream.damaged else None
+        missing = None if stream.missing is None else _MissingRows(stream.missing, header.axes, axes)
+        for number, (begin, values) in enumerate(native_slabs(rendered, reader.patches, header, grid)):
+            end = begin + len(values)
+            lost = None if damaged is None else damaged.between(begin, end)
+            if residual is not None and header.max_error is not None:
+                corrected = exact(apply_slab(values, residual[number], header.max_error), begin)
+                if lost is not None:
+                    corrected[lost] = values[lost]
+                values = corrected
+            mask = None if missing is None else missing.between(begin, end)
+            if loses and lost is not None:
+                mask = lost if mask is None else mask | lost
+            yield values, mask
+
+    return LazySignal(
         modality=header.modality,
-        values=native,
+        dtype=np.dtype(header.dtype),
         axes=axes,
+        channels=header.channels,
         value_range=header.value_range,
+        read=ForwardReader(rows),
         name=header.name,
         sphere=header.sphere,
-        missing=_missing(stream, axes, damaged),
+        has_missing=header.has_missing or loses,
         attributes=header.attributes,
         slice_ranges=header.slice_ranges,
     )
-    signal = with_exact_values(signal)
-    if stream.residual is None or header.max_error is None or not _same_grid(axes, header.axes):
-        return signal
-    corrected = apply_section(signal.values, stream.residual, header.max_error)
-    if damaged is not None:
-        corrected[damaged] = signal.values[damaged]
-    return with_exact_values(replace(signal, values=corrected))
 
 
-def with_exact_values(signal: Signal) -> Signal:
-    """Return a decoded signal with what its attributes say exactly. Raises: CorruptFile if they are malformed."""
+def native_slabs(
+    rendered: Iterator[RenderedPatch], patches: Patches, header: StreamHeader, grid: Regrid
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Join fields to native values with what is known exactly of them: yield each slab, and where it begins.
+
+    rendered: every patch in turn, asked at `grid.finer`.
+    """
+    size, others = grid.axes[0].size, [axis.size for axis in grid.axes[1:]]
+    rows = slab_rows(grid.axes, header.channels)
+    exact = exact_rows(header, grid.axes)
+    begin = filled = 0
+    slab = np.empty((min(rows, size), *others, header.channels), header.dtype)
+    blocks = patches.joined(rendered, grid.finer, header.channels, grid.rows_together)
+    for shown in grid.decimated(blocks):
+        while len(shown):
+            count = min(len(slab) - filled, len(shown))
+            first = begin + filled
+            ranges = np.array(header.value_range)
+            if header.slice_ranges is not None:
+                ranges = header.slice_ranges[first : first + count]
+            slab[filled : filled + count] = native_values(shown[:count], ranges, slab.dtype)
+            shown, filled = shown[count:], filled + count
+            if filled == len(slab):
+                yield begin, exact(slab, begin)
+                begin, filled = begin + filled, 0
+                slab = np.empty((min(rows, size - begin), *others, header.channels), header.dtype)
+
+
+class Exact(Protocol):
+    """What corrects rows by what is known exactly; begin: the index of the first of them."""
+
+    def __call__(self, values: np.ndarray, begin: int) -> np.ndarray: ...
+
+
+def exact_rows(header: StreamHeader, axes: tuple[Axis, ...]) -> Exact:
+    """Return what corrects rows from the first to the last one by what the attributes say exactly.
+
+    Raises: CorruptFile if they are malformed, here or when rows are corrected.
+    """
+    shape = tuple(axis.size for axis in axes)
+
+    def refused(error: SignalError) -> CorruptFile:
+        return CorruptFile(f"the signal {header.name!r} has malformed attributes ({error}): obtain the file again")
+
     try:
-        return replace(signal, values=exact_values(signal))
+        correct = exact_reader(header.modality, header.name, header.attributes, shape, np.dtype(header.dtype))
     except SignalError as error:
-        raise CorruptFile(
-            f"the signal {signal.name!r} has malformed attributes ({error}): obtain the file again"
-        ) from error
+        raise refused(error) from error
+
+    def apply(values: np.ndarray, begin: int) -> np.ndarray:
+        try:
+            return correct(values, begin)
+        except SignalError as error:
+            raise refused(error) from error
+
+    return apply
 
 
 def _reporting(
@@ -284,40 +309,6 @@ def _reporting(
         yield patch
         if on_progress is not None:
             on_progress(done / count)
-
-
-def oversampled(axis: Axis, target: Axis) -> Axis:
-    """Return the grid to evaluate for `target`: where that is coarser than the signal, a multiple that is not.
-
-    A field asked at few points only would alias. Latitudes and longitudes are asked where they are, as interpolation
-    to another grid is understood there, and video frames when they are.
-    """
-    factor = math.ceil(axis.size / target.size)
-    if factor == 1 or axis.kind in ("node", "periodic", "slice") or (axis.rate is not None and axis.rate < 1000):
-        return target
-    return target.resampled(target.size * factor)
-
-
-def _rows_together(fine: Axis, target: Axis) -> int:
-    """Return how many samples of an oversampled axis are needed to make one of `target`."""
-    factor = fine.size // target.size
-    return fine.size if factor > 1 and fine.kind == "start" else factor
-
-
-def decimate(values: np.ndarray, dimension: int, factor: int, kind: str) -> np.ndarray:
-    """Make one of every `factor` samples: the mean of a cell's, a low-pass filtered sample of sound."""
-    if factor == 1:
-        return values
-    if kind == "start":
-        from scipy.signal import resample_poly
-
-        return resample_poly(values, 1, factor, axis=dimension, padtype="edge").astype(values.dtype)
-    shape = (*values.shape[:dimension], -1, factor, *values.shape[dimension + 1 :])
-    return values.reshape(shape).mean(axis=dimension + 1)
-
-
-def _same_grid(axes: tuple[Axis, ...], others: tuple[Axis, ...]) -> bool:
-    return [(axis.size, axis.rate) for axis in axes] == [(axis.size, axis.rate) for axis in others]
 
 
 def check_stream(stream: Stream, initialization: Initialization) -> None:
@@ -349,30 +340,44 @@ def check_stream(stream: Stream, initialization: Initialization) -> None:
         )
 
 
-def _damaged_samples(stream: Stream, axes: tuple[Axis, ...], patches: Patches) -> np.ndarray | None:
-    """Return where patches of damaged chunks are, bool [*grid]; None if no chunk is damaged."""
-    if not stream.damaged:
-        return None
-    mask = np.zeros([axis.size for axis in axes], bool)
-    for number, samples in enumerate(patches.resampled(axes)):
-        if number // stream.header.patches_per_chunk in stream.damaged:
-            mask[np.ix_(*samples.indices)] = True
-    return mask
+class _DamagedRows:
+    """Where patches of damaged chunks are."""
 
+    def __init__(self, stream: Stream, axes: tuple[Axis, ...], patches: Patches) -> None:
+        self._others = [axis.size for axis in axes[1:]]
+        per_chunk = stream.header.patches_per_chunk
+        self._boxes = [
+            samples.indices
+            for number, samples in enumerate(patches.resampled(axes))
+            if number // per_chunk in stream.damaged
+        ]
 
-def _missing(stream: Stream, axes: tuple[Axis, ...], damaged: np.ndarray | None) -> np.ndarray | None:
-    """Return the mask at the wanted resolution: that of the nearest original sample.
-
-    Of climate fields, samples where chunks are damaged are missing too.
-    """
-    header = stream.header
-    mask = None
-    if stream.missing is not None:
-        stored = unpack_missing(stream.missing, tuple(axis.size for axis in header.axes))
-        mask = stored[np.ix_(*map(_nearest_samples, header.axes, axes))]
-    if damaged is None or header.modality != "climate":
+    def between(self, begin: int, end: int) -> np.ndarray:
+        """Return the rows from `begin` to before `end` as bool [rows, *grid]."""
+        mask = np.zeros((end - begin, *self._others), bool)
+        for first, *others in self._boxes:
+            mask[np.ix_(first[(first >= begin) & (first < end)] - begin, *others)] = True
         return mask
-    return damaged if mask is None else mask | damaged
+
+
+class _MissingRows:
+    """The mask at the wanted resolution, that of the nearest original sample, read from the first row to the last."""
+
+    def __init__(self, packed: bytes, axes: tuple[Axis, ...], targets: tuple[Axis, ...]) -> None:
+        self._reader = MissingReader(packed, tuple(axis.size for axis in axes))
+        self._nearest, *self._others = map(_nearest_samples, axes, targets)
+        self._kept = self._reader.take(0)
+        self._first = 0
+
+    def between(self, begin: int, end: int) -> np.ndarray:
+        """Return the rows from `begin` to before `end`; `begin` is where the last ones ended."""
+        nearest = self._nearest[begin:end]
+        low, high = int(nearest.min()), int(nearest.max()) + 1
+        last = self._first + len(self._kept)
+        if high > last:
+            self._kept = np.concatenate((self._kept, self._reader.take(high - last)))
+        self._kept, self._first = self._kept[low - self._first :], low
+        return self._kept[np.ix_(nearest - low, *self._others)]
 
 
 def _nearest_samples(axis: Axis, target: Axis) -> np.ndarray:

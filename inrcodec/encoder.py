@@ -1,47 +1,86 @@
 """From signals to the bytes of an `.inr` file.
 
 The pipeline: cut the signal into patches (`prepare_signal`), adapt fields to them from the shared initialization,
-choose the quantization and code (`encode`).
+choose the quantization and code (`encode_signals`). A signal is coded slab by slab: what its rows decode to is known
+when the chunks of all patches around them are coded, and is compared and corrected then.
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
-from inrcodec import metrics
+import numpy as np
+import torch
+
 from inrcodec.coding.container import Container, Stream, write_container
-from inrcodec.decoder import Resolution, decode_stream
+from inrcodec.coding.missing import MissingWriter
+from inrcodec.decoder import decode_stream, exact_rows, native_slabs
 from inrcodec.device import pick_device
 from inrcodec.errors import InrcodecWarning, UsageError
 from inrcodec.field_codec import PreparedSignal, codec_of
 from inrcodec.initialization import Initialization
+from inrcodec.metrics import Fidelity
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
+from inrcodec.patches import RenderedPatch
 from inrcodec.residual import bound as error_bound
+from inrcodec.residual.section import pack_section
+from inrcodec.resolution import Regrid, Resolution
+from inrcodec.sampling import sample_of
+from inrcodec.signals.lazy import AnySignal, Window, joined, slabs_of
 from inrcodec.signals.signal import Signal
-from inrcodec.targets import Quantization, search
+from inrcodec.targets import FIRST_LAMBDA, Quantization, Quantizations, search
+
+
+@dataclass(frozen=True, eq=False)
+class CodedSignal:
+    """A coded signal. fidelity: how near what it decodes to is; decoded: that itself, if it was to be kept."""
+
+    signal: AnySignal
+    initialization: Initialization
+    stream: Stream
+    fidelity: Fidelity
+    decoded: Signal | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its chunks and its residual."""
+        return sum(map(len, self.stream.chunks)) + len(self.stream.residual or b"")
 
 
 class EncodedFile:
-    """The file of the streams of some signals.
+    """The file of some coded signals.
 
-    data: its content; rate: its bits per sample; psnr: that of the main signal in dB, decoded when first asked for.
+    data: its content; rate: its bits per sample; psnr: that of the main signal in dB.
     """
 
-    def __init__(self, prepared: Sequence[PreparedSignal], streams: Sequence[Stream], embed: bool) -> None:
-        self.prepared = prepared
-        self.streams = tuple(streams)
-        carried = {part.initialization.identifier: part.initialization for part in prepared} if embed else {}
+    def __init__(self, signals: Sequence[CodedSignal], embed: bool) -> None:
+        self.signals = tuple(signals)
+        carried = {part.initialization.identifier: part.initialization for part in signals} if embed else {}
         embedded = tuple(initialization.to_bytes() for initialization in carried.values())
-        self.data = write_container(Container(self.streams, embedded))
-        self.rate = 8 * len(self.data) / counted_samples([part.signal for part in prepared])
-
-    @cached_property
-    def psnr(self) -> float:
-        return metrics.psnr(self.prepared[0].signal, _decoded(self.prepared[0], self.streams[0]))
+        self.data = write_container(Container(tuple(part.stream for part in signals), embedded))
+        self.rate = 8 * len(self.data) / counted_samples([part.signal for part in signals])
+        self.psnr = self.signals[0].fidelity.psnr
 
 
-def counted_samples(signals: Sequence[Signal]) -> int:
+@dataclass(frozen=True)
+class SampledFile:
+    """What a file would be, by samples of its signals. rate: bits per sample; psnr: that of the main signal in dB."""
+
+    rate: float
+    psnr: float
+
+    @classmethod
+    def of(cls, coded: Sequence[CodedSignal], signals: Sequence[AnySignal]) -> "SampledFile":
+        """Scale what samples take to the signals that they are of."""
+        bits = sum(
+            8 * part.size * signal.samples / part.signal.samples for part, signal in zip(coded, signals, strict=True)
+        )
+        return cls(bits / counted_samples(signals), coded[0].fidelity.psnr)
+
+
+def counted_samples(signals: Sequence[AnySignal]) -> int:
     """Return what the bits of a file are divided by.
 
     These are the pixels of a picture or video, whatever goes with it, or the samples of all sound channels or climate
@@ -54,7 +93,7 @@ def counted_samples(signals: Sequence[Signal]) -> int:
 
 
 def encode(
-    signals: Sequence[Signal],
+    signals: Sequence[AnySignal],
     initializations: Sequence[Initialization],
     options: EncodeOptions | None = None,
     *,
@@ -70,10 +109,24 @@ def encode(
     Returns the file's content and the signals as the decoder will return them.
     Raises: UsageError if an initialization does not fit its signal, a target is out of reach or a bound impossible.
     """
+    file = encode_signals(signals, initializations, options, embed=embed, keep=True, on_progress=on_progress)
+    return file.data, [part.decoded for part in file.signals if part.decoded is not None]
+
+
+def encode_signals(
+    signals: Sequence[AnySignal],
+    initializations: Sequence[Initialization],
+    options: EncodeOptions | None = None,
+    *,
+    embed: bool = False,
+    keep: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> EncodedFile:
+    """Compress signals as `encode` does. keep: also keep what they decode to, in memory."""
     options = options or EncodeOptions()
     bounds = options.bounds(signals)
     for signal, bound in zip(signals, bounds, strict=True):
-        if bound is not None:
+        if bound is not None and isinstance(signal, Signal):
             error_bound.check_finite(signal)
     prepared = [
         # A bound is in the unit of the values, so that slices of a smaller range need not be coded more finely.
@@ -82,79 +135,173 @@ def encode(
         )
         for signal, initialization, bound in zip(signals, initializations, bounds, strict=True)
     ]
-
-    def choose(trade_off: float, start: tuple[Quantization, ...] | None = None) -> tuple[Quantization, ...]:
-        starts = start or (None,) * len(prepared)
-        return tuple(part.choose(trade_off, before) for part, before in zip(prepared, starts, strict=True))
-
-    def code(quantizers: tuple[Quantization, ...]) -> EncodedFile:
-        return EncodedFile(prepared, [part.code(each) for part, each in zip(prepared, quantizers, strict=True)], embed)
-
-    def report(trial: int, file: EncodedFile) -> None:
-        if on_progress is not None:
-            psnr = None if options.psnr is None else file.psnr
-            on_progress(Progress("search", trial, None, psnr, file.rate))
-
     if options.target is not None:
-        file = search(options.target, choose, code, report)
-        if options.target.far(file):
-            warnings.warn(options.target.not_near(file), InrcodecWarning, stacklevel=2)
+        file = _encode_to_target(prepared, options, embed, keep, on_progress)
     else:
-        streams = [
-            part.code(part.choose(options.trade_off, None))
+        coded = [
+            code_signal(part, part.choose(options.trade_off, None), keep=keep)
             if bound is None
-            else code_within(part, bound, options, on_progress)
-            for part, bound in zip(prepared, bounds, strict=True)
+            else code_within(part, signal, bound, options, keep=keep, on_progress=on_progress)
+            for part, signal, bound in zip(prepared, signals, bounds, strict=True)
         ]
-        file = EncodedFile(prepared, streams, embed)
-    decoded = []
-    for signal, part, stream, bound in zip(signals, prepared, file.streams, bounds, strict=True):
-        if bound is None:
-            decoded.append(_decoded(part, stream))
-            continue
-        # A promise is checked on what the bytes say, not on what is known of them.
-        after = decode_stream(stream, part.initialization, resolution=Resolution(), device=part.device)
-        error_bound.check_bound(signal, after, bound)
-        decoded.append(after)
-    return file.data, decoded
+        file = EncodedFile(coded, embed)
+    for part, each, bound in zip(prepared, file.signals, bounds, strict=True):
+        if bound is not None:
+            # A promise is checked on what the bytes say, not on what is known of them.
+            error_bound.check_bound(each.signal, _decoded_error(each, part.device), bound)
+    return file
+
+
+def _encode_to_target(
+    prepared: Sequence[PreparedSignal],
+    options: EncodeOptions,
+    embed: bool,
+    keep: bool,
+    on_progress: ProgressCallback | None,
+) -> EncodedFile:
+    """Search for the file nearest to a rate or a PSNR; for long signals on samples of them first."""
+    target = options.target
+    assert target is not None
+
+    def chooser(parts: Sequence[PreparedSignal]) -> Callable[[float, Quantizations | None], Quantizations]:
+        def choose(trade_off: float, start: Quantizations | None) -> Quantizations:
+            starts = start or (None,) * len(parts)
+            return tuple(part.choose(trade_off, before) for part, before in zip(parts, starts, strict=True))
+
+        return choose
+
+    def code_all(parts: Sequence[PreparedSignal], quantizers: Quantizations, keep: bool) -> list[CodedSignal]:
+        return [code_signal(part, each, keep=keep) for part, each in zip(parts, quantizers, strict=True)]
+
+    def report(trial: int, file: EncodedFile | SampledFile) -> None:
+        if on_progress is not None:
+            on_progress(Progress("search", trial, None, None if options.psnr is None else file.psnr, file.rate))
+
+    trade_off = FIRST_LAMBDA
+    signals = [part.signal for part in prepared]
+    samples = [sample_of(part.signal, part.initialization.patches) for part in prepared]
+    if any(sample is not signal for sample, signal in zip(samples, signals, strict=True)):
+        parts = [
+            prepare_signal(sample, part.initialization, options, on_progress)
+            for sample, part in zip(samples, prepared, strict=True)
+        ]
+
+        def try_samples(quantizers: Quantizations) -> SampledFile:
+            return SampledFile.of(code_all(parts, quantizers, keep=False), signals)
+
+        with suppress(UsageError):  # what is out of reach for a sample need not be
+            _, trade_off = search(target, chooser(parts), try_samples, report)
+
+    def code(quantizers: Quantizations) -> EncodedFile:
+        return EncodedFile(code_all(prepared, quantizers, keep), embed)
+
+    file, _ = search(target, chooser(prepared), code, report, trade_off)
+    if target.far(file):
+        warnings.warn(target.not_near(file), InrcodecWarning, stacklevel=4)
+    return file
 
 
 def code_within(
-    part: PreparedSignal, max_error: float, options: EncodeOptions, on_progress: ProgressCallback | None = None
-) -> Stream:
-    """Return the smallest stream found of which every value decodes within a bound, whatever its field's quality."""
-    searched = error_bound.searched_part(part.signal)
-    sample = part
-    if searched is not part.signal:
-        sample = prepare_signal(searched, part.initialization, options, on_progress)
-    trial = sample.quick()
+    part: PreparedSignal,
+    original: AnySignal,
+    max_error: float,
+    options: EncodeOptions,
+    *,
+    keep: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> CodedSignal:
+    """Return the smallest coding found of which every value decodes within a bound, whatever its field's quality.
+
+    A long signal is searched on a sample of it.
+    """
+    sample = sample_of(part.signal, part.initialization.patches)
+    whole = sample is part.signal
+    trial = (part if whole else prepare_signal(sample, part.initialization, options, on_progress)).quick()
     trials = 0
     quantization: Quantization | None = None
 
-    def code(trade_off: float, of: PreparedSignal = trial) -> Stream:
+    def code(trade_off: float) -> CodedSignal:
         nonlocal trials, quantization
-        quantization = of.choose(trade_off, quantization)
-        stream = of.code(quantization)
-        stream = error_bound.with_residual(stream, of.signal, _decoded(of, stream), max_error)
+        quantization = trial.choose(trade_off, quantization)
+        coded = code_signal(trial, quantization, original if whole else sample, max_error, keep=keep)
         trials += 1
         if on_progress is not None:
-            rate = 8 * error_bound.stream_bytes(stream) / of.signal.samples
-            on_progress(Progress("search", trials, None, None, rate))
-        return stream
+            on_progress(Progress("search", trials, None, None, 8 * coded.size / sample.samples))
+        return coded
 
-    trade_off, stream = error_bound.best_trade_off(code, error_bound.start_trade_off(part.signal, max_error))
-    return stream if trial is part else code(trade_off, part)
+    trade_off, coded = error_bound.best_trade_off(code, error_bound.start_trade_off(part.signal, max_error))
+    if trial is part:
+        return coded
+    return code_signal(part, part.choose(trade_off, quantization), original, max_error, keep=keep)
 
 
-def _decoded(part: PreparedSignal, stream: Stream) -> Signal:
-    """Return the signal of a stream as a decoder returns it, from what is known of it."""
-    return decode_stream(
-        stream, part.initialization, resolution=Resolution(), device=part.device, reader=part.reader(stream)
+def code_signal(
+    prepared: PreparedSignal,
+    quantization: Quantization,
+    original: AnySignal | None = None,
+    max_error: float | None = None,
+    *,
+    keep: bool = False,
+) -> CodedSignal:
+    """Code a signal, part by part, and compare what it decodes to.
+
+    original: what to compare with, where that is not quite the signal that is coded. max_error: the bound that a
+    residual is made for. keep: whether the decoded signal is kept.
+    Raises: UsageError if the bound is impossible.
+    """
+    original = original or prepared.signal
+    header = prepared.header(quantization)
+    grid = Regrid(header.axes, header.axes)
+    rows = Window(original)
+    chunks: list[bytes] = []
+    residuals: list[bytes] = []
+    missing = MissingWriter()
+    fidelity = Fidelity(original)
+    kept: list[np.ndarray] = []
+    exact = exact_rows(header, header.axes)
+
+    def rendered() -> Iterator[RenderedPatch]:
+        for coded in prepared.code(quantization, rows, prepared.patches.resampled(grid.finer)):
+            if isinstance(coded, bytes):
+                chunks.append(coded)
+            else:
+                yield coded
+
+    for begin, values in native_slabs(rendered(), prepared.patches, header, grid):
+        before = rows.part(begin, begin + len(values))
+        after = replace(before, values=values)
+        if max_error is not None:
+            residual, after = error_bound.corrected_slab(before, after, partial(exact, begin=begin), max_error)
+            residuals.append(residual)
+        if before.missing is not None:
+            missing.add(before.missing)
+        fidelity.add(before, after)
+        if keep:
+            kept.append(after.values)
+        rows.done(begin + len(values))
+    stream = Stream(
+        header if max_error is None else replace(header, max_error=max_error),
+        tuple(chunks),
+        missing.finish() if original.has_missing else None,
+        None if max_error is None else pack_section(residuals),
     )
+    decoded = None
+    if keep:
+        decoded = replace(original.loaded(), values=joined(kept), slice_ranges=header.slice_ranges)
+    return CodedSignal(original, prepared.initialization, stream, fidelity, decoded)
+
+
+def _decoded_error(coded: CodedSignal, device: torch.device) -> float:
+    """Return the largest error of what a decoder makes of a coded signal."""
+    decoded = decode_stream(coded.stream, coded.initialization, resolution=Resolution(), device=device)
+    fidelity = Fidelity(coded.signal)
+    for begin, part in slabs_of(coded.signal):
+        fidelity.add(part, decoded.part(begin, begin + len(part.values)))
+    return fidelity.max_error
 
 
 def prepare_signal(
-    signal: Signal,
+    signal: AnySignal,
     initialization: Initialization,
     options: EncodeOptions,
     on_progress: ProgressCallback | None = None,
@@ -164,7 +311,7 @@ def prepare_signal(
     return codec_of(initialization).prepare(signal, initialization, options, pick_device(options.device), on_progress)
 
 
-def check_fit(signal: Signal, initialization: Initialization) -> None:
+def check_fit(signal: AnySignal, initialization: Initialization) -> None:
     """Raises: UsageError if a signal cannot be shown to an initialization's field."""
     regular = sum(axis.kind != "slice" for axis in signal.axes)
     wanted = len(initialization.patches.shape)

@@ -6,14 +6,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from inrcodec.coding.container import Stream
 from inrcodec.coding.header import StreamHeader
 from inrcodec.initialization import Initialization
 from inrcodec.latents.codec import LatentCodec
 from inrcodec.models import Family
 from inrcodec.options import EncodeOptions, ProgressCallback
 from inrcodec.patches import Patches, PatchSamples, RenderedPatch
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal, Window
 from inrcodec.weights.codec import WeightCodec
 
 
@@ -24,22 +23,29 @@ class PreparedSignal(Protocol):
     """
 
     @property
-    def signal(self) -> Signal: ...
+    def signal(self) -> AnySignal: ...
     @property
     def initialization(self) -> Initialization: ...
+    @property
+    def patches(self) -> Patches: ...
     @property
     def device(self) -> torch.device: ...
     def choose(self, trade_off: float, start: Any) -> Any:
         """Return the quantization for a trade-off of rate against distortion."""
 
-    def code(self, quantization: Any, /) -> Stream:
-        """Code the signal."""
+    def header(self, quantization: Any, /) -> StreamHeader:
+        """Return the header of the coded signal."""
+
+    def code(
+        self, quantization: Any, rows: Window, samples: Iterator[PatchSamples], /
+    ) -> Iterator[bytes | RenderedPatch]:
+        """Yield each chunk, and after it what its patches decode to where each asks for `samples`, all of its own.
+
+        rows: the signal; they are asked for in about ascending order.
+        """
 
     def quick(self) -> "PreparedSignal":
         """Return the same with the least adaptation: for trials, which tell more or less of the same."""
-
-    def reader(self, stream: Stream) -> "StreamReader":
-        """Return a reader of a stream that this coded, for the values at its samples."""
 
 
 class StreamReader(Protocol):
@@ -51,11 +57,16 @@ class StreamReader(Protocol):
         """Decode the integers of one chunk after the other, the same on every machine. Raises: CorruptFile."""
 
     def render(
-        self, chunks: Sequence[bytes], samples: Iterator[PatchSamples], damaged: frozenset[int] = frozenset()
+        self,
+        chunks: Sequence[bytes],
+        samples: Iterator[PatchSamples],
+        damaged: frozenset[int] = frozenset(),
+        processes: int = 1,
     ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1], [points, C], where each patch asks for `samples`.
 
         damaged: numbers of chunks of which nothing is known; there values are the middle of the range.
+        processes: that may share the work.
         Raises: CorruptFile.
         """
 
@@ -68,7 +79,7 @@ class FieldCodec(Protocol):
 
     def prepare(
         self,
-        signal: Signal,
+        signal: AnySignal,
         initialization: Initialization,
         options: EncodeOptions,
         device: torch.device,

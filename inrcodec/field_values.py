@@ -3,10 +3,10 @@
 import numpy as np
 
 from inrcodec.errors import UsageError
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal
 
 
-def unit_values(signal: Signal, values: np.ndarray, first: int = 0) -> np.ndarray:
+def unit_values(signal: AnySignal, values: np.ndarray, first: int = 0) -> np.ndarray:
     """Turn native values into those in [0, 1] that the field is shown, float64.
 
     first: number of the values' slice, where slices have ranges of their own.
@@ -51,7 +51,7 @@ def signal_channels(values: np.ndarray, channels: int) -> np.ndarray:
     return total / values.dtype.type(values.shape[-1])
 
 
-def check_channels(signal: Signal, channels: int) -> None:
+def check_channels(signal: AnySignal, channels: int) -> None:
     """Raises: UsageError if a field with `channels` outputs cannot show a signal."""
     if signal.channels not in (1, channels):
         raise UsageError(

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inrcodec import metrics
 from inrcodec.coding.container import read_container
-from inrcodec.decoder import SAMPLES, Resolution, decode_container
+from inrcodec.decoder import SAMPLES, open_container
 from inrcodec.device import pick_device
-from inrcodec.encoder import counted_samples, encode
+from inrcodec.encoder import CodedSignal, counted_samples, encode_signals
 from inrcodec.errors import ContainerError, InitializationError, SignalError, UsageError
 from inrcodec.field_codec import codec_of
 from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions, ProgressCallback
 from inrcodec.registry import default_initialization
-from inrcodec.signals import check_writable, default_extension, read, write, write_whole
-from inrcodec.signals.signal import Signal
+from inrcodec.resolution import Resolution
+from inrcodec.signals import check_writable, default_extension, opened, write, write_whole
+from inrcodec.signals.lazy import AnySignal
 
 
 @dataclass(frozen=True)
@@ -70,56 +70,55 @@ def encode_file(
     """
     options = options or EncodeOptions()
     began = time.perf_counter()
-    signals = read(path, modality)
-    chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
-    data, decoded = encode(signals, chosen, options, embed=embed, on_progress=on_progress)
-    write_whole(output, lambda temporary: temporary.write_bytes(data))
-    samples = counted_samples(signals)
+    with opened(path, modality) as signals:
+        chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
+        file = encode_signals(signals, chosen, options, embed=embed, on_progress=on_progress)
+        samples, bounds = counted_samples(signals), options.bounds(signals)
+    size = len(file.data)
+    write_whole(output, lambda temporary: temporary.write_bytes(file.data))
     return EncodeReport(
         input=str(path),
         output=str(output),
         modality=signals[0].modality,
         field=chosen[0].field.name,
         initialization=chosen[0].identifier.hex(),
-        bytes=len(data),
+        bytes=size,
         samples=samples,
-        bits_per_sample=8 * len(data) / samples,
-        ratio=sum(signal.values.nbytes for signal in signals) / len(data),
+        bits_per_sample=8 * size / samples,
+        ratio=sum(signal.samples * signal.channels * signal.dtype.itemsize for signal in signals) / size,
         steps=codec_of(chosen[0]).steps(options, chosen[0]),
         seconds=time.perf_counter() - began,
         device=str(pick_device(options.device)),
-        signals=tuple(
-            measures(signal, rebuilt, len(data), bound)
-            for signal, rebuilt, bound in zip(signals, decoded, options.bounds(signals), strict=True)
-        ),
+        signals=tuple(measures(coded, size, bound) for coded, bound in zip(file.signals, bounds, strict=True)),
     )
 
 
-def measures(original: Signal, decoded: Signal, size: int, bound: float | None = None) -> dict[str, Any]:
-    """Return name, samples and fidelity of one decoded signal.
+def measures(coded: CodedSignal, size: int, bound: float | None = None) -> dict[str, Any]:
+    """Return name, samples and fidelity of one coded signal.
 
     size: that of the whole file, in bytes. bound: what its largest error must not exceed.
     """
+    original, fidelity = coded.signal, coded.fidelity
     result: dict[str, Any] = {
         "name": original.name,
         "modality": original.modality,
         "samples": original.samples,
-        "psnr_db": _finite(metrics.psnr(original, decoded)),
+        "psnr_db": _finite(fidelity.psnr),
     }
     if original.modality == "audio":
-        result["snr_db"] = _finite(metrics.snr(original, decoded))
-        time_axis = original.axes[-1]
-        if time_axis.rate is not None:
-            result["kbps"] = 8 * size / 1000 / float(time_axis.size / time_axis.rate)
+        result["snr_db"] = _finite(fidelity.snr)
+        timed = next((axis for axis in original.axes if axis.rate is not None), None)
+        if timed is not None and timed.rate is not None:
+            result["kbps"] = 8 * size / 1000 / float(timed.size / timed.rate)
     if original.modality == "climate":
-        result["rmse"] = math.sqrt(metrics.mean_squared_error(original, decoded))
-        errors = metrics.slice_errors(original, decoded)
+        result["rmse"] = math.sqrt(fidelity.mean_squared_error)
+        errors = fidelity.slice_errors
         if len(errors) > 1:
             worst = int(errors.argmax())
             result["worst_slice"] = worst
             result["worst_slice_psnr_db"] = _finite(-20 * math.log10(errors[worst])) if errors[worst] else None
     if original.modality == "climate" or bound is not None:
-        result["max_error"] = metrics.max_error(original, decoded)
+        result["max_error"] = fidelity.max_error
     if bound is not None:
         result["bound"] = bound
     return result
@@ -134,6 +133,7 @@ def decode_file(
     max_samples: int = SAMPLES,
     skip_damaged: bool = False,
     device: str = "auto",
+    processes: int = 1,
     on_progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Decode an `.inr` file; returns where the result is.
@@ -150,25 +150,26 @@ def decode_file(
         container = read_container(data, skip_damaged=skip_damaged)
         if output is not None:
             check_writable(container.streams[0].header.modality, output)
-        signals = decode_container(
+        if output is None:
+            output = path.with_suffix(default_extension(container.streams[0].header.modality))
+            if output.exists():
+                raise UsageError(f"{output} is there already: say where to write with -o")
+        signals = open_container(
             container,
             resolution=resolution,
             initializations=initializations,
             max_samples=max_samples,
             device=device,
+            processes=processes,
             on_progress=on_progress,
         )
+        write(signals, output)
     except (ContainerError, InitializationError) as error:
         raise type(error)(f"{path}: {error}") from error
-    if output is None:
-        output = path.with_suffix(default_extension(signals[0].modality))
-        if output.exists():
-            raise UsageError(f"{output} is there already: say where to write with -o")
-    write(signals, output)
     return output
 
 
-def _initialization(signal: Signal, main: str, given: Initialization | None, field: str | None) -> Initialization:
+def _initialization(signal: AnySignal, main: str, given: Initialization | None, field: str | None) -> Initialization:
     if given is not None and signal.modality == given.modality:
         return given
     if given is not None and signal.modality == main:

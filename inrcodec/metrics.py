@@ -4,73 +4,95 @@ import math
 
 import numpy as np
 
+from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.signal import Signal
 
 
-def mean_squared_error(original: Signal, decoded: Signal) -> float:
-    """Return the mean squared error in native units over all channels, without missing points.
+class Fidelity:
+    """How near a decoded signal is to its original, from parts that are compared one after the other.
 
-    Raises: ValueError if the signals' grids differ.
+    max_error: the largest absolute error in native units so far, without missing points.
     """
-    difference = _errors(original, decoded)
-    return float(np.mean(difference**2)) if difference.size else 0.0
+
+    def __init__(self, original: AnySignal) -> None:
+        self.max_error = 0.0
+        low, high = original.value_range
+        self._peak = 255.0 if original.dtype == np.uint8 else high - low
+        self._count = 0
+        self._error = self._power = 0.0
+        self._slices: list[float] | None = [] if original.axes[0].kind == "slice" else None
+        self._by_slice = original.slice_ranges is not None
+
+    def add(self, original: Signal, decoded: Signal) -> None:
+        """Compare the next part. Raises: ValueError if the parts' grids differ."""
+        if original.values.shape != decoded.values.shape:
+            raise ValueError(f"the grids differ: {original.values.shape = }, {decoded.values.shape = }")
+        ranges = original.value_range if original.slice_ranges is None else original.slice_ranges
+        by_row = np.broadcast_to(np.array(ranges, np.float64), (len(original.values), 2))
+        rows = 1 if self._slices is not None else max(1, (1 << 18) // max(1, original.values[:1].size))
+        for begin in range(0, len(original.values), rows):  # for the memory that 64 bits need
+            some = slice(begin, begin + rows)
+            values = original.values[some].astype(np.float64)
+            errors = values - decoded.values[some].astype(np.float64)
+            if original.missing is not None:
+                present = ~original.missing[some]
+                values, errors = values[present], errors[present]
+            error = float(np.sum(errors**2))
+            self._count += errors.size
+            self._error += error
+            self._power += float(np.sum(values**2))
+            if errors.size:
+                self.max_error = max(self.max_error, float(np.abs(errors).max()))
+            if self._slices is not None:
+                low, high = by_row[begin]
+                self._slices.append(math.sqrt(error / errors.size) / (high - low) if errors.size else 0.0)
+
+    @property
+    def mean_squared_error(self) -> float:
+        """The mean squared error in native units over all channels, without missing points."""
+        return self._error / self._count if self._count else 0.0
+
+    @property
+    def psnr(self) -> float:
+        """The peak signal-to-noise ratio in dB; infinite if nothing differs.
+
+        The peak is 255 for 8 bits, and the value range for everything else: of 16-bit pictures that is the range of the
+        data, as one of 12 bits would look 24 dB better against 65535. Where slices have ranges of their own, each
+        counts against its own.
+        """
+        error = float(np.mean(self.slice_errors**2)) if self._by_slice else self.mean_squared_error / self._peak**2
+        return math.inf if error == 0 else -10 * math.log10(error)
+
+    @property
+    def snr(self) -> float:
+        """The signal-to-noise ratio in dB: power of the signal over the power of the error."""
+        if self._error == 0:
+            return math.inf
+        return 10 * math.log10(self._power / self._error) if self._power else -math.inf
+
+    @property
+    def slice_errors(self) -> np.ndarray:
+        """The root mean square of every slice's error, as a share of the slice's range: [S] float64.
+
+        Raises: ValueError if the first axis is none of slices.
+        """
+        if self._slices is None:
+            raise ValueError("a signal without slices")
+        return np.array(self._slices)
+
+
+def fidelity(original: Signal, decoded: Signal) -> Fidelity:
+    """Compare whole signals. Raises: ValueError if their grids differ."""
+    found = Fidelity(original)
+    found.add(original, decoded)
+    return found
 
 
 def psnr(original: Signal, decoded: Signal) -> float:
-    """Return the peak signal-to-noise ratio in dB; infinite if nothing differs.
-
-    The peak is 255 for 8 bits, and the value range for everything else: of 16-bit pictures that is the range of the
-    data, as one of 12 bits would look 24 dB better against 65535. Where slices have ranges of their own, each counts
-    against its own.
-    """
-    if original.slice_ranges is None:
-        error = mean_squared_error(original, decoded) / _peak(original) ** 2
-    else:
-        error = float(np.mean(slice_errors(original, decoded) ** 2))
-    return math.inf if error == 0 else -10 * math.log10(error)
-
-
-def slice_errors(original: Signal, decoded: Signal) -> np.ndarray:
-    """Return the root mean square of every slice's error, as a share of the slice's range: [S] float64.
-
-    original: a signal with slices along its first axis. Missing points do not count.
-    """
-    ranges = np.broadcast_to(
-        np.array(original.value_range) if original.slice_ranges is None else original.slice_ranges,
-        (len(original.values), 2),
-    )
-    errors = []
-    for number, (low, high) in enumerate(ranges):
-        difference = original.values[number].astype(np.float64) - decoded.values[number].astype(np.float64)
-        if original.missing is not None:
-            difference = difference[~original.missing[number]]
-        errors.append(float(np.sqrt(np.mean(difference**2))) / (high - low) if difference.size else 0.0)
-    return np.array(errors)
-
-
-def snr(original: Signal, decoded: Signal) -> float:
-    """Return the signal-to-noise ratio in dB: power of the signal over the power of the error."""
-    values = original.values if original.missing is None else original.values[~original.missing]
-    power = float(np.mean(values.astype(np.float64) ** 2)) if values.size else 0.0
-    error = mean_squared_error(original, decoded)
-    if error == 0:
-        return math.inf
-    return 10 * math.log10(power / error) if power else -math.inf
+    """Return the `Fidelity.psnr` of whole signals."""
+    return fidelity(original, decoded).psnr
 
 
 def max_error(original: Signal, decoded: Signal) -> float:
     """Return the largest absolute error in native units, without missing points."""
-    difference = _errors(original, decoded)
-    return float(np.abs(difference).max()) if difference.size else 0.0
-
-
-def _peak(signal: Signal) -> float:
-    low, high = signal.value_range
-    return 255.0 if signal.values.dtype == np.uint8 else high - low
-
-
-def _errors(original: Signal, decoded: Signal) -> np.ndarray:
-    if original.values.shape != decoded.values.shape:
-        raise ValueError(f"the grids differ: {original.values.shape = }, {decoded.values.shape = }")
-    difference = original.values.astype(np.float64) - decoded.values.astype(np.float64)
-    return difference if original.missing is None else difference[~original.missing]
+    return fidelity(original, decoded).max_error

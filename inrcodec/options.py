@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from inrcodec.coding.header import LARGEST_BOUND, SMALLEST_BOUND
 from inrcodec.errors import UsageError
 from inrcodec.settings import Rescaling
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal
 from inrcodec.targets import Target
 
 Effort = Literal["instant", "fast", "default", "high"]
@@ -29,6 +29,7 @@ class EncodeOptions:
         all signals of the main one's modality, or by the names of some. The file is as small as it gets.
     rescaling: how the gradient on the full context set of weight fields is rescaled; None: "exact".
     device: "auto", "cpu" or "cuda[:n]".
+    processes: that code the patches of latent fields, where the CPU does.
     """
 
     quality: float | None = None
@@ -39,6 +40,7 @@ class EncodeOptions:
     max_error: float | Mapping[str, float] | None = None
     rescaling: Rescaling | None = None
     device: str = "auto"
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
@@ -47,6 +49,8 @@ class EncodeOptions:
             raise UsageError(f"no effort is called {self.effort!r}: choose from {', '.join(get_args(Effort))}")
         if self.rescaling is not None and self.rescaling not in get_args(Rescaling):
             raise UsageError(f"no rescaling is called {self.rescaling!r}: choose from {', '.join(get_args(Rescaling))}")
+        if self.processes < 1:
+            raise UsageError(f"{self.processes} processes: give 1 or more")
         if self.steps is not None and self.steps < 0:
             raise UsageError(f"{self.steps} adaptation steps: give 0 or more")
         if self.bits_per_sample is not None and self.psnr is not None:
@@ -71,7 +75,7 @@ class EncodeOptions:
             return None
         return Target(self.bits_per_sample, self.psnr)
 
-    def bounds(self, signals: Sequence[Signal]) -> list[float | None]:
+    def bounds(self, signals: Sequence[AnySignal]) -> list[float | None]:
         """Return the largest error of each signal of a file, None for those that may have any.
 
         Raises: UsageError if a name is of no signal.

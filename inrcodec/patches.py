@@ -13,7 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.lazy import AnySignal, Window
+from inrcodec.signals.signal import Axis
 from inrcodec.sphere import Region, flat_coordinates
 
 BLOCK_VALUES = 1 << 20
@@ -232,10 +233,16 @@ class Patches:
         """Return the first sample of a patch along the first axis; of a slice axis its slice."""
         return self.axes[0].starts[self._index(patch)[0]]
 
-    def values(self, signal: Signal, patch: int) -> np.ndarray:
+    def samples(self, patch: int) -> list[np.ndarray]:
+        """Return the indices of a patch's samples along each axis."""
+        return [axis.samples(i) for axis, i in self.along(patch)]
+
+    def values(self, signal: AnySignal | Window, patch: int) -> np.ndarray:
         """Return the signal's native values in a patch, [points, C]."""
-        box = np.ix_(*(axis.samples(i) for axis, i in zip(self.axes, self._index(patch), strict=True)))
-        return signal.values[box].reshape(-1, signal.channels)
+        own, *others = self.samples(patch)
+        first, last = int(own.min()), int(own.max())
+        part = signal.part(first, last + 1)
+        return part.values[np.ix_(own - first, *others)].reshape(-1, signal.channels)
 
     def coordinates(self, patch: int) -> np.ndarray:
         """Return the coordinates of a patch's own samples, [points, d] float32."""

@@ -175,14 +175,16 @@ def search(
     choose: Callable[[float, Quantizations | None], Quantizations],
     code: Callable[[Quantizations], Result],
     on_trial: Callable[[int, Result], None],
-) -> Result:
-    """Find the result nearest to the target among those that meet it.
+    first: float = FIRST_LAMBDA,
+) -> tuple[Result, float]:
+    """Find the result nearest to the target among those that meet it; return it and the lambda of one near it.
 
     First over lambda; but steps are whole numbers, so the results of neighbouring lambdas may lie apart. Then with the
     steps of the nearest trial over the lambda of the decisions alone; and last by single steps of single tensors, from
     both sides.
 
     choose: the quantizations for a trade-off, from a start. on_trial: called with the number of every trial.
+    first: the lambda to begin with.
     Raises: UsageError if nothing meets the target.
     """
     trials = _Trials(target, code, on_trial)
@@ -193,7 +195,7 @@ def search(
         chosen = choose(trade_off, chosen)
         return chosen
 
-    place = _follow(trials, choose_next, math.log(FIRST_LAMBDA), least_move=LEAST_MOVE)
+    place = _follow(trials, choose_next, math.log(first), least_move=LEAST_MOVE)
     held = min(filter(None, map(trials.nearest, (True, False))), key=lambda each: abs(trials.excess(each)))
 
     def hold(trade_off: float) -> Quantizations:
@@ -208,7 +210,7 @@ def search(
     if trials.best is None:
         assert trials.miss is not None  # something was tried
         raise UsageError(target.missed(trials.miss))
-    return trials.best
+    return trials.best, math.exp(place)
 
 
 def _follow(

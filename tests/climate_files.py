@@ -82,9 +82,21 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
+def read(path: Path) -> list[Signal]:
+    """Read the signals of a file into memory."""
+    with climate.opened(path) as signals:
+        return [signal.loaded() for signal in signals]
+
+
+def exact(signal: Signal) -> Signal:
+    """Correct decoded values as the decoder does."""
+    correct = climate.exact_reader(signal.name, signal.attributes, signal.shape, signal.dtype)
+    return dataclasses.replace(signal, values=correct(signal.values, 0))
+
+
 def rewritten(path: Path) -> tuple[list[Signal], Path]:
     """Read a file, send the attributes through the container's serialization, write the signals again."""
-    signals = climate.read(path)
+    signals = read(path)
     carried = [
         dataclasses.replace(signal, attributes=cbor2.loads(cbor2.dumps(signal.attributes))) for signal in signals
     ]

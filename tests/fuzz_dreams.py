@@ -97,7 +97,7 @@ def dreamt_chunk(header: bytes, embedded: list[bytes], number: int, random: Rand
 
 
 def dreamt_residual(header: bytes, random: Random) -> bytes:
-    """Return a residual of made-up symbols. Raises: InrcodecError if the header cannot be read."""
+    """Return a residual of made-up symbols, of a signal of one slab. Raises: InrcodecError if the header cannot be read."""
     parsed = _header(header)
     shape = [*(axis.size for axis in parsed.axes), parsed.channels]
     if parsed.max_error is None or np.prod(shape, dtype=float) > MOST_SYMBOLS:
@@ -120,7 +120,8 @@ def dreamt_residual(header: bytes, random: Random) -> bytes:
     coded = entropy.encode_batches(dreams.parts)
     free = np.packbits(np.concatenate([*readers[0].bits, np.zeros(0, np.uint8)]), bitorder="little").tobytes()
     stored = random.randbytes(min(readers[0].count, 1 << 12) * np.dtype(parsed.dtype).itemsize)
-    return struct.pack("<d", bound) + write_varint(len(coded)) + coded + free + stored
+    slab = struct.pack("<d", bound) + write_varint(len(coded)) + coded + free + stored
+    return residual_section.pack_section([slab])
 
 
 class _DreamingReader(ResidualReader):

@@ -12,7 +12,8 @@ from fuzz_dreams import dreamt_chunk, dreamt_residual
 from fuzz_sections import AXES, BOUND, DEFAULTS, FLAGS, TOGETHER, Section, Sections, fields_of, suited, with_payload
 from fuzz_values import other_bytes, other_inside
 
-from inrcodec.errors import InrcodecError
+from inrcodec.errors import CorruptFile, InrcodecError
+from inrcodec.residual.section import pack_section, unpack_section
 
 KINDS = "ISMCRE"
 MASKED = 2
@@ -93,10 +94,14 @@ def change_residual(sections: Sections, random: Random) -> Sections:
     """Rewrite a residual: the error it was made for, its lengths, its batches or what follows them."""
 
     def change(payload: bytes) -> bytes:
-        if len(payload) < 10:
+        try:
+            (slab,) = unpack_section(payload, 1)
+        except CorruptFile:
+            slab = b""
+        if len(slab) < 10 or not random.randrange(5):
             return other_bytes(payload, random)
-        begin, end = random.choice([(0, 8), (8, 9), (9, 9 + payload[8]), (9 + payload[8], len(payload))])
-        return payload[:begin] + other_bytes(payload[begin:end], random) + payload[end:]
+        begin, end = random.choice([(0, 8), (8, 9), (9, 9 + slab[8]), (9 + slab[8], len(slab))])
+        return pack_section([slab[:begin] + other_bytes(slab[begin:end], random) + slab[end:]])
 
     return with_payload(sections, random, "R", change)
 
@@ -115,7 +120,7 @@ def add_residual(sections: Sections, random: Random) -> Sections:
         end += 1
     batches = random.randbytes(random.randrange(30))
     payload = np.float64(bound).tobytes() + bytes([len(batches)]) + batches + random.randbytes(random.randrange(9))
-    residual = Section("R", random.choice([b"", payload]))
+    residual = Section("R", random.choice([b"", payload, pack_section([payload])]))
     header = Section("S", cbor2.dumps(fields))
     return [*sections[:place], header, *sections[place + 1 : end], residual, *sections[end:]]
 

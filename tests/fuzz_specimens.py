@@ -104,8 +104,8 @@ def clip_with_sound() -> bytes:
     sound = random_latents("audio", spectrum, PatchConfig((256,), (16,), normalize=False))
     frames = np.stack([tiny_image(seed, 16, 20).values for seed in range(4)])
     pictures = Signal("video", frames, (Axis(4, "start", rate=Fraction(25)), Axis(16), Axis(20)), (0.0, 255.0))
-    waves = np.rint(9000 * np.sin(np.outer([1, 2], np.arange(300)) / 7)).astype(np.int16)[..., None]
-    axes = (Axis(2, "slice"), Axis(300, "start", rate=Fraction(8000)))
+    waves = np.rint(9000 * np.sin(np.outer(np.arange(300), [1, 2]) / 7)).astype(np.int16)[..., None]
+    axes = (Axis(300, "start", rate=Fraction(8000)), Axis(2, "slice"))
     return embedded([pictures, Signal("audio", waves, axes, (-32768.0, 32767.0), name="sound")], [video, sound])
 
 

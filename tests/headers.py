@@ -51,7 +51,7 @@ SOUND = replace(
     modality="audio",
     name="sound",
     dtype="<i2",
-    axes=(Axis(2, "slice"), Axis(44_100, "start", rate=Fraction(44_100))),
+    axes=(Axis(44_100, "start", rate=Fraction(44_100)), Axis(2, "slice")),
     channels=1,
     value_range=(-32768.0, 32767.0),
     chunks=0,

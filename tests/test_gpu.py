@@ -48,7 +48,7 @@ def waves(modality: str) -> Signal:
     axes = {
         "image": (Axis(40), Axis(56)),
         "video": (Axis(3, "start", rate=Fraction(25)), Axis(32), Axis(48)),
-        "audio": (Axis(1, "slice"), Axis(3000, "start", rate=Fraction(8000))),
+        "audio": (Axis(3000, "start", rate=Fraction(8000)), Axis(1, "slice")),
         "climate": (Axis(2, "slice"), Axis(24, "node"), Axis(32, "node")),
     }[modality]
     shape = tuple(axis.size for axis in axes)

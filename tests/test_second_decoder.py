@@ -284,10 +284,10 @@ def clip_of_fine_steps() -> Case:
 
 
 def sound_of_two_channels() -> Case:
-    values = floats((2, 900, 1), 8) - np.float32(0.5)
-    signal = Signal("audio", values, (Axis(2, "slice"), Axis(900, "start", rate=Fraction(8000))), (-0.5, 0.5))
+    values = floats((900, 2, 1), 8) - np.float32(0.5)
+    signal = Signal("audio", values, (Axis(900, "start", rate=Fraction(8000)), Axis(2, "slice")), (-0.5, 0.5))
     initialization = wild_initialization("audio", LatentSpectrum(1, 1, (2, 3), hop=24), (500,), (20,), 11)
-    return Case([signal], [initialization], inrcodec.Resolution(sample_rate=12000), [(2, 1350)])
+    return Case([signal], [initialization], inrcodec.Resolution(sample_rate=12000), [(1350, 2)])
 
 
 CASES = [

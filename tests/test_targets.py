@@ -108,7 +108,7 @@ def ignore(number: int, result: Result) -> None:
 @pytest.mark.parametrize("target", [Target(rate=0.03), Target(rate=0.5), Target(rate=4.0), Target(psnr=27.0)])
 def test_smooth_curves_are_hit_in_a_few_trials(slope, target):
     trials = []
-    result = search(
+    result, _ = search(
         target, lambda trade_off, start: (Continuous(trade_off),), smooth(slope), lambda *trial: trials.append(trial)
     )
     assert target.met(result) and target.near(result)
@@ -122,9 +122,9 @@ def test_gaps_between_trade_offs_are_filled(wanted):
     def choose(trade_off, start):
         return (Coarseness((round(-8 * math.log2(0.02 / math.sqrt(trade_off))),) * 8),)
 
-    result = search(Target(rate=wanted), choose, stepped, ignore)
+    result, _ = search(Target(rate=wanted), choose, stepped, ignore)
     assert wanted * (1 - 2 * RATE_TOLERANCE) <= result.rate <= wanted
-    result = search(Target(psnr=20 + 6.02 * wanted), choose, stepped, ignore)
+    result, _ = search(Target(psnr=20 + 6.02 * wanted), choose, stepped, ignore)
     assert wanted <= result.rate <= 1.02 * wanted
 
 
@@ -140,11 +140,11 @@ def test_jumps_of_the_step_are_bridged(wanted, jump):
         return Result(rate, 20 + 6.02 * rate)
 
     target = Target(rate=wanted)
-    assert target.near(search(target, choose, code, ignore))
+    assert target.near(search(target, choose, code, ignore)[0])
 
 
 def test_several_signals_share_a_target():
-    result = search(
+    result, _ = search(
         Target(psnr=23.0),
         lambda trade_off, start: (Continuous(trade_off), Continuous(2 * trade_off)),
         smooth(-0.5),

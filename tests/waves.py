@@ -21,5 +21,5 @@ def tiny_sound(seed: int, length: int = 600, rate: int = 8000) -> Signal:
     frequencies = np.random.default_rng(seed).uniform(100, 400, 3)
     seconds = np.arange(length) / rate
     values = sum(0.3 * np.sin(2 * np.pi * frequency * seconds) for frequency in frequencies)
-    axes = (Axis(1, "slice"), Axis(length, "start", rate=Fraction(rate)))
-    return Signal("audio", np.asarray(values, np.float32)[np.newaxis, :, np.newaxis], axes, (-1.0, 1.0))
+    axes = (Axis(length, "start", rate=Fraction(rate)), Axis(1, "slice"))
+    return Signal("audio", np.asarray(values, np.float32)[:, np.newaxis, np.newaxis], axes, (-1.0, 1.0))

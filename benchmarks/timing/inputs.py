@@ -46,7 +46,7 @@ WISHES = {
     "picture": Wish("image", Cut(), lambda signal: signal.shape == (512, 768)),
     "field": Wish("climate", Cut(frames=1), _temperatures),
     "clip": Wish("video", Cut(frames=16, crop=(240, 320)), lambda signal: signal.shape == (16, 240, 320)),
-    "sound": Wish("audio", Cut(seconds=10), lambda signal: signal.shape == (1, 160_000) and _rate(signal) == 16_000),
+    "sound": Wish("audio", Cut(seconds=10), lambda signal: signal.shape == (160_000, 1) and _rate(signal) == 16_000),
 }
 
 
@@ -124,8 +124,8 @@ def described(source: Source) -> dict[str, Any]:
 
 def seconds_of(signal: Signal) -> float:
     """Return how long a sound is."""
-    return float(signal.axes[-1].size / (_rate(signal) or 1))
+    return float(signal.axes[0].size / (_rate(signal) or 1))
 
 
 def _rate(signal: Signal) -> Fraction | None:
-    return signal.axes[-1].rate
+    return signal.axes[0].rate

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from inrcodec.coding.header import StreamHeader, pack_header, unpack_header
-from inrcodec.coding.missing import pack_missing
 from inrcodec.coding.plain import Budget
 from inrcodec.coding.salvage import Salvage
 from inrcodec.coding.sections import (
@@ -27,14 +26,14 @@ from inrcodec.coding.sections import (
     whole_pieces,
 )
 from inrcodec.errors import CorruptFile, UsageError
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
     """A coded signal of a file.
 
-    chunks: `header.chunks` payloads. missing: what `pack_missing` returned, if `header.has_missing`.
+    chunks: `header.chunks` payloads. missing: what a `MissingWriter` returned, if `header.has_missing`.
     residual: the coded residual (`inrcodec.residual.section`), if `header.max_error` is not None.
     damaged: the numbers of chunks that are damaged or cut off, where damage was to be skipped. These chunks are empty
         here, and a damaged residual is None.
@@ -184,31 +183,26 @@ def _check_header(header: StreamHeader, others: Sequence[StreamHeader]) -> None:
         raise CorruptFile(f"two signals are called {header.name!r:.80}: obtain the file again")
 
 
-def stream_of(
-    signal: Signal,
-    initialization: bytes,
-    coding: bytes,
-    patches_per_chunk: int,
-    chunks: tuple[bytes, ...],
-) -> Stream:
-    """Return a coded signal with the header that describes it.
+def header_of(
+    signal: AnySignal, initialization: bytes, coding: bytes, patches_per_chunk: int, chunks: int
+) -> StreamHeader:
+    """Return the header that describes a coded signal.
 
     initialization: its identifier. coding: the coding parameters of the field codec.
     """
-    header = StreamHeader(
+    return StreamHeader(
         modality=signal.modality,
         name=signal.name,
         initialization=initialization,
-        dtype=signal.values.dtype.newbyteorder("<").str,
+        dtype=signal.dtype.newbyteorder("<").str,
         axes=signal.axes,
         channels=signal.channels,
         value_range=signal.value_range,
         sphere=signal.sphere,
         coding=coding,
         patches_per_chunk=patches_per_chunk,
-        chunks=len(chunks),
-        has_missing=signal.missing is not None,
+        chunks=chunks,
+        has_missing=signal.has_missing,
         attributes=signal.attributes,
         slice_ranges=signal.slice_ranges,
     )
-    return Stream(header, chunks, None if signal.missing is None else pack_missing(signal.missing))

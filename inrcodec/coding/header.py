@@ -22,8 +22,6 @@ MAX_CHANNELS = 1 << 12
 MAX_CODING_BYTES = 1 << 13
 MAX_COUNT = 1 << 31
 SMALLEST_BOUND, LARGEST_BOUND = 2.0**-1000, 2.0**1000
-MAX_BOUNDED_VALUES = (1 << 31) - 1
-"""Values of a signal with a bound on its error."""
 
 _STORED, _DEFLATED = 0, 1
 _SPHERE, _MISSING = 1, 2
@@ -241,5 +239,3 @@ def _check(header: StreamHeader) -> None:
     require(type(header.attributes) is dict, "attributes", header.attributes)
     if header.max_error is not None:
         require(SMALLEST_BOUND <= header.max_error <= LARGEST_BOUND, "largest error", header.max_error)
-        values = prod(shape) * header.channels
-        require(values <= MAX_BOUNDED_VALUES, "number of values (fewer than 2^31 may have a largest error)", values)

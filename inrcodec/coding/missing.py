@@ -1,38 +1,57 @@
-"""The mask of missing values to bytes and back."""
+"""The mask of missing values to bytes and back, part by part.
 
-import zlib
+Each slice along the first axis is stored as its difference from the one before: the mask of a coast is the same at all
+times.
+"""
+
 from math import prod
 
 import numpy as np
 
-from inrcodec.coding import plain
 from inrcodec.errors import CorruptFile
+from inrcodec.masks import MaskPacker, MaskReader
 
 
-def pack_missing(mask: np.ndarray) -> bytes:
-    """Return a mask of missing values, bool of any shape, as bytes.
+class MissingWriter:
+    """Makes bytes of a mask of missing values whose parts come one after the other."""
 
-    Each slice along the first axis is stored as its difference from the one before: the mask of a coast is
-    the same at all times.
-    """
-    changes = mask.copy()
-    changes[1:] ^= mask[:-1]
-    return zlib.compress(np.packbits(changes).tobytes(), 9)
+    def __init__(self) -> None:
+        self._packer = MaskPacker()
+        self._before: np.ndarray | None = None
+
+    def add(self, mask: np.ndarray) -> None:
+        """Take the next part, bool [rows, *grid]."""
+        changes = mask.copy()
+        changes[1:] ^= mask[:-1]
+        if self._before is not None:
+            changes[0] ^= self._before
+        self._before = mask[-1].copy()
+        self._packer.add(changes)
+
+    def finish(self) -> bytes:
+        """Return the bytes of all parts."""
+        return self._packer.packed()
 
 
-def unpack_missing(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the mask that `pack_missing` was given: bool of this `shape`.
+class MissingReader:
+    """Reads the mask that a `MissingWriter` was given, bool of this shape, from the first row on."""
 
-    Raises: CorruptFile if `data` is no mask of this shape.
-    """
-    samples = prod(shape)
-    size = (samples + 7) // 8
-    try:
-        packed = plain.inflate(data, size)
-    except ValueError as error:
-        raise CorruptFile(f"the mask of missing values is damaged ({error}): obtain the file again") from error
-    if len(packed) != size or (samples % 8 and packed[-1] & 0xFF >> samples % 8):
-        raise CorruptFile(f"the mask of missing values is not one of shape {shape}: obtain the file again")
-    changes = np.unpackbits(np.frombuffer(packed, np.uint8), count=samples).astype(bool).reshape(shape)
-    mask: np.ndarray = np.logical_xor.accumulate(changes, axis=0)
-    return mask
+    def __init__(self, data: bytes, shape: tuple[int, ...]) -> None:
+        self._others = shape[1:]
+        self._reader = MaskReader(data, prod(shape))
+        self._place = 0
+        self._before = np.zeros(self._others, bool)
+
+    def take(self, rows: int) -> np.ndarray:
+        """Return the next rows of the mask. Raises: CorruptFile if the data is no mask of this shape."""
+        if not rows:
+            return np.zeros((0, *self._others), bool)
+        begin, self._place = self._place, self._place + rows * prod(self._others)
+        try:
+            changes = self._reader.bits(begin, self._place).reshape(rows, *self._others)
+        except ValueError as error:
+            raise CorruptFile(f"the mask of missing values is damaged ({error}): obtain the file again") from error
+        changes[0] ^= self._before
+        mask: np.ndarray = np.logical_xor.accumulate(changes, axis=0)
+        self._before = mask[-1].copy()
+        return mask

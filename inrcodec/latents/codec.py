@@ -1,19 +1,32 @@
 """The codec of latent fields: adapt the latents of each patch, code their symbols; and back."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from typing import Self
 
 import numpy as np
 import torch
 
-from inrcodec.coding.container import Stream, stream_of
+from inrcodec.coding.container import header_of
 from inrcodec.coding.header import StreamHeader
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.field_values import check_channels, field_channels, signal_channels, unit_values
 from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import best_variant
-from inrcodec.latents.clip_coder import ClipCoder
+from inrcodec.latents.chunks import (
+    CoderParts,
+    DecodeTask,
+    EncodeTask,
+    coder_class,
+    decode_chunk,
+    decode_elsewhere,
+    encode_chunk,
+    encode_elsewhere,
+    one_thread,
+)
 from inrcodec.latents.coder import (
     MAX_AT_ONCE,
     MAX_LATENTS,
@@ -21,14 +34,14 @@ from inrcodec.latents.coder import (
     MIN_STEP_INDEX,
     AdaptationPlan,
     LatentCoder,
-    TransformCoder,
 )
 from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.objective import step_index_of_trade_off
-from inrcodec.models import Grid, LatentClip
+from inrcodec.models import Grid
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
+from inrcodec.parallel import shared
 from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout, unknown_patch
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal, Window
 
 CHUNK_POINTS = 1 << 18
 """Samples of a chunk, about, where patches are smaller."""
@@ -36,19 +49,8 @@ CHUNK_POINTS = 1 << 18
 MAX_CHUNK_LATENTS = 1 << 21
 """Latents of a chunk of several patches that a decoder accepts."""
 
-KEPT_VALUES = 1 << 26
-"""Values of a signal, at most, that are kept after they are coded; larger signals are decoded again."""
-
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
-
-_CODERS: dict[str, type[LatentCoder]] = {LatentClip.name: ClipCoder}
-"""Coders of fields that are not those of one transform."""
-
-
-def coder_class(initialization: Initialization) -> type[LatentCoder]:
-    """Return the kind of coder that an initialization's field needs."""
-    return _CODERS.get(initialization.field.name, TransformCoder)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class LatentCodec:
 
     def prepare(
         self,
-        signal: Signal,
+        signal: AnySignal,
         initialization: Initialization,
         options: EncodeOptions,
         device: torch.device,
@@ -124,7 +126,7 @@ class LatentCodec:
                 "leave it out"
             )
         steps = self.steps(options, initialization)
-        return PreparedLatents(signal, initialization, patches, steps, device, on_progress)
+        return PreparedLatents(signal, initialization, patches, steps, device, on_progress, options.processes)
 
     def open(self, header: StreamHeader, initialization: Initialization, device: torch.device) -> "LatentReader":
         """Prepare to decode a stream.
@@ -150,14 +152,13 @@ class LatentCodec:
 class PreparedLatents:
     """A signal cut into patches. As the rate is part of adaptation, that waits for the quantization."""
 
-    signal: Signal
+    signal: AnySignal
     initialization: Initialization
     patches: Patches
     steps: int
     device: torch.device
     on_progress: ProgressCallback | None
-    known: "dict[tuple[bytes, ...], list[torch.Tensor]]" = field(default_factory=dict)
-    """What the chunks of the last stream decode to, under its coding parameters and its chunks."""
+    processes: int = 1
 
     def choose(self, trade_off: float, start: LatentQuantization | None) -> LatentQuantization:
         """Return the quantization for a trade-off of rate against distortion."""
@@ -166,39 +167,49 @@ class PreparedLatents:
         variant = self._variant(step_index, trade_off) if start is None else start.variant
         return LatentQuantization(step_index, trade_off, variant)
 
-    def code(self, quantization: LatentQuantization) -> Stream:
-        """Adapt the latents and code them, chunk by chunk."""
-        make = coder_class(self.initialization)
-        coder = make(self.initialization, self._grid, quantization.step_index, quantization.variant, self.device)
-        plan = AdaptationPlan(quantization.trade_off, self.steps)
-        per_chunk = max(1, min(CHUNK_POINTS // self.patches.points, MAX_CHUNK_LATENTS // coder.size))
-        chunks: list[bytes] = []
-        shown: list[torch.Tensor] = []
-        keeps = len(self.patches) * self.patches.points * self.initialization.field.out_features <= KEPT_VALUES
-        for start in range(0, len(self.patches), per_chunk):
-            end = min(start + per_chunk, len(self.patches))
-            values = torch.cat([self._values(patch) for patch in range(start, end)])
-            chunk, decoded = coder.encode(values.to(self.device), plan)
-            chunks.append(chunk)
-            if keeps:
-                shown.append(decoded)
-            if self.on_progress is not None:
-                self.on_progress(Progress("adapt", end, len(self.patches), None))
+    def header(self, quantization: LatentQuantization) -> StreamHeader:
+        """Return the header of the coded signal."""
         coding = quantization.to_bytes(field_of(self.initialization).variants)
-        stream = stream_of(self.signal, self.initialization.identifier, coding, per_chunk, tuple(chunks))
-        self.known.clear()
-        if keeps:
-            self.known[_coded(stream)] = shown
-        return stream
+        per_chunk = self._patches_per_chunk(self._coder(quantization))
+        chunks = -(-len(self.patches) // per_chunk)
+        return header_of(self.signal, self.initialization.identifier, coding, per_chunk, chunks)
+
+    def code(
+        self, quantization: LatentQuantization, rows: Window, samples: Iterator[PatchSamples]
+    ) -> Iterator[bytes | RenderedPatch]:
+        """Adapt the latents and code them, chunk by chunk; see `PreparedSignal.code`."""
+        coder = self._coder(quantization)
+        parts = CoderParts.of(coder)
+        plan = AdaptationPlan(quantization.trade_off, self.steps)
+        per_chunk = self._patches_per_chunk(coder)
+        starts = range(0, len(self.patches), per_chunk)
+
+        def tasks() -> Iterator[EncodeTask]:
+            for start in starts:
+                some = range(start, min(start + per_chunk, len(self.patches)))
+                yield EncodeTask(parts, np.concatenate([self._values(patch, rows) for patch in some]), plan)
+
+        coded = shared(partial(encode_chunk, coder), encode_elsewhere, tasks(), self._processes(len(starts)))
+        for number, (chunk, decoded) in enumerate(coded, 1):
+            if self.on_progress is not None:
+                self.on_progress(Progress("adapt", min(number * per_chunk, len(self.patches)), len(self.patches), None))
+            yield chunk
+            for shown in decoded:
+                yield next(samples), _rendered(shown, self.signal.channels)
+
+    def _processes(self, chunks: int) -> int:
+        return min(self.processes, chunks) if self.device.type == "cpu" else 1
 
     def quick(self) -> "PreparedLatents":
         """Return the same without steps beyond the first decisions."""
-        return replace(self, steps=0, known={}) if self.steps else self
+        return replace(self, steps=0) if self.steps else self
 
-    def reader(self, stream: Stream) -> "LatentReader":
-        """Return a reader of a stream that this coded, which knows what it decodes to."""
-        reader = LatentCodec().open(stream.header, self.initialization, self.device)
-        return replace(reader, known=self.known.get(_coded(stream)))
+    def _coder(self, quantization: LatentQuantization) -> LatentCoder:
+        make = coder_class(self.initialization)
+        return make(self.initialization, self._grid, quantization.step_index, quantization.variant, self.device)
+
+    def _patches_per_chunk(self, coder: LatentCoder) -> int:
+        return max(1, min(CHUNK_POINTS // self.patches.points, MAX_CHUNK_LATENTS // coder.size))
 
     @property
     def _grid(self) -> Grid:
@@ -210,25 +221,26 @@ class PreparedLatents:
         if own.variants == 1:
             return 0
         some = range(0, len(self.patches), -(-len(self.patches) // VARIANT_PATCHES))
-        values = torch.cat([self._values(patch) for patch in some]).to(self.device)
+        values = torch.from_numpy(np.concatenate([self._values(patch, self.signal) for patch in some])).to(self.device)
 
         def model_of(variant: int) -> LatentModel:
             return LatentModel.of(self.initialization, self.device, step_index, variant)
 
         candidates = list(own.candidates(values, step_index))
-        return best_variant(model_of, candidates, values, self._grid, trade_off)
+        with one_thread():
+            return best_variant(model_of, candidates, values, self._grid, trade_off)
 
-    def _values(self, patch: int) -> torch.Tensor:
+    def _values(self, patch: int, signal: AnySignal | Window) -> np.ndarray:
         """Return the values of one patch, in [0, 1]: [1, C, *shape] float32."""
-        native = self.patches.values(self.signal, patch)
+        native = self.patches.values(signal, patch)
         values = unit_values(self.signal, native, self.patches.first_sample(patch))
         shown = field_channels(values, self.initialization.field.out_features).astype(np.float32)
-        return torch.from_numpy(np.ascontiguousarray(shown.T)).reshape(1, -1, *self.patches.shape)
+        return np.ascontiguousarray(shown.T).reshape(1, -1, *self.patches.shape)
 
 
-def _coded(stream: Stream) -> tuple[bytes, ...]:
-    """Return all that decides what a stream of a signal decodes to: equal chunks can be of several step indices."""
-    return (stream.header.coding, *stream.chunks)
+def _rendered(shown: np.ndarray, channels: int) -> np.ndarray:
+    """Return the values [C, ...] of a patch's field as those of a signal of `channels`, [points, channels]."""
+    return signal_channels(shown.reshape(len(shown), -1).T, channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,8 +250,6 @@ class LatentReader:
     header: StreamHeader
     patches: Patches
     coder: LatentCoder
-    known: Sequence[torch.Tensor] | None = None
-    """Values of every chunk's patches at their samples, where these are asked for and were computed before."""
 
     def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
         """Decode the symbols of one chunk after the other, as `LatentCoder.symbols` returns them."""
@@ -253,19 +263,26 @@ class LatentReader:
         return min(per_chunk, len(self.patches) - chunk * per_chunk)
 
     def render(
-        self, chunks: Sequence[bytes], samples: Iterator[PatchSamples], damaged: frozenset[int] = frozenset()
+        self,
+        chunks: Sequence[bytes],
+        samples: Iterator[PatchSamples],
+        damaged: frozenset[int] = frozenset(),
+        processes: int = 1,
     ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1] where every patch asks for `samples`."""
-        for number, chunk in enumerate(chunks):
-            count = self._count(number)
-            if number in damaged:
-                yield from (unknown_patch(next(samples), self.header.channels) for _ in range(count))
+        parts = CoderParts.of(self.coder)
+        asked: deque[list[PatchSamples]] = deque()
+
+        def task(number: int) -> DecodeTask:
+            asked.append([next(samples) for _ in range(self._count(number))])
+            return DecodeTask(parts, chunks[number], [each.local for each in asked[-1]])
+
+        processes = min(processes, len(chunks)) if self.coder.device.type == "cpu" else 1
+        for unknown, group in groupby(range(len(chunks)), damaged.__contains__):
+            if unknown:
+                for number in group:
+                    yield from (unknown_patch(next(samples), self.header.channels) for _ in range(self._count(number)))
                 continue
-            asked = [next(samples) for _ in range(count)]
-            if self.known is not None:
-                shown = iter(self.known[number])
-            else:
-                symbols = self.coder.symbols(chunk, count)
-                shown = self.coder.values_at(symbols, iter([each.local for each in asked]))
-            for patch, values in zip(asked, shown, strict=True):
-                yield patch, signal_channels(values.flatten(1).T.cpu().numpy(), self.header.channels)
+            for shown in shared(partial(decode_chunk, self.coder), decode_elsewhere, map(task, group), processes):
+                for patch, values in zip(asked.popleft(), shown, strict=True):
+                    yield patch, _rendered(values, self.header.channels)

@@ -11,7 +11,8 @@ from torch import Tensor
 from inrcodec.adaptation import SHARED
 from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import best_variant
-from inrcodec.latents.codec import MAX_CHUNK_LATENTS, coder_class
+from inrcodec.latents.chunks import coder_class
+from inrcodec.latents.codec import MAX_CHUNK_LATENTS
 from inrcodec.latents.coder import AdaptationPlan, LatentCoder
 from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.objective import step_index_of_trade_off

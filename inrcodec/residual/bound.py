@@ -6,22 +6,20 @@ Which field is best, only trying tells: a finely coded one leaves little to corr
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from inrcodec import metrics, signals
-from inrcodec.coding.container import Stream
 from inrcodec.coding.header import SMALLEST_BOUND
 from inrcodec.errors import UsageError
-from inrcodec.residual.section import apply_section, pack_residual, pack_section
+from inrcodec.residual.section import apply_slab, pack_residual, pack_slab
+from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.signal import Signal
 from inrcodec.targets import LAMBDAS
 
 CODINGS = 6
 """How many fields are tried at most."""
-
-SEARCH_VALUES = 1 << 22
-"""Values that are looked at to find the best field, about; of a signal of more, some slices only."""
 
 START = 1.5
 """lambda of D + lambda R, in units of the squared bound, from which the search begins."""
@@ -30,12 +28,22 @@ MACHINE_MARGIN = 2.0**-18
 """How far apart, as a share of the value range, fields of two machines may be for the bound to hold on both."""
 
 
-def best_trade_off(code: Callable[[float], Stream], start: float) -> tuple[float, Stream]:
-    """Find the lambda whose stream, field and residual together, is smallest; return it and that stream.
+class Coded(Protocol):
+    """A coded signal. size: what the search makes small, in bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+
+Result = TypeVar("Result", bound=Coded)
+
+
+def best_trade_off(code: Callable[[float], Result], start: float) -> tuple[float, Result]:
+    """Find the lambda whose result, field and residual together, is smallest; return it and that result.
 
     Up or down from `start` by factors of 4 while that helps, then once by 2: the size has one flat minimum.
     """
-    coded: dict[int, Stream] = {}
+    coded: dict[int, Result] = {}
 
     def trade_off(position: int) -> float:
         return start * 2.0**position
@@ -43,7 +51,7 @@ def best_trade_off(code: Callable[[float], Stream], start: float) -> tuple[float
     def size(position: int) -> int:
         if position not in coded:
             coded[position] = code(trade_off(position))
-        return stream_bytes(coded[position])
+        return coded[position].size
 
     best = 0
     direction = 2 if size(2) < size(0) else -2
@@ -57,12 +65,7 @@ def best_trade_off(code: Callable[[float], Stream], start: float) -> tuple[float
     return trade_off(best), coded[best]
 
 
-def stream_bytes(stream: Stream) -> int:
-    """Return what the search makes small."""
-    return sum(map(len, stream.chunks)) + len(stream.residual or b"")
-
-
-def start_trade_off(signal: Signal, max_error: float) -> float:
+def start_trade_off(signal: AnySignal, max_error: float) -> float:
     """Return where to begin the search for the best lambda."""
     low, high = signal.value_range
     smallest, largest = LAMBDAS
@@ -71,55 +74,41 @@ def start_trade_off(signal: Signal, max_error: float) -> float:
     return math.exp(min(max(exponent, math.log(smallest)), math.log(largest)))
 
 
-def searched_part(signal: Signal) -> Signal:
-    """Return the signal, or some of its slices, evenly spread, if it has too many values to try several codings."""
-    axis = signal.axes[0]
-    count = max(1, SEARCH_VALUES * axis.size // signal.values.size)
-    if axis.kind != "slice" or count >= axis.size:
-        return signal
-    chosen = np.linspace(0, axis.size - 1, count).round().astype(int)
-    return replace(
-        signal,
-        values=signal.values[chosen],
-        missing=None if signal.missing is None else signal.missing[chosen],
-        axes=(replace(axis, size=count, points=None), *signal.axes[1:]),
-    )
+def corrected_slab(
+    original: Signal, decoded: Signal, exact: Callable[[np.ndarray], np.ndarray], max_error: float
+) -> tuple[bytes, Signal]:
+    """Return the residual that brings a slab within `max_error` of the original one, and the slab that it leads to.
 
-
-def with_residual(stream: Stream, original: Signal, base: Signal, max_error: float) -> Stream:
-    """Return the stream with a residual that brings `base`, as which it decodes, within `max_error` of `original`.
-
+    decoded: as it decodes without one. exact: what is applied to corrected values.
     The bound also holds for what a file of the decoded signal gives when it is read again.
     Raises: UsageError if that is impossible.
     """
-    header = replace(stream.header, max_error=max_error)
     for bound in _working_bounds(original, max_error):
+        values = original.values.astype(decoded.dtype, copy=False)
         try:
-            payload = pack_residual(original.values.astype(base.values.dtype), base.values, bound, original.missing)
+            payload = pack_residual(values, decoded.values, bound, original.missing)
         except ValueError as error:
             raise UsageError(f"{_label(original)} cannot have an error bound: {error}") from error
-        section = pack_section(payload, bound)
-        decoded = replace(base, values=apply_section(base.values, section, max_error))
-        decoded = replace(decoded, values=signals.exact_values(decoded))
-        if _is_within(original, decoded, max_error):
-            return replace(stream, header=header, residual=section)
+        residual = pack_slab(payload, bound)
+        corrected = replace(decoded, values=exact(apply_slab(decoded.values, residual, max_error)))
+        if _is_within(original, corrected, max_error):
+            return residual, corrected
     raise UsageError(
         f"{_label(original)} cannot be within {max_error:g} in the file that the decoder writes, "
         "whose numbers are too coarse: give a larger bound"
     )
 
 
-def check_finite(signal: Signal) -> None:
+def check_finite(part: Signal) -> None:
     """Raises: UsageError if there are values without an error: what is not a number must be missing."""
-    values = signal.values if signal.missing is None else signal.values[~signal.missing]
+    values = part.values if part.missing is None else part.values[~part.missing]
     others = values.size - np.count_nonzero(np.isfinite(values))
     if others:
-        raise UsageError(f"{_label(signal)} has {others} values that are not finite: mark them as missing")
+        raise UsageError(f"{_label(part)} has {others} values that are not finite: mark them as missing")
 
 
-def check_bound(original: Signal, decoded: Signal, max_error: float) -> None:
-    """Raises: UsageError if a value of what the decoder returns is not within the bound."""
-    error = metrics.max_error(original, decoded)
+def check_bound(original: AnySignal, error: float, max_error: float) -> None:
+    """Raises: UsageError if the largest error of what the decoder returns is not within the bound."""
     if not error <= max_error:
         raise UsageError(
             f"{_label(original)} decodes with an error of {error:g}, beyond {max_error:g}, as this device computes "
@@ -155,5 +144,5 @@ def _is_within(original: Signal, decoded: Signal, max_error: float) -> bool:
     return metrics.max_error(original, stored) <= max_error
 
 
-def _label(signal: Signal) -> str:
+def _label(signal: AnySignal) -> str:
     return f"the signal {signal.name!r}" if signal.name else f"the {signal.modality}"

@@ -3,17 +3,20 @@
 Errors beyond the bound are corrected by multiples of a step of about twice the bound; these integers, most of them 0
 where the reconstruction is good, are the symbols, which `inrcodec.residual.lattice` codes. docs/FORMAT.md has it all.
 
-In a file, the bound that the steps follow stands before the payload: an encoder may correct to a smaller error than the
-one it promises.
+A signal's values are corrected slab by slab (`inrcodec.signals.lazy.slab_rows`). In a file, the length of each slab
+and the bound that its steps follow stand before its payload: an encoder may correct to a smaller error than the one it
+promises.
 """
 
 import math
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
-from inrcodec.coding.header import LARGEST_BOUND, MAX_BOUNDED_VALUES, SMALLEST_BOUND
-from inrcodec.errors import CorruptFile
+from inrcodec.coding.header import LARGEST_BOUND, SMALLEST_BOUND
+from inrcodec.coding.varint import read_varint, write_varint
+from inrcodec.errors import CorruptFile, TruncatedFile
 from inrcodec.residual.lattice import SYMBOL_LIMIT, read_slices, write_slices
 from inrcodec.residual.payload import SIDE_ROW, ResidualReader, ResidualWriter
 
@@ -24,6 +27,9 @@ _LARGEST_SPACING = 1000
 _UNUSUAL_SHARE = 1e-3
 
 _BOUND_BYTES = 8
+
+MAX_SLAB_VALUES = (1 << 31) - 1
+"""Values of a slab, at most."""
 
 
 def pack_residual(original: np.ndarray, decoded: np.ndarray, bound: float, missing: np.ndarray | None = None) -> bytes:
@@ -81,31 +87,58 @@ def apply_residual(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndar
     return corrected
 
 
-def pack_section(payload: bytes, bound: float) -> bytes:
-    """Return what a file stores of the `payload` that `pack_residual` has made for a bound."""
+def pack_slab(payload: bytes, bound: float) -> bytes:
+    """Return what a file stores of the `payload` that `pack_residual` has made of a slab for a bound."""
     return struct.pack("<d", bound) + payload if payload else b""
 
 
-def apply_section(decoded: np.ndarray, section: bytes, max_error: float) -> np.ndarray:
-    """Return the reconstruction within `max_error`, which the header promises: an array like `decoded`.
+def apply_slab(decoded: np.ndarray, slab: bytes, max_error: float) -> np.ndarray:
+    """Return a slab of the reconstruction within `max_error`, which the header promises: an array like `decoded`.
 
-    Raises: CorruptFile if `section` is not what `pack_section` returns for such an array and a bound up to `max_error`.
+    Raises: CorruptFile if `slab` is not what `pack_slab` returns for such an array and a bound up to `max_error`.
     """
-    if not section:
+    if not slab:
         return decoded.copy()
-    if len(section) <= _BOUND_BYTES:
-        raise CorruptFile(f"a residual has {len(section)} bytes: obtain the file again")
-    (bound,) = struct.unpack_from("<d", section)
+    if len(slab) <= _BOUND_BYTES:
+        raise CorruptFile(f"a residual has {len(slab)} bytes: obtain the file again")
+    (bound,) = struct.unpack_from("<d", slab)
     if not SMALLEST_BOUND <= bound <= max_error:
         raise CorruptFile(f"a residual is for an error of {bound}, the header says {max_error}: obtain the file again")
-    return apply_residual(decoded, section[_BOUND_BYTES:], bound)
+    return apply_residual(decoded, slab[_BOUND_BYTES:], bound)
+
+
+def pack_section(slabs: Sequence[bytes]) -> bytes:
+    """Return the residual of a signal from those of its slabs; empty if all are."""
+    return b"".join(write_varint(len(slab)) + slab for slab in slabs) if any(slabs) else b""
+
+
+def unpack_section(section: bytes, count: int) -> list[bytes]:
+    """Return the residuals of `count` slabs. Raises: CorruptFile if the section is not of so many."""
+    if not section:
+        return [b""] * count
+    slabs, position = [], 0
+    for _ in range(count):
+        begin = position
+        try:
+            size, position = read_varint(section, begin)
+        except TruncatedFile:
+            break
+        if section[begin:position] != write_varint(size):
+            break
+        slabs.append(section[position : position + size])
+        position += size
+        if position > len(section):
+            break
+    if len(slabs) < count or position != len(section) or not any(slabs):
+        raise CorruptFile(f"a residual of {len(section)} bytes is not one of {count} slabs: obtain the file again")
+    return slabs
 
 
 def _check(decoded: np.ndarray, bound: float) -> None:
     kind, size = decoded.dtype.kind, decoded.dtype.itemsize
     if not ((kind == "f" and size <= 8) or (kind in "iu" and size <= 4)):
         raise ValueError(f"values must be floats or integers of up to 32 bits: {decoded.dtype = }")
-    if decoded.ndim < 2 or not 0 < decoded.size <= MAX_BOUNDED_VALUES:
+    if decoded.ndim < 2 or not 0 < decoded.size <= MAX_SLAB_VALUES:
         raise ValueError(f"values must be [*grid, C], fewer than 2^31 but some: {decoded.shape = }")
     if not SMALLEST_BOUND <= bound <= LARGEST_BOUND:
         raise ValueError(f"a bound must lie in 2^-1000..2^1000: {bound = }")

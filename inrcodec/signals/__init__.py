@@ -2,13 +2,17 @@
 
 import importlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from inrcodec.errors import InrcodecWarning, SignalError, UsageError
+from inrcodec.signals.lazy import AnySignal, LazySignal, Rows
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_frames import FRAME_EXTENSIONS
 from inrcodec.signals.whole_files import write_whole
@@ -23,14 +27,17 @@ AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
 __all__ = [
     "AXES",
     "MODALITIES",
+    "AnySignal",
     "Axis",
+    "LazySignal",
     "Signal",
     "check_writable",
     "default_extension",
-    "exact_values",
+    "exact_reader",
     "extensions",
     "find_files",
     "modality_of",
+    "opened",
     "read",
     "read_back",
     "stored_step",
@@ -68,22 +75,47 @@ def read(path: Path, modality: str | None = None) -> list[Signal]:
     modality: read it as this, whatever its name.
     Raises: SignalError if the file is missing, damaged, no regular file or of an unknown kind.
     """
+    with opened(path, modality) as signals:
+        return [signal.loaded() for signal in signals]
+
+
+@contextmanager
+def opened(path: Path, modality: str | None = None) -> Iterator[list[AnySignal]]:
+    """Open the signals of a file, the main one first, to be read part by part; arguments and errors as for `read`.
+
+    Long ones are looked through once, for their range and for what is wrong with them.
+    """
     if not path.exists():
         raise SignalError(f"{path}: there is no such file")
     if not path.is_file() and not path.is_dir():
         raise SignalError(f"{path}: neither a file nor a folder; save it as a file, or give - to read standard input")
-    signals: list[Signal] = _module(modality or modality_of(path)).read(path)
-    return signals
+    module = _module(modality or modality_of(path))
+    if hasattr(module, "opened"):
+        with module.opened(path) as signals:
+            yield signals
+    else:
+        yield module.read(path)
 
 
-def exact_values(signal: Signal) -> np.ndarray:
-    """Return a decoded signal's values, corrected by what its attributes say exactly: limits and zeros of fields."""
-    values: np.ndarray = getattr(_module(signal.modality), "exact_values", lambda same: same.values)(signal)
-    return values
+def exact_reader(
+    modality: str, name: str, attributes: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Return what corrects decoded rows by what a signal's attributes say exactly: limits and zeros of fields.
+
+    It takes values [rows, *grid, C] and the index of their first row; rows are corrected fastest in ascending order.
+    shape: of the grid. Raises: SignalError, here or later, if the attributes are malformed.
+    """
+    make = getattr(_module(modality), "exact_reader", None)
+    if make is None:
+        return lambda values, begin: values
+    correct: Callable[[np.ndarray, int], np.ndarray] = make(name, attributes, shape, dtype)
+    return correct
 
 
-def write(signals: Sequence[Signal], path: Path) -> None:
+def write(signals: Sequence[AnySignal], path: Path) -> None:
     """Write signals of one file in the format its extension names; the file appears whole or not at all.
+
+    Lazy ones are read part by part while they are written.
 
     Raises: SignalError if the format is not written or cannot hold them, or values are NaN or infinite.
     """
@@ -92,8 +124,22 @@ def write(signals: Sequence[Signal], path: Path) -> None:
     for signal in signals:
         if len(signal.axes) != AXES[signal.modality]:
             raise SignalError(f"{path}: a signal of {len(signal.axes)} axes is no {signal.modality}")
+    finite = [_finite(signal, path) for signal in signals]
+    write_whole(path, lambda temporary: module.write(finite, temporary))
+
+
+def _finite(signal: AnySignal, path: Path) -> AnySignal:
+    """Return a signal without NaN and infinite values; a lazy one is looked at when it is read."""
+    if isinstance(signal, Signal):
         signal.check_finite(path)
-    write_whole(path, lambda temporary: module.write(list(signals), temporary))
+        return signal
+
+    def read(begin: int, end: int) -> Rows:
+        part = signal.part(begin, end)
+        part.check_finite(path)
+        return part.values, part.missing
+
+    return replace(signal, read=read)
 
 
 def check_writable(modality: str, path: Path) -> None:

@@ -4,15 +4,18 @@ Samples are exact: 32-bit floats, or 64-bit floats where the file has 32-bit int
 format (16-bit, 24-bit, float, ...) is kept with the file, tags and loop points are not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from inrcodec.errors import SignalError
+from inrcodec.signals.audio_blocks import BLOCK, sound_signal
+from inrcodec.signals.lazy import AnySignal, slabs_of
 from inrcodec.signals.reading_errors import reason, unreadable
-from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.signal import Signal
 from inrcodec.signals.whole_files import checked_file
 
 MODALITY = "audio"
@@ -45,20 +48,24 @@ _CLASSIC_LIMIT = (1 << 32) - (1 << 16)
 """Bytes of samples that a format with 32-bit lengths holds, leaving room for its header."""
 _CLASSIC = ("WAV", "AIFF")
 
-_BLOCK = 1 << 16
-# Beyond this, differences of two 32-bit floats overflow; no recording gets anywhere near it.
-_LARGEST = 2.0**126
-# Below it, 32-bit floats lose their relative precision: -760 dB, silence.
-_SMALLEST = 2.0**-126
-
 
 def read(path: Path) -> list[Signal]:
-    """Read a sound file.
+    """Read a sound file into memory; result and errors as for `opened`."""
+    with opened(path) as signals:
+        return [signal.loaded() for signal in signals]
 
-    Returns one signal: values [channels, time, 1] float32, or float64 if the file has 32-bit integers or 64-bit
-    floats, 1.0 being full scale; value_range
-    (-peak, peak), so that quiet recordings are coded as precisely as loud ones ((-1, 1) if silent).
+
+@contextmanager
+def opened(path: Path) -> Iterator[list[AnySignal]]:
+    """Open a sound file, to be read part by part.
+
+    Gives one signal: values [time, channels, 1] float32, or float64 if the file has 32-bit integers or 64-bit
+    floats, 1.0 being full scale; value_range (-peak, peak), so that quiet recordings are coded as precisely as loud
+    ones ((-1, 1) if silent).
     attributes: "subtype", the sample format in libsndfile's words, unless it is 16-bit or compressed.
+
+    The file is decoded to its end once, before anything is given. Short sounds then stay in memory; long ones are
+    decoded again where they are read.
 
     A WAV file that is shorter than its header says is read as far as it goes, as players do (recorders
     that stream leave the length open), and so is an MP3 file without a length of its own. All links of a chained
@@ -67,36 +74,45 @@ def read(path: Path) -> list[Signal]:
     Raises: SignalError if the file is missing, damaged, empty, no sound, has samples that are no numbers, or links
         whose rates or channels differ.
     """
-    import soundfile
-
-    from inrcodec.signals.audio_reading import read_samples
+    from inrcodec.signals.audio_reading import NO_SAMPLES, look_through
 
     if not path.is_file():
         raise SignalError(f"{path}: no such file; give the path of a sound file")
+    with _readable(path):
+        found = look_through(path)
+    summary = found.summary
+    if summary.length == 0:
+        raise SignalError(f"{path}: {NO_SAMPLES}")
+    if summary.strange:
+        raise SignalError(
+            f"{path}: {summary.strange} of {summary.length * summary.channels} samples are NaN, infinite or absurdly "
+            "large; repair it first"
+        )
+
+    def begin() -> Generator[np.ndarray]:
+        with _readable(path), found.way() as sound:
+            yield from sound.blocks
+
+    kept = found.subtype in _BYTES and found.subtype != DEFAULT_SUBTYPE
+    attributes = {"subtype": found.subtype} if kept else {}
+    with sound_signal(summary, Fraction(found.rate), begin, attributes=attributes) as signal:
+        yield [signal]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Tell the errors of libraries that cannot read a sound. Raises: SignalError."""
+    import soundfile
+
     try:
-        samples = read_samples(path)
+        yield
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         advice = f"the file may be damaged, or none of {' '.join(_FORMATS)}"
         raise unreadable(path, "sound", error, advice) from error
-    values, subtype = samples.values, samples.subtype
-    channels, length = values.shape[:2]
-    if length == 0:
-        raise SignalError(f"{path}: the file has no samples; there is nothing to encode")
-    strange = int(np.count_nonzero(~(np.abs(values) <= _LARGEST)))
-    if strange:
-        raise SignalError(
-            f"{path}: {strange} of {values.size} samples are NaN, infinite or absurdly large; repair it first"
-        )
-    # As a 32-bit float, which takes less room in a file.
-    peak = float(np.float32(max(values.max(), -values.min())))
-    peak = peak if peak >= _SMALLEST else 1.0
-    axes = (Axis(channels, "slice"), Axis(length, "start", rate=Fraction(samples.rate)))
-    kept = subtype in _BYTES and subtype != DEFAULT_SUBTYPE
-    return [Signal(MODALITY, values, axes, (-peak, peak), attributes={"subtype": subtype} if kept else {})]
 
 
-def write(signals: list[Signal], path: Path) -> None:
-    """Write a sound, in the format of `path.suffix`, one of `WRITABLE`, at the rate of its time axis.
+def write(signals: Sequence[AnySignal], path: Path) -> None:
+    """Write a sound part by part, in the format of `path.suffix`, one of `WRITABLE`, at the rate of its time axis.
 
     The sample format is the original's, or the finest one that is not finer, where the container lacks it
     (float to FLAC: 24-bit); OGG, Opus and MP3 have their own. Samples outside [-1, 1] are clipped unless the
@@ -109,9 +125,8 @@ def write(signals: list[Signal], path: Path) -> None:
 
     suffix = path.suffix.lower()
     signal = signals[0]
-    signal.check_finite(path)  # or the MP3 encoder aborts the process
-    channels, length = signal.shape
-    rate = signal.axes[1].rate
+    length, channels = signal.shape
+    rate = signal.axes[0].rate
     if rate is None or rate.denominator != 1 or rate < 1:
         raise SignalError(f"{path}: {rate} samples per second cannot be written, only integers; ask for another rate")
     format_name, subtypes = _FORMATS[suffix]
@@ -127,8 +142,10 @@ def write(signals: list[Signal], path: Path) -> None:
                 checked, "w", samplerate=int(rate), channels=channels, format=format_name, subtype=subtype
             ) as file,
         ):
-            for block in _blocks(signal.values):
-                file.write(_quantized(block, subtype))
+            for _, part in slabs_of(signal):
+                part.check_finite(path)  # or the MP3 encoder aborts the process
+                for block in _blocks(part.values):
+                    file.write(_quantized(block, subtype))
         written = _frames(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise SignalError(
@@ -151,7 +168,7 @@ def read_back(signal: Signal) -> np.ndarray:
     if subtype in ("FLOAT", "DOUBLE"):
         return signal.values
     levels = [_quantized(block, subtype) for block in _blocks(signal.values)]
-    return (np.concatenate(levels).T[..., np.newaxis] * 2.0**-31).astype(signal.values.dtype)
+    return (np.concatenate(levels)[..., np.newaxis] * 2.0**-31).astype(signal.values.dtype)
 
 
 def _subtype(signal: Signal) -> str:
@@ -165,7 +182,7 @@ def _frames(path: Path) -> int:
 
     with soundfile.SoundFile(path) as file:
         count = 0
-        while block := len(file.read(_BLOCK, dtype="int16")):
+        while block := len(file.read(BLOCK, dtype="int16")):
             count += block
     return count
 
@@ -173,8 +190,8 @@ def _frames(path: Path) -> int:
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
     """Yield pieces [time, channels] of 32-bit or 64-bit floats: libsndfile's Vorbis encoder crashes on long ones."""
     dtype = np.float64 if values.dtype == np.float64 else np.float32
-    for start in range(0, values.shape[1], _BLOCK):
-        yield np.ascontiguousarray(values[:, start : start + _BLOCK, 0].T, dtype=dtype)
+    for start in range(0, len(values), BLOCK):
+        yield np.ascontiguousarray(values[start : start + BLOCK, :, 0], dtype=dtype)
 
 
 def _quantized(block: np.ndarray, subtype: str) -> np.ndarray:

@@ -1,92 +1,130 @@
-"""Decoding sound files in one pass from beginning to end, whatever length they claim. Importing this imports soundfile.
+"""Decoding sound files in passes from beginning to end, whatever length they claim. Importing this imports soundfile.
 
 libsndfile reads everything; FFmpeg helps where libsndfile takes a length that nobody knows for that of the sound.
 """
 
-import contextlib
-import io
 import mmap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 
 from inrcodec.errors import SignalError
+from inrcodec.signals.audio_blocks import BLOCK, Summary, summary_of
 from inrcodec.signals.audio_links import sound_links, states_length
 from inrcodec.signals.reading_errors import unreadable
 
-_BLOCK = 1 << 16
 _UNKNOWN = 1 << 62
 """libsndfile's length of a sound whose length is unknown is beyond."""
 _FINE = ("PCM_32", "DOUBLE")
 """Sample formats that 32-bit floats do not hold."""
+NO_SAMPLES = "the file has no samples; there is nothing to encode"
 _DEMUXERS = "mp3,wav,au,caf"
 _SUBTYPES = {"pcm_s16": "PCM_16", "pcm_s24": "PCM_24", "pcm_s32": "PCM_32", "pcm_f32": "FLOAT", "pcm_f64": "DOUBLE"}
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """values: [channels, time, 1] float32, or float64 where that is needed to hold them exactly. subtype: the sample
-    format in libsndfile's words."""
+class Sound:
+    """A sound file open for one pass.
 
-    values: np.ndarray
+    subtype: the sample format in libsndfile's words. blocks: [n, channels] float32, or float64 where that is needed to
+    hold the samples exactly. container, announced: the format and the length that libsndfile tells, if it was asked.
+    """
+
     rate: int
     subtype: str
+    blocks: Iterator[np.ndarray]
+    container: str = ""
+    announced: int = 0
+
+
+Way = Callable[[], AbstractContextManager[Sound]]
+"""Opens a file for one more pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the first pass over a file finds, and the way it was read."""
+
+    rate: int
+    subtype: str
+    summary: Summary
+    way: Way
+    container: str
+    announced: int
 
 
 class _Source:
-    """An open file for libsndfile, which looks before the beginning of some damaged ones: the place then stays as it
-    was, where Python's files would raise an error that nobody can catch."""
+    """The bytes of an open file from `begin` to before `end`, for libsndfile, which looks before the beginning of some
+    damaged ones: the place then stays as it was, where Python's files would raise an error that nobody can catch."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, begin: int = 0, end: int | None = None) -> None:
         self._file = file
-        self.readinto = file.readinto  # type: ignore[attr-defined]
-        self.read, self.tell = file.read, file.tell
+        self._begin = begin
+        self._end = file.seek(0, 2) if end is None else end
+        file.seek(begin)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer; return how many bytes."""
+        count = max(0, min(len(buffer), self._end - self._file.tell()))
+        return self._file.readinto(memoryview(buffer)[:count])  # type: ignore[attr-defined]
+
+    def tell(self) -> int:
+        """Return the place in bytes from the beginning."""
+        return self._file.tell() - self._begin
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a place in the file; return it in bytes from the beginning."""
-        with contextlib.suppress(OSError, ValueError):
-            self._file.seek(offset, whence)
+        """Move to a place; return it in bytes from the beginning."""
+        place = offset + (self._begin, self._file.tell(), self._end)[whence]
+        if place >= self._begin:
+            self._file.seek(place)
         return self.tell()
 
 
-def _in_one_pass(file: BinaryIO) -> soundfile.SoundFile:
+def _in_one_pass(source: _Source) -> soundfile.SoundFile:
     """Open a sound that is read from beginning to end."""
-    sound = soundfile.SoundFile(_Source(file))
+    sound = soundfile.SoundFile(source)
     # Else soundfile seeks after every block, after which MP3 goes on with other samples, and FLAC needs a length.
     sound.seekable = lambda: False
     return sound
 
 
-def read_samples(path: Path) -> Samples:
-    """Return all samples of a sound file.
+def look_through(path: Path) -> Found:
+    """Read a sound file to its end, with the decoder that reads all of it.
 
     Raises: SignalError if the file is shorter than it states, or sounds in one file differ in kind. soundfile's and
         FFmpeg's errors pass through.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         links, is_estimate = sound_links(data), not states_length(data)
-        if len(links) > 1:
-            return _linked(path, data, links)
+    if len(links) > 1:
+        return _found(partial(_linked, path, links))
     try:
-        # By name, soundfile takes one that ends in .raw for headerless samples.
-        with path.open("rb") as file, _in_one_pass(file) as sound:
-            kind, announced = sound.format, sound.frames
-            samples = Samples(_samples(sound), sound.samplerate, sound.subtype)
+        found = _found(partial(_with_libsndfile, path))
     except soundfile.SoundFileError:
         if not _is_open(path):
             raise
-        return _with_ffmpeg(path, "")  # libsndfile takes no Core Audio file of unknown length
-    length = samples.values.shape[1]
-    if length == 0 and kind in ("WAV", "WAVEX", "AU") and _is_open(path):
-        return _with_ffmpeg(path, samples.subtype)
-    if kind == "MP3" and is_estimate:
-        return samples if length < announced else _with_ffmpeg(path, samples.subtype)
-    if kind not in ("WAV", "WAVEX"):
-        _check_length(path, length, announced)
-    return samples
+        return _found(partial(_with_ffmpeg, path, ""))  # libsndfile takes no Core Audio file of unknown length
+    length = found.summary.length
+    if length == 0 and found.container in ("WAV", "WAVEX", "AU") and _is_open(path):
+        return _found(partial(_with_ffmpeg, path, found.subtype))
+    if found.container == "MP3" and is_estimate:
+        return found if length < found.announced else _found(partial(_with_ffmpeg, path, found.subtype))
+    if found.container not in ("WAV", "WAVEX"):
+        _check_length(path, length, found.announced)
+    return found
+
+
+def _found(way: Way) -> Found:
+    with way() as sound:
+        summary = summary_of(sound.blocks)
+    return Found(sound.rate, sound.subtype, summary, way, sound.container, sound.announced)
 
 
 def _check_length(path: Path, length: int, announced: int) -> None:
@@ -96,42 +134,45 @@ def _check_length(path: Path, length: int, announced: int) -> None:
         )
 
 
-def _samples(sound: soundfile.SoundFile) -> np.ndarray:
-    """Return as many samples [channels, time, 1] as there are: the length in a header may be wrong."""
+@contextmanager
+def _with_libsndfile(path: Path) -> Iterator[Sound]:
+    # By name, soundfile takes one that ends in .raw for headerless samples.
+    with path.open("rb") as file, _in_one_pass(_Source(file)) as sound:
+        yield Sound(sound.samplerate, sound.subtype, _blocks(sound), sound.format, sound.frames)
+
+
+def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Yield as many samples as there are: the length in a header may be wrong."""
     dtype = "float64" if sound.subtype in _FINE else "float32"
-    blocks: list[np.ndarray] = []
-    while len(block := sound.read(_BLOCK, dtype=dtype, always_2d=True)):
-        blocks.append(block)
-    return _joined([block.T for block in blocks], sound.channels, np.dtype(dtype))
+    while len(block := sound.read(BLOCK, dtype=dtype, always_2d=True)):
+        yield block
 
 
-def _joined(blocks: list[np.ndarray], channels: int, dtype: np.dtype) -> np.ndarray:
-    """Join blocks [channels, time] one after the other to [channels, time, 1]."""
-    values = np.empty((channels, sum(block.shape[1] for block in blocks), 1), dtype)
-    start = 0
-    for block in blocks:
-        values[:, start : start + block.shape[1], 0] = block
-        start += block.shape[1]
-    return values
+@contextmanager
+def _linked(path: Path, links: list[tuple[int, int]]) -> Iterator[Sound]:
+    """Open a file of several sounds, to be read one after the other."""
+    with path.open("rb") as file:
+        with _in_one_pass(_Source(file, *links[0])) as first:
+            pass
+        yield Sound(first.samplerate, first.subtype, _blocks_of_links(path, file, links, first))
 
 
-def _linked(path: Path, data: mmap.mmap, links: list[tuple[int, int]]) -> Samples:
-    """Return all sounds in a file, one after the other."""
-    pieces: list[Samples] = []
+def _blocks_of_links(
+    path: Path, file: BinaryIO, links: list[tuple[int, int]], first: soundfile.SoundFile
+) -> Iterator[np.ndarray]:
     for begin, end in links:
-        with _in_one_pass(io.BytesIO(data[begin:end])) as sound:
-            piece = Samples(_samples(sound), sound.samplerate, sound.subtype)
-            _check_length(path, piece.values.shape[1], sound.frames)
-        pieces.append(piece)
-        (channels, rate), (others, other) = ((len(each.values), each.rate) for each in (pieces[0], piece))
-        if (channels, rate) != (others, other):
-            raise SignalError(
-                f"{path}: a sound of {channels} channels at {rate} Hz is followed by one of {others} at {other} Hz "
-                "in the same file; split it"
-            )
-    first = pieces[0]
-    values = _joined([piece.values[..., 0] for piece in pieces], len(first.values), first.values.dtype)
-    return Samples(values, first.rate, first.subtype)
+        with _in_one_pass(_Source(file, begin, end)) as sound:
+            channels, rate = first.channels, first.samplerate
+            if (channels, rate) != (sound.channels, sound.samplerate):
+                raise SignalError(
+                    f"{path}: a sound of {channels} channels at {rate} Hz is followed by one of {sound.channels} at "
+                    f"{sound.samplerate} Hz in the same file; split it"
+                )
+            length = 0
+            for block in _blocks(sound):
+                length += len(block)
+                yield block
+            _check_length(path, length, sound.frames)
 
 
 def _is_open(path: Path) -> bool:
@@ -147,26 +188,35 @@ def _is_open(path: Path) -> bool:
     return len(rest) > 0 and not is_chunk
 
 
-def _with_ffmpeg(path: Path, subtype: str) -> Samples:
-    """Read all samples with FFmpeg. subtype: the sample format that libsndfile found, "" to take it from the track."""
+@contextmanager
+def _with_ffmpeg(path: Path, subtype: str) -> Iterator[Sound]:
+    """Open a sound for FFmpeg. subtype: the sample format that libsndfile found, "" to take it from the track."""
     import av
 
-    blocks: list[np.ndarray] = []
     try:
         with av.open(str(path), options={"format_whitelist": _DEMUXERS}, metadata_errors="replace") as container:
             track = container.streams.audio[0]
-            for packet in container.demux(track):
-                for frame in packet.decode():
-                    block = frame.to_ndarray()
-                    blocks.append(block if frame.format.is_planar else block.reshape(-1, frame.layout.nb_channels).T)
-            rate, name = track.rate, track.codec_context.name
+            name = track.codec_context.name if track.codec_context else ""  # else decoding says what is wrong
+            subtype = subtype or _SUBTYPES.get(name[:-2], "")
+            blocks = _ffmpeg_blocks(path, container, track, np.dtype(np.float64 if subtype in _FINE else np.float32))
+            first = next(blocks, None)  # before it is decoded, the rate is a guess
+            if first is None:
+                raise SignalError(f"{path}: {NO_SAMPLES}")
+            yield Sound(track.rate, subtype, chain([first], blocks))
     except (av.error.FFmpegError, IndexError) as error:
         raise unreadable(path, "sound", error, "the file may be damaged") from error
-    subtype = subtype or _SUBTYPES.get(name[:-2], "")
-    if not blocks or len({len(block) for block in blocks}) > 1:
-        raise SignalError(f"{path}: the file has no samples, or its number of channels changes")
-    dtype = np.dtype(np.float64 if subtype in _FINE else np.float32)
-    return Samples(_joined([_full_scale(block) for block in blocks], len(blocks[0]), dtype), rate, subtype)
+
+
+def _ffmpeg_blocks(path: Path, container: Any, track: Any, dtype: np.dtype) -> Iterator[np.ndarray]:
+    channels = 0
+    for packet in container.demux(track):
+        for frame in packet.decode():
+            block = frame.to_ndarray()
+            block = block.T if frame.format.is_planar else block.reshape(-1, frame.layout.nb_channels)
+            channels = channels or block.shape[1]
+            if block.shape[1] != channels:
+                raise SignalError(f"{path}: the number of channels changes from {channels} to {block.shape[1]}")
+            yield _full_scale(block).astype(dtype, copy=False)
 
 
 def _full_scale(block: np.ndarray) -> np.ndarray:

@@ -4,106 +4,71 @@ In a signal's attributes:
 
     "limits"  [smallest, largest] value: nothing decodes to a value beyond. A constant field has equal ones.
     "zeros"   [value, S, H, W, bytes]: where values are exactly zero, or what packed numbers have for it; the bytes are
-              `pack_mask`'s. The limits are those of the other values then, so that little rain does not become none.
+              `MaskPacker`'s. The limits are those of the other values then, so that little rain does not become none.
     "gaps"    what was stored where values are missing, in the order of the mask, if that is not always the first of
               the packing's markers: [kinds, which] or [numbers], arrays as `plain_array` has them.
 """
 
 import math
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from inrcodec.masks import MaskReader
 from inrcodec.signals.cf_packing import Packing
+from inrcodec.signals.cf_streams import ArrayPacker, ArrayReader
 from inrcodec.signals.netcdf import parse_array, plain_array
 
-ZERO_SHARE = 1 / 128
-"""From this share of zeros on they mean something, also where values of both signs are possible."""
-
-FILL_DISTANCE = 10.0
-"""How many ranges of the other values an undeclared fill value is away from them."""
-
-FAR_DISTANCE = 100.0
-"""The same of a value that no convention uses, but which occurs more than once."""
-
-HUGE = 1e15
-"""From here on, values far outside the others are fill values, whatever their digits."""
-
-_EXTREMES = 4
+GAP_KINDS = 256
+"""How many different numbers stand for missing values at most, unless each is kept by itself."""
 
 
-def zeros_of(values: np.ndarray, missing: np.ndarray, packing: Packing) -> tuple[float, np.ndarray] | None:
-    """The zero among values [S, H, W], and where it is; None if there is none that means something.
-
-    Packed numbers may have no exact zero, only one less than half a step off, which no rain is stored as.
-    """
-    present = values[~missing]
-    if not present.size or present.min() == present.max():
-        return None
-    zero = 0.0
-    if not (present == 0).any():
-        if not packing.scale:
-            return None
-        zero = float(present[np.abs(present).argmin()])
-        if abs(zero) >= abs(packing.scale) / 2:
-            return None
-    places = (values == zero) & ~missing
-    one_sided = zero in (present.min(), present.max())
-    return (zero, places) if one_sided or np.count_nonzero(places) >= ZERO_SHARE * present.size else None
-
-
-def pack_mask(mask: np.ndarray) -> bytes:
-    """The bits of a mask, deflated."""
-    return zlib.compress(np.packbits(mask).tobytes(), 9)
-
-
-def unpack_mask(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Undo `pack_mask`. Raises: TypeError, ValueError if `packed` is not exactly a mask of this shape."""
-    count = math.prod(shape)
-    size = -(-count // 8)
-    inflater = zlib.decompressobj()
-    try:
-        content = inflater.decompress(packed, size + 1)
-    except zlib.error as error:
-        raise ValueError(f"a mask that is no zlib stream ({error})") from error
-    if len(content) != size or not inflater.eof or inflater.unused_data:
-        raise ValueError(f"a mask that is not a zlib stream of {size} bytes and nothing else")
-    bits = np.unpackbits(np.frombuffer(content, np.uint8))
-    if bits[count:].any():
-        raise ValueError("a mask whose last byte has bits of no value")
-    return bits[:count].astype(bool).reshape(shape)
-
-
-def exact_values(values: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
-    """Return decoded values [S, H, W, 1], none beyond the limits and, on the original grid, exact where that is known.
+class ExactValues:
+    """Corrects decoded values of a grid: none is beyond the limits and, on the original grid, zeros are exact.
 
     This brings no value further away from the original one. A grid of other sizes than those of the zeros is taken for
     another resolution.
-    Raises: TypeError, ValueError, OverflowError for malformed attributes.
+
+    shape: sizes of the decoded grid. dtype: of its values.
+    Raises: LookupError, TypeError, ValueError, OverflowError for malformed attributes, also later.
     """
-    kind = values.dtype.type
-    limits = []
-    if "limits" in attributes:
-        low, high = map(_number, attributes["limits"])
-        if not low <= high:
-            raise ValueError(f"limits from {low} to {high}")
-        limits = [kind(low), kind(high)]
-    zeros = None
-    if "zeros" in attributes:
-        zero, *shape, packed = attributes["zeros"]
-        if len(shape) != values.ndim - 1 or not all(type(size) is int and size > 0 for size in shape):
-            raise ValueError(f"zeros of a grid of the sizes {shape!r:.80}")
-        if type(packed) is not bytes:
-            raise TypeError(f"{packed!r:.80} where the mask of the zeros belongs")
-        limits.append(kind(_number(zero)))
-        if shape == list(values.shape[:-1]):
-            zeros = unpack_mask(packed, tuple(shape))[..., np.newaxis]
-            del limits[-1]
-    if limits:
-        values = np.clip(values, min(limits), max(limits))
-    return values if zeros is None else np.where(zeros, kind(zero), values)
+
+    def __init__(self, attributes: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        kind = np.dtype(dtype).type
+        limits = []
+        if "limits" in attributes:
+            low, high = map(_number, attributes["limits"])
+            if not low <= high:
+                raise ValueError(f"limits from {low} to {high}")
+            limits = [kind(low), kind(high)]
+        self._zeros: MaskReader | None = None
+        if "zeros" in attributes:
+            zero, *sizes, packed = attributes["zeros"]
+            if len(sizes) != len(shape) or not all(type(size) is int and size > 0 for size in sizes):
+                raise ValueError(f"zeros of a grid of the sizes {sizes!r:.80}")
+            if type(packed) is not bytes:
+                raise TypeError(f"{packed!r:.80} where the mask of the zeros belongs")
+            self._zero = kind(_number(zero))
+            if sizes == list(shape):
+                self._zeros = MaskReader(packed, math.prod(shape))
+            else:
+                limits.append(self._zero)
+        self._limits = (min(limits), max(limits)) if limits else None
+
+    def apply(self, values: np.ndarray, begin: int) -> np.ndarray:
+        """Return the decoded values [n, H, W, 1] of the slices from `begin` on, corrected.
+
+        It is fast in ascending order. Whether the mask of the zeros ends where it should is checked with the last
+        slice.
+        """
+        if self._limits is not None:
+            values = np.clip(values, *self._limits)
+        if self._zeros is None:
+            return values
+        plane = math.prod(values.shape[1:])
+        zeros = self._zeros.bits(begin * plane, (begin + len(values)) * plane)
+        return np.where(zeros.reshape(values.shape), self._zero, values)
 
 
 def _number(value: Any) -> float:
@@ -115,84 +80,94 @@ def _number(value: Any) -> float:
     return value
 
 
-def gaps_of(raw: np.ndarray, missing: np.ndarray, packing: Packing) -> list[Any] | None:
-    """The attribute "gaps" of the stored numbers `raw`; None if nothing but the first marker is there."""
-    numbers = raw[missing]
-    bits = numbers.view(f"u{numbers.itemsize}")
-    kinds, which = np.unique(bits, return_inverse=True)
-    if not kinds.size:
-        return None
-    if kinds.size == 1 and packing.markers and kinds[0].tobytes() == packing.markers[0].tobytes():
-        return None
-    if kinds.size > 256:
-        return [plain_array(numbers)]
-    return [plain_array(kinds.view(numbers.dtype)), plain_array(which.astype(np.uint8))]
+def gap_bits(numbers: np.ndarray) -> np.ndarray:
+    """Return stored numbers as integers, by which they are told apart: there are several kinds of NaN."""
+    return numbers.view(f"u{numbers.itemsize}")
 
 
-def gap_numbers(gaps: list[Any] | None, count: int, packing: Packing) -> np.ndarray | None:
-    """What to store at `count` missing points; that of another grid is the most frequent kind.
+def gap_kinds(kinds: np.ndarray, numbers: np.ndarray, packing: Packing) -> np.ndarray:
+    """Add the numbers at missing points of a part to the kinds known so far, sorted `gap_bits`; stop at too many."""
+    bits = gap_bits(numbers)
+    if not bits.size or kinds.size > GAP_KINDS:
+        return kinds
+    marker = _marker_bits(packing)
+    if marker.size and (bits == marker).all():
+        bits = marker
+    return np.union1d(kinds, bits)
 
-    Returns [count] or [1] numbers of the stored type, or None if nothing is known.
-    Raises: KeyError, TypeError, ValueError for malformed gaps.
+
+def gaps_of(kinds: np.ndarray, numbers: Iterable[np.ndarray], packing: Packing) -> list[Any] | None:
+    """Return the attribute "gaps"; None if nothing but the first marker is there.
+
+    kinds: of all numbers, from `gap_kinds`. numbers: those stored at missing points, part by part.
     """
-    if gaps is None:
-        return np.array(packing.markers[:1], packing.number).view(packing.stored) if packing.markers else None
-    kinds = parse_array(gaps[0]).astype(packing.stored, casting="equiv")
-    if len(gaps) == 1:
-        return kinds if kinds.size == count else kinds[:1]
-    which = parse_array(gaps[1])
-    if which.dtype != np.uint8 or not which.size or which.max() >= kinds.size:
+    if not kinds.size or np.array_equal(kinds, _marker_bits(packing)):
+        return None
+    if kinds.size > GAP_KINDS:
+        every = ArrayPacker(packing.stored)
+        for part in numbers:
+            every.add(part)
+        return [every.plain()]
+    which = ArrayPacker(np.dtype(np.uint8))
+    for part in numbers:
+        which.add(np.searchsorted(kinds, gap_bits(part)))
+    return [plain_array(kinds.view(packing.stored)), which.plain()]
+
+
+def _marker_bits(packing: Packing) -> np.ndarray:
+    """Return the first marker as `gap_bits`, [1] or, if there is none, [0]."""
+    return gap_bits(np.array(packing.markers[:1], packing.number))
+
+
+class GapNumbers:
+    """What to store at missing points, taken in order from the attribute "gaps".
+
+    frequent: [1] the most frequent number of all, for what is not on the original grid. It is None if nothing is known.
+    Raises: LookupError, TypeError, ValueError for malformed gaps.
+    """
+
+    def __init__(self, gaps: list[Any] | None, packing: Packing) -> None:
+        self._kinds: np.ndarray | None = None
+        self._numbers: ArrayReader | None = None
+        self._taken = 0
+        if gaps is None:
+            marker = np.array(packing.markers[:1], packing.number).view(packing.stored)
+            self.frequent = marker if marker.size else None
+            return
+        self._numbers, checked = ArrayReader(gaps[-1]), ArrayReader(gaps[-1])
+        if not checked.size:
+            raise ValueError("gaps without numbers")
+        if len(gaps) > 1:
+            self._kinds = parse_array(gaps[0]).astype(packing.stored, casting="equiv")
+            self.frequent = self._kinds[[_most_frequent(checked, self._kinds.size)]]
+            return
+        if checked.dtype != packing.stored:
+            raise TypeError(f"gaps of {checked.dtype} among numbers of {packing.stored}")
+        self.frequent = next(piece[:1] for piece in checked.pieces())
+
+    def take(self, count: int) -> np.ndarray | None:
+        """Return what to store at the next `count` missing points, one number for each or one for all."""
+        if self._numbers is None:
+            return self.frequent
+        self._taken += count
+        numbers = self._numbers.take(count)
+        if numbers.size < count:
+            return self.frequent
+        return numbers if self._kinds is None else self._kinds[numbers]
+
+    @property
+    def fit(self) -> bool:
+        """Say whether as many were taken as are known: the missing points are not the original ones otherwise."""
+        return self._numbers is None or self._taken == self._numbers.size
+
+
+def _most_frequent(which: ArrayReader, kinds: int) -> int:
+    """Return the number of the most frequent kind. Raises: ValueError if there are others than `kinds`."""
+    if which.dtype != np.uint8:
+        raise ValueError(f"kinds of gaps that are numbered by {which.dtype}")
+    counts = np.zeros(1 << 8, np.int64)
+    for piece in which.pieces():
+        counts += np.bincount(piece, minlength=counts.size)
+    if counts[kinds:].any():
         raise ValueError("gaps of no known kind")
-    if which.size == count:
-        return kinds[which]
-    return kinds[[np.bincount(which).argmax()]]
-
-
-def undeclared_fills(values: np.ndarray) -> Iterator[tuple[float, int]]:
-    """Numbers among finite values [N] that stand for missing ones without being declared, and how often.
-
-    That is what lies far outside all others and is huge, or written in nines, or a type's limit, or there repeatedly.
-    """
-    if values.size < 2:
-        return
-    lows, highs = _extremes(values, lowest=True), _extremes(values, lowest=False)
-    best: list[float] = []
-    for below in range(len(lows)):
-        for above in range(len(highs)):
-            low, high = lows[below], highs[above]
-            if not low <= high or below + above <= len(best):
-                continue
-            outside = lows[:below] + highs[:above]
-            if outside and all(_is_far(value, low, high, values) for value in outside):
-                best = outside
-    for value in best:
-        yield value, int(np.count_nonzero(values == value))
-
-
-def _extremes(values: np.ndarray, lowest: bool) -> list[float]:
-    """The few smallest or largest distinct values, from the outside in."""
-    found: list[float] = []
-    for _ in range(_EXTREMES):
-        if found:
-            values = values[values > found[-1]] if lowest else values[values < found[-1]]
-        if not values.size:
-            break
-        found.append(float(values.min() if lowest else values.max()))
-    return found
-
-
-def _is_far(value: float, low: float, high: float, values: np.ndarray) -> bool:
-    distance = low - value if value < low else value - high
-    spread = high - low
-    if distance > FILL_DISTANCE * spread and _is_conventional(value):
-        return True
-    return bool(spread and distance > FAR_DISTANCE * spread and np.count_nonzero(values == value) > 1)
-
-
-def _is_conventional(value: float) -> bool:
-    """Whether it looks like a fill value: huge, the smallest or largest integer of a type, or nines (or eights)."""
-    size = abs(value)
-    if size >= HUGE or any(abs(size - 2.0**bits) <= 1 for bits in (15, 16, 31, 32, 63, 64)):
-        return True
-    digits = f"{size:.7g}".replace(".", "")
-    return size >= 99 and len(set(digits)) == 1 and digits[0] in "98"
+    return int(counts.argmax())

@@ -1,14 +1,13 @@
 """Climate signals to the contents of a NetCDF file; the attributes they carry are described in `climate`."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from xarray import Variable
 
 from inrcodec.errors import SignalError
-from inrcodec.signals.cf_exact import exact_values, gap_numbers
+from inrcodec.signals.cf_fields import Field, field_of
 from inrcodec.signals.cf_grid import (
     EAST,
     NORTH,
@@ -21,9 +20,9 @@ from inrcodec.signals.cf_grid import (
     numbers_of,
     resolved,
 )
-from inrcodec.signals.cf_packing import Packing, pack, packing_of
+from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.netcdf import Contents, Dimension, group_of, parse_attributes, parse_variable, repeated_dimensions
-from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.signal import Axis
 
 # Attributes about the stored numbers of a coordinate, wrong for others.
 STORAGE_ATTRIBUTES = frozenset(
@@ -59,37 +58,9 @@ GRIB_GRID_ATTRIBUTES = frozenset(
 LISTS = ("coordinates", "ancillary_variables")
 
 
-@dataclass(frozen=True, eq=False)
-class Field:
-    """A signal and its variable: dimensions in the file's order, shape as it was read."""
-
-    signal: Signal
-    name: str
-    dimensions: tuple[str, ...]
-    shape: tuple[int, ...]
-    y: str
-    x: str
-    dtype: np.dtype
-    attributes: dict[str, Any]
-
-    @property
-    def packing(self) -> Packing:
-        """How the values are stored. Raises: SignalError as `packing_of`."""
-        return packing_of(f"variable {self.name!r}", self.dtype, self.attributes)
-
-    def numbers(self) -> np.ndarray:
-        """Return the stored numbers of the values, [S, H, W]. Raises: SignalError, and as `contents_of`."""
-        signal, packing = self.signal, self.packing
-        missing = signal.missing
-        count = 0 if missing is None else int(np.count_nonzero(missing))
-        gaps = gap_numbers(signal.attributes.get("gaps"), count, packing) if count else None
-        values = exact_values(signal.values, signal.attributes)[..., 0]
-        return pack(f"variable {self.name!r}", values, missing, gaps, packing)
-
-
 @repeated_dimensions()
-def contents_of(signals: list[Signal]) -> Contents:
-    """Return the contents of the file that these signals are to become.
+def contents_of(signals: Sequence[AnySignal]) -> tuple[Contents, dict[str, Field]]:
+    """Return the contents of the file that these signals are to become, and its fields, whose numbers are left out.
 
     Raises: SignalError if the signals contradict each other; LookupError, TypeError, ValueError or AttributeError if
         their attributes are malformed.
@@ -120,44 +91,16 @@ def contents_of(signals: list[Signal]) -> Contents:
     dimensions = _fitted(dimensions, variables, resampled.keys())
     for place in sorted({group_of(name) for name in (*dimensions, *variables)}):
         plain.setdefault(place, {})
-    return Contents(dimensions, plain, variables)
-
-
-def field_of(signal: Signal) -> Field:
-    """Return a signal with what its attributes say of its variable.
-
-    Raises: SignalError if it is no climate field, and as `contents_of`.
-    """
-    if len(signal.axes) != 3 or signal.channels != 1:
-        raise SignalError(
-            f"signal {signal.name!r} of shape {signal.values.shape} is no climate field [slices, H, W, 1]"
-        )
-    attributes = signal.attributes
-    y, x = attributes.get("horizontal", ("latitude", "longitude") if signal.sphere else ("y", "x"))
-    slices, *horizontal = signal.shape
-    leading = {"slice": slices} if slices > 1 else {}
-    return Field(
-        signal=signal,
-        name=signal.name or "data",
-        dimensions=tuple(attributes.get("dimensions", [*leading, y, x])),
-        shape=tuple(attributes.get("shape", [*leading.values(), *horizontal])),
-        y=y,
-        x=x,
-        dtype=np.dtype(attributes.get("dtype", signal.values.dtype)).newbyteorder("="),
-        attributes=parse_attributes(attributes.get("attributes", {})),
-    )
+    return Contents(dimensions, plain, variables), fields
 
 
 def _data_variable(field: Field, resampled: Set[str]) -> Variable:
-    values = field.signal.values
-    places = [field.dimensions.index(field.y), field.dimensions.index(field.x)]
-    leading = [size for place, size in enumerate(field.shape) if place not in places]
-    if np.prod(leading, dtype=np.int64) != values.shape[0]:
-        raise SignalError(f"signal {field.name!r} has {values.shape[0]} slices, but its file had {leading}")
-    data = np.moveaxis(field.numbers().reshape(*leading, *values.shape[1:3]), [-2, -1], places)
+    """Return a variable without its numbers, which are written later."""
     wrong = GRIB_GRID_ATTRIBUTES if resampled & set(field.dimensions) else frozenset()
     attributes = {key: value for key, value in field.attributes.items() if key not in wrong}
-    return Variable(field.dimensions, data, attributes)
+    data = np.broadcast_to(np.zeros((), field.packing.stored), field.stored_shape)
+    chunks = field.chunks()
+    return Variable(field.dimensions, data, attributes, {"chunks": chunks} if chunks else {})
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,12 +18,15 @@ interpolated), of lossless variables on a grid the nearest numbers are taken, an
 dimensions, such as bounds, cell areas or 2-D coordinates, are left out together with the references to them.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inrcodec.errors import SignalError
+from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.signal import Signal
 
 if TYPE_CHECKING:
@@ -39,24 +42,34 @@ EXTENSIONS = (*WRITABLE, *GRIB_EXTENSIONS, ".zarr")
 DEFAULT_EXTENSION = ".nc"
 
 
-def read(path: Path) -> list[Signal]:
-    """Read all variables on a horizontal grid as signals, in the file's order, named by the variable.
+@contextmanager
+def opened(path: Path) -> Iterator[list[AnySignal]]:
+    """Open all variables on a horizontal grid as signals, in the file's order, named by the variable.
 
     Values are unpacked: [S, H, W, 1], S the product of all leading dimensions, in the variable's own type or,
     if it was packed, float32 (float64 where float32 would not tell the packed numbers apart). What was infinite, or
-    seems to be an undeclared fill value, is missing; a warning says so.
+    seems to be an undeclared fill value, is missing; a warning says so. Long signals are lazy: they are looked through
+    once, and read from the file again as long as it is open.
 
     Raises: SignalError if the file cannot be read or holds nothing.
     """
+    with ExitStack() as stack:
+        yield _signals(path, stack)
+
+
+def _signals(path: Path, stack: ExitStack) -> list[AnySignal]:
     from inrcodec.signals.climate_reading import signals_of
 
-    contents = _load(path)
-    if not contents.variables:
-        raise SignalError(f"{path}: there are no variables in this file; give another one")
-    return signals_of(path, contents)
+    try:
+        contents = _load(path, stack)
+        if not contents.variables:
+            raise SignalError(f"{path}: there are no variables in this file; give another one")
+        return signals_of(path, contents)
+    except MemoryError as error:
+        raise SignalError(f"{path}: does not fit in memory; split it, for example by time") from error
 
 
-def _load(path: Path) -> "Contents":
+def _load(path: Path, stack: ExitStack) -> "Contents":
     if path.is_file():
         with path.open("rb") as file:
             grib_magic = file.read(4) == b"GRIB"
@@ -64,29 +77,48 @@ def _load(path: Path) -> "Contents":
             from inrcodec.signals import grib
 
             return grib.load(path)
+    if path.is_dir() and path.suffix.lower() == ".zarr":
+        from inrcodec.signals import climate_zarr
+
+        return climate_zarr.load(path, stack)
     from inrcodec.signals import climate_files
 
-    return climate_files.load(path)
+    return climate_files.load(path, stack)
 
 
-def exact_values(signal: Signal) -> np.ndarray:
-    """Return the decoded values [S, H, W, 1], within the file's extremes and zero where the file has zeros.
+def exact_reader(
+    name: str, attributes: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Return what corrects decoded values: within the file's extremes and zero where the file has zeros.
 
     The encoder's bound holds for them, too: no value gets further away from the original one.
 
-    Raises: SignalError if the signal's attributes are malformed.
+    name, attributes: of the signal. shape: of the decoded grid, (S, H, W). dtype: of its values.
+    Returns a function of values [n, H, W, 1] and the index of their first slice. It is fast in ascending order.
+    Raises: SignalError if the signal's attributes are malformed, as does the function that is returned.
     """
-    from inrcodec.signals import cf_exact
+    from inrcodec.signals.cf_exact import ExactValues
+
+    def told(error: Exception) -> SignalError:
+        return SignalError(f"the limits or zeros of variable {name!r} are malformed ({error!r})")
 
     try:
-        return cf_exact.exact_values(signal.values, signal.attributes)
+        exact = ExactValues(attributes, shape, dtype)
     except MALFORMED as error:
-        raise SignalError(f"the limits or zeros of variable {signal.name!r} are malformed ({error!r})") from error
+        raise told(error) from error
+
+    def apply(values: np.ndarray, begin: int) -> np.ndarray:
+        try:
+            return exact.apply(values, begin)
+        except MALFORMED as error:
+            raise told(error) from error
+
+    return apply
 
 
-def stored_step(signal: Signal) -> float:
+def stored_step(signal: AnySignal) -> float:
     """Return the step between packed values, 0 for a variable that is not packed into integers."""
-    from inrcodec.signals.cf_writing import field_of
+    from inrcodec.signals.cf_fields import field_of
 
     try:
         packing = field_of(signal).packing
@@ -95,35 +127,38 @@ def stored_step(signal: Signal) -> float:
     return abs(packing.scale or 0.0) if packing.number.kind in "iu" else 0.0
 
 
-def read_back(signal: Signal) -> np.ndarray:
-    """Return the values [S, H, W, 1] that `read` returns of what `write` writes; any where they are missing.
+def read_back(part: Signal) -> np.ndarray:
+    """Return the values [n, H, W, 1] that are read where these were written; any where they are missing.
 
-    A signal that cannot be written keeps its values.
+    part: some slices of a signal, or all, corrected by `exact_reader`. One that cannot be written keeps its values.
     """
-    from inrcodec.signals.cf_packing import unpack
-    from inrcodec.signals.cf_writing import field_of
+    from inrcodec.signals.cf_fields import field_of
+    from inrcodec.signals.cf_packing import pack, unpack
 
     try:
-        field = field_of(signal)
-        return unpack(field.numbers(), field.packing)[0][..., np.newaxis]
+        packing = field_of(part).packing
+        return unpack(pack(part.name, part.values[..., 0], None, None, packing), packing)[0][..., np.newaxis]
     except (SignalError, *MALFORMED):
-        return signal.values
+        return part.values
 
 
-def write(signals: list[Signal], path: Path) -> None:
+def write(signals: Sequence[AnySignal], path: Path) -> None:
     """Write a NetCDF-4 file that holds these signals and what the first one's attributes say of the file.
 
-    Signals without attributes become variables on (slice,) latitude, longitude.
+    Signals without attributes become variables on (slice,) latitude, longitude. Values are written as they are: those
+    that were decoded have been corrected by `exact_reader`. They are read part by part.
 
     Raises: SignalError if the signals contradict each other or the file cannot be written.
     """
+    from inrcodec.signals.cf_fields import regions_of
     from inrcodec.signals.cf_writing import contents_of
     from inrcodec.signals.climate_files import save
 
     if not signals:
         raise SignalError(f"{path}: no signals to write")
     try:
-        contents = contents_of(signals)
+        contents, fields = contents_of(signals)
+        numbers = {name: regions_of(field) for name, field in fields.items()}
     except MALFORMED as error:
         raise SignalError(f"{path}: the signals' attributes are malformed ({error!r})") from error
-    save(contents, path)
+    save(contents, path, numbers)

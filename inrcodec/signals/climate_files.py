@@ -1,13 +1,12 @@
-"""Reading and writing of whole NetCDF files, and reading of Zarr stores, through xarray's engines.
+"""Reading and writing of NetCDF files through xarray's engine.
 
 Nothing is decoded on the way (scales, times, characters), so that what is written is what was stored.
 """
 
-import json
 import os
 import warnings
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import netCDF4
 import numpy as np
 import xarray
 from xarray.backends import NetCDF4DataStore
-from xarray.backends.common import ArrayWriter
 
 from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals.cf_packing import cast_exactly
+from inrcodec.signals.cf_slices import Key, StoredNumbers
 from inrcodec.signals.netcdf import Contents, Dimension, group_of, qualified, repeated_dimensions
 from inrcodec.signals.netcdf_classic import check_length
 from inrcodec.signals.reading_errors import reason, unreadable
@@ -31,12 +30,6 @@ RESERVED = frozenset(
 )
 
 
-# `decode_cf=False` does not reach all engines.
-_AS_STORED: Any = dict.fromkeys(
-    ("mask_and_scale", "decode_times", "decode_timedelta", "decode_coords", "concat_characters"), False
-)
-
-
 class _AsStored(NetCDF4DataStore):
     """Variables are written as they are: their numbers and characters are the file's own already."""
 
@@ -44,29 +37,37 @@ class _AsStored(NetCDF4DataStore):
         return variable
 
 
-# Without types in xarray.
-_open: Any = _AsStored
-_writer: Any = ArrayWriter
+_open: Any = _AsStored  # without types in xarray
 
 
 @repeated_dimensions()
-def load(path: Path) -> Contents:
-    """Read a whole NetCDF file or Zarr store. A variable that cannot be read is left out with a warning.
+def load(path: Path, stack: ExitStack) -> Contents:
+    """Read a whole NetCDF file, but for numbers on grids, which can be read as long as `stack` is open.
 
-    Raises: SignalError if the file is neither of the two, or is incomplete.
+    A variable that cannot be read is left out with a warning.
+
+    Raises: SignalError if the file is none, or is incomplete.
     """
-    if path.is_dir() and path.suffix.lower() == ".zarr":
-        return _load_zarr(path)
     if not path.is_file():
         raise SignalError(f"{path}: no such file")
-    try:
+    with _reading(path):
         check_length(path)
-        with netCDF4.Dataset(os.fspath(path)) as file:
-            return storable(path, _load_groups(path, file))
+        file = stack.enter_context(netCDF4.Dataset(os.fspath(path)))
+        return storable(path, _load_groups(path, file))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the NetCDF library raises about a file into a SignalError."""
+    try:
+        yield
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise unreadable(path, "a NetCDF file", error, "is it complete?") from error
-    except MemoryError as error:
-        raise SignalError(f"{path}: does not fit in memory; split it, for example by time") from error
+
+
+def stays_in_file(variable: xarray.Variable) -> bool:
+    """Say whether the numbers of a variable need not be in memory: they may be those of a field."""
+    return variable.dtype.kind in "iuf" and variable.ndim >= 2 and len(set(variable.dims)) == variable.ndim
 
 
 def _groups(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -88,16 +89,32 @@ def _load_groups(path: Path, file: netCDF4.Dataset) -> Contents:
             if isinstance(kind, netCDF4.CompoundType | netCDF4.VLType) and variable.dtype is not str:
                 warn(f"{path}: variable {full!r} has a type of its own (compound, variable length): it is left out")
                 continue
+            dims = [_defined(place, dimension, contents.dimensions) for dimension in variable.dimensions]
+            stored = store.open_store_variable(name, variable)
+            if stays_in_file(stored) and not isinstance(kind, netCDF4.EnumType):
+                contents.variables[full] = _netcdf_numbers(path, stored, dims, _attributes(variable))
+                continue
             try:
-                data = store.open_store_variable(name, variable).values
+                data = stored.values
             except UnicodeDecodeError:
                 warn(f"{path}: variable {full!r} has text that is not UTF-8: it is left out")
                 continue
             data = data.astype(data.dtype.newbyteorder("="), copy=False)
             encoding = {"enum": [kind.name, dict(kind.enum_dict)]} if isinstance(kind, netCDF4.EnumType) else {}
-            dims = [_defined(place, dimension, contents.dimensions) for dimension in variable.dimensions]
             contents.variables[full] = xarray.Variable(dims, data, _attributes(variable), encoding)
     return contents
+
+
+def _netcdf_numbers(
+    path: Path, stored: xarray.Variable, dims: list[str], attributes: dict[str, Any]
+) -> xarray.Variable:
+    dtype = stored.dtype.newbyteorder("=")
+
+    def read(key: Key) -> np.ndarray:
+        with _reading(path):
+            return stored[key].values.astype(dtype, copy=False)
+
+    return StoredNumbers(stored.shape, dtype, read).variable(dims, attributes, stored.encoding.get("chunksizes"))
 
 
 def _defined(group: str, name: str, known: dict[str, Dimension]) -> str:
@@ -117,71 +134,6 @@ def _attributes(owner: Any) -> dict[str, Any]:
             except UnicodeDecodeError:
                 attributes[name] = exact
     return attributes
-
-
-def _load_zarr(path: Path) -> Contents:
-    if find_spec("zarr") is None:
-        raise SignalError(f"{path}: reading a Zarr store needs: pip install zarr")
-    contents = Contents({}, {}, {})
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata that is not consolidated
-            groups = xarray.open_groups(path, engine="zarr", **_AS_STORED)
-            for place, dataset in ((name.strip("/"), dataset) for name, dataset in groups.items()):
-                contents.attributes[place] = {name: _netcdf_value(value) for name, value in dataset.attrs.items()}
-                for name, size in dataset.sizes.items():
-                    contents.dimensions[qualified(place, str(name))] = Dimension(size)
-                for name, variable in dataset.variables.items():
-                    full = qualified(place, str(name))
-                    contents.variables[full] = _zarr_variable(f"{path}: variable {full!r}", place, variable)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise unreadable(path, "a Zarr store", error, "is it complete?") from error
-    if not contents.variables:
-        raise SignalError(f"{path}: not a Zarr store, or an empty one")
-    return storable(path, contents)
-
-
-def _zarr_variable(label: str, place: str, variable: xarray.Variable) -> xarray.Variable:
-    """Load a variable of a store into memory. Raises: SignalError that names a chunk that cannot be read."""
-    attributes = {key: _netcdf_value(value) for key, value in variable.attrs.items()}
-    if variable.dtype.kind == "b":
-        attributes["dtype"] = "bool"
-    chunks = variable.encoding.get("chunks") or variable.shape
-    counts = [-(-size // chunk) for size, chunk in zip(variable.shape, chunks, strict=True)]
-    data = np.empty(variable.shape, variable.dtype)
-    for number in np.ndindex(*counts):
-        part = tuple(slice(index * size, (index + 1) * size) for index, size in zip(number, chunks, strict=True))
-        try:
-            data[part] = variable[part].values
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
-            raise SignalError(
-                f"{label}: chunk {number} cannot be read ({reason(error)}); fetch the store again"
-            ) from error
-    dims = [qualified(place, str(dimension)) for dimension in variable.dims]
-    return xarray.Variable(dims, _netcdf_data(data), attributes)
-
-
-def _netcdf_data(data: np.ndarray) -> np.ndarray:
-    """Convert data of types that NetCDF lacks as xarray does: to bytes from booleans, to strings from characters."""
-    if data.dtype.kind == "b":
-        return data.astype(np.int8)
-    if data.dtype.kind in "UT" or (data.dtype.kind == "S" and data.dtype.itemsize > 1):
-        texts = np.array([text.decode() if isinstance(text, bytes) else str(text) for text in data.reshape(-1)], object)
-        return texts.reshape(data.shape)
-    if data.dtype.kind == "f" and data.dtype.itemsize == 2:
-        return data.astype(np.float32)
-    return data.astype(data.dtype.newbyteorder("="), copy=False)
-
-
-def _netcdf_value(value: Any) -> Any:
-    """Convert an attribute from JSON to a NetCDF attribute; what NetCDF cannot hold stays JSON."""
-    if isinstance(value, bool):
-        return np.int8(value)
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return value
-    if isinstance(value, list) and value and np.asarray(value).dtype.kind in "iuf":
-        return np.asarray(value)
-    return json.dumps(value) if isinstance(value, dict | list | None) else value
 
 
 def storable(path: Path, contents: Contents) -> Contents:
@@ -204,32 +156,57 @@ def storable(path: Path, contents: Contents) -> Contents:
     return contents
 
 
-@repeated_dimensions()
-def save(contents: Contents, path: Path) -> None:
+def save(contents: Contents, path: Path, fields: Mapping[str, Iterable[tuple[Key, np.ndarray]]]) -> None:
     """Write a NetCDF-4 file, numbers deflated.
 
     A `_FillValue` that its variable's type cannot hold is left out: NetCDF-4, unlike the classic format, has no place
     for it.
 
+    fields: yield, for the variables of these names, numbers and the region that they are written to; what the contents
+        have for them is not written. Errors of these iterables are passed on.
     Raises: SignalError if the file cannot be written or the contents contradict themselves.
     """
+    with ExitStack() as stack:
+        with _writing(path):
+            file = stack.enter_context(netCDF4.Dataset(os.fspath(path), "w", format="NETCDF4"))
+            targets = _save_groups(contents, file, fields.keys())
+        for name, parts in fields.items():
+            for key, numbers in parts:
+                with _writing(path):
+                    targets[name][key] = numbers
+        with _writing(path):
+            stack.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the NetCDF library raises while it writes a file into a SignalError."""
     try:
-        with netCDF4.Dataset(os.fspath(path), "w", format="NETCDF4") as file:
-            for place, attributes in contents.attributes.items():
-                group = file.createGroup(place) if place else file
-                for name, dimension in contents.dimensions.items():
-                    if group_of(name) == place:
-                        group.createDimension(name.split("/")[-1], None if dimension.unlimited else dimension.size)
-                store = _open(group)
-                store.set_attributes(attributes)
-                variables = {
-                    name.split("/")[-1]: _local(variable)
-                    for name, variable in contents.variables.items()
-                    if group_of(name) == place
-                }
-                store.set_variables(variables, set(), _writer())
+        yield
     except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise SignalError(f"{path}: cannot be written as NetCDF ({reason(error)})") from error
+
+
+@repeated_dimensions()
+def _save_groups(contents: Contents, file: netCDF4.Dataset, fields: Collection[str]) -> dict[str, Any]:
+    """Write all but the numbers of fields; return where those are to be written."""
+    targets = {}
+    for place, attributes in contents.attributes.items():
+        group = file.createGroup(place) if place else file
+        for name, dimension in contents.dimensions.items():
+            if group_of(name) == place:
+                group.createDimension(name.split("/")[-1], None if dimension.unlimited else dimension.size)
+        store = _open(group)
+        store.set_attributes(attributes)
+        for name, variable in contents.variables.items():
+            if group_of(name) != place:
+                continue
+            target, data = store.prepare_variable(name.split("/")[-1], _local(variable))
+            if name in fields:
+                targets[name] = target
+            else:
+                target[...] = data
+    return targets
 
 
 def _local(variable: xarray.Variable) -> xarray.Variable:
@@ -237,6 +214,8 @@ def _local(variable: xarray.Variable) -> xarray.Variable:
     data, attributes = variable.values, dict(variable.attrs)
     text = data.dtype.kind in "OU"
     encoding: dict[str, Any] = {"zlib": True, "shuffle": True} if variable.dims and not text else {}
+    if "chunks" in variable.encoding:
+        encoding["chunksizes"] = variable.encoding["chunks"]
     if text:
         encoding["dtype"] = str
     if "_FillValue" in attributes and not text:

@@ -2,19 +2,24 @@
 
 import math
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray
 
 from inrcodec.errors import SignalError
-from inrcodec.signals.climate_files import storable
+from inrcodec.signals.cf_slices import Key, StoredNumbers
+from inrcodec.signals.climate_files import stays_in_file, storable
 from inrcodec.signals.netcdf import Contents, Dimension
 from inrcodec.signals.reading_errors import unreadable
 
 
 def load(path: Path) -> Contents:
-    """Read a whole GRIB file (edition 1 or 2); nothing is written beside it.
+    """Read a whole GRIB file (edition 1 or 2), but for the numbers of fields; nothing is written beside it.
 
     Fields that do not fit into one hypercube become several: a coordinate that differs gets a number behind
     its name, a variable of the same name its level type.
@@ -28,25 +33,55 @@ def load(path: Path) -> Contents:
         raise SignalError("reading GRIB needs: pip install 'inrcodec[grib]'") from error
     if not path.is_file():
         raise SignalError(f"{path}: no such file")
-    try:
+    reading = partial(_reading, path, eccodes.CodesInternalError)
+    with reading():
         with path.open("rb") as file:
             messages = eccodes.codes_count_in_file(file)
         if messages == 0:
             raise SignalError(f"{path}: not a GRIB file; give it the extension of its format")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about calls between libraries
-            options = {"decode_times": False, "mask_and_scale": False}
+        with _quiet():
+            options = {"decode_times": False, "mask_and_scale": False, "cache": False}
             datasets = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, **options)
             _check_all_fields_arranged(path, datasets, messages)
             whole = merged(datasets)
             variables, attributes = xarray.conventions.encode_dataset_coordinates(whole)
             dimensions = {str(name): Dimension(size) for name, size in whole.sizes.items()}
-            loaded = {str(name): variable.to_base_variable().load() for name, variable in variables.items()}
-        return storable(path, Contents(dimensions, {"": dict(attributes)}, loaded))
+            stored = {
+                str(name): _variable(variable.to_base_variable(), reading) for name, variable in variables.items()
+            }
+        return storable(path, Contents(dimensions, {"": dict(attributes)}, stored))
+
+
+@contextmanager
+def _reading(path: Path, kind: type[Exception]) -> Iterator[None]:
+    """Turn what the libraries raise about a file, errors of this kind among them, into a SignalError."""
+    try:
+        yield
     except SignalError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, eccodes.CodesInternalError) as error:
+    except (OSError, EOFError, ValueError, KeyError, kind) as error:
         raise unreadable(path, "a GRIB file", error, "is it complete?") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the warnings about calls between libraries."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _variable(variable: xarray.Variable, reading: Callable[[], AbstractContextManager[None]]) -> xarray.Variable:
+    """Return a variable whose numbers stay in the file, if they may be those of a field, a message for each slice."""
+    if not stays_in_file(variable):
+        return variable.load()
+
+    def read(key: Key) -> np.ndarray:
+        with reading(), _quiet():
+            return variable[key].values
+
+    dims = [str(dimension) for dimension in variable.dims]
+    return StoredNumbers(variable.shape, variable.dtype, read).variable(dims, variable.attrs, None)
 
 
 def _check_all_fields_arranged(path: Path, datasets: list[Any], messages: int) -> None:

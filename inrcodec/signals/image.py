@@ -22,6 +22,7 @@ from inrcodec.signals.image_formats import FORMATS, SAVE_OPTIONS, holder_of, mod
 from inrcodec.signals.image_formats import WRITABLE as WRITABLE
 from inrcodec.signals.image_metadata import colour_metadata, exif_of, save_options
 from inrcodec.signals.image_opening import PILLOW_ERRORS, decoded
+from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.reading_errors import reason
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.whole_files import write_bytes
@@ -54,7 +55,7 @@ def read(path: Path) -> list[Signal]:
         return _signals(path, image, turned)
 
 
-def write(signals: list[Signal], path: Path) -> None:
+def write(signals: list[AnySignal], path: Path) -> None:
     """Write the main signal, and the one named "alpha" if there is one, in the format of `path.suffix`.
 
     The suffix is one of `WRITABLE`.
@@ -70,8 +71,8 @@ def write(signals: list[Signal], path: Path) -> None:
     from PIL import Image
 
     suffix = path.suffix.lower()
-    main = signals[0]
-    alpha = next((signal for signal in signals if signal.name == "alpha"), None)
+    main, *others = [signal.loaded() for signal in signals]
+    alpha = next((signal for signal in others if signal.name == "alpha"), None)
     mode = mode_of(path, main, alpha)
     format_name, _ = FORMATS[suffix]
     holder = holder_of(path, mode)

@@ -34,9 +34,11 @@ class Contents:
     defines it.
 
     dimensions: by name. attributes: of the file ("") and of each group, by path.
-    variables: by name, packed numbers, single characters ("S1") or strings (dtype object), in memory. Their attributes
-        and those of the groups are numpy scalars and arrays, strings, lists of strings, and bytes for text in an
-        unknown encoding. An enumeration has "enum" in its encoding: its name, and the number of each of its words.
+    variables: by name, packed numbers, single characters ("S1") or strings (dtype object). Numbers of two or more
+        dimensions may stay in the file until they are asked for, see `StoredNumbers`; "chunks" in their encoding are
+        the sizes of what the file compresses in one. Attributes, also those of the groups, are numpy scalars and
+        arrays, strings, lists of strings, and bytes for text in an unknown encoding. An enumeration has "enum" in its
+        encoding: its name, and the number of each of its words.
     """
 
     dimensions: dict[str, Dimension]
@@ -164,22 +166,25 @@ def _progression(array: np.ndarray) -> tuple[float | int, float | int] | None:
     if array.dtype.kind in "iu":
         begin, width = int(array[0]), int(array[1]) - int(array[0])
         fits = abs(begin) + abs(width) * array.size < 2**62
-        return (begin, width) if fits and np.array_equal(_unfold(begin, width, array), array) else None
+        return (
+            (begin, width) if fits and np.array_equal(unfold(begin, width, 0, array.size, array.dtype), array) else None
+        )
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         return None
     first, last = float(array[0]), float(array[-1])
     mean = (last - first) / (array.size - 1)
     # Single-precision coordinates were rounded from short decimals.
     for start, step in ((first, mean), (round(first, 6), round(mean, 6)), (round(first, 6), round(mean, 9))):
-        if math.isfinite(step) and _unfold(start, step, array).tobytes() == array.tobytes():
+        if math.isfinite(step) and unfold(start, step, 0, array.size, array.dtype).tobytes() == array.tobytes():
             return start, step
     return None
 
 
-def _unfold(start: float | int, step: float | int, like: np.ndarray) -> np.ndarray:
-    index: np.ndarray = np.arange(like.size, dtype=np.int64 if like.dtype.kind in "iu" else np.float64)
+def unfold(start: float | int, step: float | int, begin: int, end: int, dtype: np.dtype) -> np.ndarray:
+    """Return the numbers from `begin` to before `end` of equally spaced ones."""
+    index: np.ndarray = np.arange(begin, end, dtype=np.int64 if dtype.kind in "iu" else np.float64)
     with np.errstate(over="ignore"):
-        return np.asarray(start + step * index).astype(like.dtype)
+        return np.asarray(start + step * index).astype(dtype)
 
 
 def parse_array(plain: Plain) -> np.ndarray:
@@ -197,7 +202,7 @@ def parse_array(plain: Plain) -> np.ndarray:
     if "start" not in plain:
         array = np.frombuffer(_unpacked(plain, dtype.itemsize, size * dtype.itemsize), dtype)
     elif 0 <= size * dtype.itemsize <= MAX_UNFOLDED:
-        array = _unfold(plain["start"], plain["step"], np.broadcast_to(np.zeros(1, dtype), size))
+        array = unfold(plain["start"], plain["step"], 0, size, dtype)
     else:
         raise ValueError(f"too long: {size}")
     return array.reshape(shape).astype(dtype.newbyteorder("="))

@@ -1,5 +1,6 @@
 """What flows through the codec: values on a grid, and what is needed to write the file back."""
 
+import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -74,6 +75,13 @@ class Axis:
         points = None if self.points is None else self.points_at(self.positions(target))
         return replace(target, points=points)
 
+    def part(self, begin: int, end: int) -> "Axis":
+        """Return the samples from `begin` to before `end` as an axis."""
+        if (begin, end) == (0, self.size):
+            return self
+        points = None if self.points is None else self.points[begin:end]
+        return replace(self, size=end - begin, points=points)
+
     def at_rate(self, rate: Fraction) -> "Axis":
         """Return this axis with another number of samples per second over the same time."""
         if self.rate is None:
@@ -88,7 +96,7 @@ class Signal:
     modality: "image", "video", "audio" or "climate".
     values: [*grid, C] array in its native dtype; always finite, also where `missing` is set.
     axes: one `Axis` per grid dimension, slowest first: image (height, width); video (time, height, width);
-        audio (channel "slice", time); climate ("slice" of all leading dimensions, latitude, longitude).
+        audio (time, channel "slice"); climate ("slice" of all leading dimensions, latitude, longitude).
     value_range: the native values that become 0 and 1 for the field, low < high. Decoded integer values are
         rounded and clipped to the dtype's limits, not to this range.
     name: tells the signals of one file apart: "" for the main one, "alpha", "sound", a variable's name.
@@ -133,9 +141,33 @@ class Signal:
         return self.values.shape[-1]
 
     @property
+    def dtype(self) -> np.dtype:
+        return self.values.dtype
+
+    @property
+    def has_missing(self) -> bool:
+        return self.missing is not None
+
+    @property
     def samples(self) -> int:
         """Number of grid points, what "bits per sample" divides by: pixels, or audio samples of all channels."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    def part(self, begin: int, end: int) -> "Signal":
+        """Return the samples from `begin` to before `end` of the first axis; the attributes are those of the whole."""
+        if (begin, end) == (0, self.shape[0]):
+            return self
+        return replace(
+            self,
+            values=self.values[begin:end],
+            axes=(self.axes[0].part(begin, end), *self.axes[1:]),
+            missing=None if self.missing is None else self.missing[begin:end],
+            slice_ranges=None if self.slice_ranges is None else self.slice_ranges[begin:end],
+        )
+
+    def loaded(self) -> "Signal":
+        """Return the signal with its values in memory, where they are."""
+        return self
 
     def check_finite(self, path: Path) -> None:
         """Refuse NaN and infinite values, other than the missing ones. Raises: SignalError that names `path`."""

@@ -1,23 +1,36 @@
-"""Decoding video containers: tracks to a picture signal and a sound signal. Importing this imports PyAV."""
+"""Decoding video containers in passes: tracks to a picture signal and a sound signal. Importing this imports PyAV."""
 
 import warnings
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from av.audio.resampler import AudioResampler
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from inrcodec.errors import InrcodecWarning, SignalError
-from inrcodec.signals.signal import Axis, Signal
+from inrcodec.signals.audio_blocks import forward_reader, sound_signal, summary_of
+from inrcodec.signals.lazy import AnySignal, Rows
 from inrcodec.signals.video_colours import colour_attributes
 from inrcodec.signals.video_formats import ACCURATE, MAX_RATE
-from inrcodec.signals.video_frames import FOLDER_RATE, check_same_size, on_black, picture_signal, warn_of_transparency
-from inrcodec.signals.video_timing import continuous_sound, even_frames
+from inrcodec.signals.video_frames import (
+    FOLDER_RATE,
+    TRANSPARENT,
+    FirstLook,
+    by_frame,
+    check_same_size,
+    on_black,
+    picture_signal,
+    readable,
+)
+from inrcodec.signals.video_sound import sound_blocks, sound_rate
+from inrcodec.signals.video_timing import even_frames
+from inrcodec.signals.video_tracks import decoded, opened_tracks, picture_track
 
 _UNSPECIFIED = (0, 2, 3)  # AVColorSpace: RGB (meaningless for YUV frames), unspecified, reserved
 _MATRICES = {
@@ -30,87 +43,115 @@ _MATRICES = {
 }
 
 
-def read_container(container: Any, path: Path) -> list[Signal]:
-    """Return [picture] or [picture, sound] of an open PyAV container; `path` is for messages.
+@contextmanager
+def opened_container(path: Path) -> Iterator[list[AnySignal]]:
+    """Give [picture] or [picture, sound] of a file, which is decoded once before.
 
-    Raises: SignalError if it has no video track that can be decoded, or what cannot be a signal. PyAV's own
-        errors pass through.
+    Raises: SignalError if it has no video track that can be decoded, or what cannot be a signal.
     """
-    video = _track(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
-    if video is None:
-        raise SignalError(f"{path}: no video track that can be decoded; found {_track_kinds(container)}")
-    video.thread_type = "AUTO"
-    audio = _track(container.streams.audio)
+    with ExitStack() as open_passes:
+        with readable(path):
+            clip = _look_through(path)
+        repeats = np.bincount(clip.shown, minlength=clip.look.count)
+        shape = clip.look.shape
+        kept = clip.look.kept
+        read: Callable[[int, int], Rows]
+        if kept is None:
+            read = open_passes.enter_context(forward_reader(lambda: _rows(path, shape, repeats)))
+        else:
+            read = by_frame(lambda tick: kept[clip.shown[tick]])
+        signals: list[AnySignal] = [picture_signal(len(clip.shown), shape, clip.rate, read, clip.attributes)]
+        with readable(path):
+            rate = sound_rate(path)
+        if rate is not None:
+            seconds = len(clip.shown) / clip.rate
 
-    frames: list[np.ndarray] = []
-    times: list[Fraction | None] = []
-    pieces: list[tuple[Fraction | None, np.ndarray]] = []
-    pictures, resampler = _Pictures(path), None
-    last = Fraction(0)
-    for packet in container.demux([video] if audio is None else [video, audio]):
-        for frame in packet.decode():
-            time = None if frame.pts is None else frame.pts * frame.time_base
-            if isinstance(frame, VideoFrame):
-                frames.append(_upright(pictures.rgb(frame), frame, path))
-                check_same_size(frames, path)
-                times.append(time)
-                last = (frame.duration or 0) * frame.time_base if frame.time_base else Fraction(0)
-            else:
-                # The first frame and not the track knows the rate: AAC with SBR doubles it.
-                resampler = resampler or AudioResampler("flt", frame.layout, frame.sample_rate)
-                parts = [_interleaved(part) for part in resampler.resample(frame)]
-                pieces += zip((time, *[None] * len(parts)), parts, strict=False)
-    if not frames:
-        raise SignalError(f"{path}: the video track has no frames")
-    pictures.warn()
-    _warn_of_hidden_alpha(video, path)
+            def begin() -> Generator[np.ndarray]:
+                return sound_blocks(path, rate, clip.begin, seconds)
 
-    known = [time for time in times if time is not None]
-    rate = _frame_rate(video, known if len(known) == len(times) else [])
-    if len(known) == len(times):
-        rate, shown = even_frames(known, last, rate, frames[0].nbytes, path)
-        frames = [frames[index] for index in shown]
-    aspect = _pixel_aspect(video, turned=frames[0].shape[0] != video.height)
-    picture = picture_signal(frames, rate, aspect | colour_attributes(video.codec_context))
-    if resampler is None:
-        return [picture]
-    pieces += [(None, _interleaved(part)) for part in resampler.resample(None)]
-    samples = continuous_sound(pieces, resampler.rate, len(frames) / rate, path)
-    delay = min((pieces[0][0] or Fraction(0)) - (times[0] or Fraction(0)), len(frames) / rate)
-    return [picture, _sound_signal(np.ascontiguousarray(samples.T), resampler.rate, delay, path)]
+            summary = summary_of(begin())
+            if summary.strange:
+                raise SignalError(f"{path}: the sound track has samples that are not finite; encode it again")
+            if summary.length:
+                signals.append(open_passes.enter_context(sound_signal(summary, Fraction(rate), begin, name="sound")))
+        for text in clip.warnings:
+            warnings.warn(f"{path}: {text}", InrcodecWarning, stacklevel=2)
+        yield signals
 
 
-def _track(tracks: Iterable[Any]) -> Any:
-    """Return the track that is marked as the default, else the first that can be decoded; None without any."""
-    known = [track for track in tracks if track.codec_context is not None]
-    return next((track for track in known if track.disposition & Disposition.default), known[0] if known else None)
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    """What the first pass over the frames of a clip finds.
+
+    shown: the frame at every tick, int64. begin: seconds at which the first one is shown. warnings: what to tell once
+        the whole file is known to be readable.
+    """
+
+    look: FirstLook
+    rate: Fraction
+    shown: np.ndarray
+    begin: Fraction
+    attributes: dict[str, Any]
+    warnings: list[str]
 
 
-def _interleaved(part: Any) -> np.ndarray:
-    """Return packed samples as [n, channels]: PyAV miscounts the planes of eight channels, and crashes."""
-    return part.to_ndarray().reshape(-1, part.layout.nb_channels)
+def _look_through(path: Path) -> _Clip:
+    pictures, look = _Pictures(path), FirstLook()
+    stamps, base = array("q"), Fraction(0)
+    begin = last = Fraction(0)
+    with opened_tracks(path) as container:
+        video = picture_track(container, path)
+        for frame in decoded(container, video):
+            if frame.pts is not None:
+                base = frame.time_base
+                if look.count == 0:
+                    begin = frame.pts * base
+                stamps.append(frame.pts)
+            last = (frame.duration or 0) * frame.time_base if frame.time_base else Fraction(0)
+            look.add(pictures.upright(frame), path)
+        if not look.count:
+            raise SignalError(f"{path}: the video track has no frames")
+        if len(stamps) == look.count:
+            times = np.array(stamps, np.int64)
+            rate = _frame_rate(video, int(times[-1] - times[0]) * base, look.count - 1)
+            rate, shown = even_frames(times, base, last, rate, path)
+        else:
+            rate, shown = _frame_rate(video, Fraction(0), 0), np.arange(look.count)
+        aspect = _pixel_aspect(video, turned=look.shape[0] != video.height)
+        attributes = aspect | colour_attributes(video.codec_context)
+        return _Clip(look, rate, shown, begin, attributes, [*pictures.warnings(), *_hidden_alpha(video)])
 
 
-def _track_kinds(container: Any) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams})) or "no track"
+def _rows(path: Path, shape: tuple[int, ...], repeats: np.ndarray) -> Generator[Rows]:
+    """Decode the frames of a clip and yield each as often as it is shown, which may be never."""
+    pictures = _Pictures(path)
+    with readable(path), opened_tracks(path) as container:
+        frames = decoded(container, picture_track(container, path))
+        for index, (frame, count) in enumerate(zip(frames, repeats, strict=False)):
+            if count:
+                rgb = pictures.upright(frame)
+                check_same_size(rgb, shape, index, path)
+                for _ in range(count):
+                    yield rgb[np.newaxis], None
 
 
-def _warn_of_hidden_alpha(video: Any, path: Path) -> None:
+def _hidden_alpha(video: Any) -> list[str]:
     """Warn of the alpha of VP8 and VP9, which is beside the frames, where FFmpeg's own decoders do not look."""
-    if "1" in (value for key, value in video.metadata.items() if key.lower() == "alpha_mode"):
-        text = f"{path}: the transparency of the clip is not kept; transparent places show the colours stored there"
-        warnings.warn(text, InrcodecWarning, stacklevel=2)
+    if "1" not in (value for key, value in video.metadata.items() if key.lower() == "alpha_mode"):
+        return []
+    return ["the transparency of the clip is not kept; transparent places show the colours stored there"]
 
 
-def _frame_rate(video: Any, times: list[Fraction]) -> Fraction:
-    """Return the frames per second, from the track's average rate and the times of its first and last frame if known.
+def _frame_rate(video: Any, span: Fraction, intervals: int) -> Fraction:
+    """Return the frames per second, from the track's average rate and the time from its first to its last frame.
+
+    span: that time in seconds, 0 if unknown. intervals: how many frames begin in it.
 
     The average wins, being exact, unless it strays from the times by more than a frame over the clip: where
     the container has no rate, it is estimated from the first frames.
     """
     rates = (video.average_rate, video.guessed_rate, video.base_rate)
     rate = next((Fraction(r) for r in rates if r is not None and 0 < r <= MAX_RATE), FOLDER_RATE)
-    span, intervals = (times[-1] - times[0] if times else Fraction(0)), len(times) - 1
     if 0 < intervals / Fraction(MAX_RATE) <= span and abs(span - intervals / rate) > 1 / rate:
         return (intervals / span).limit_denominator(1001) or intervals / span
     # Matroska counts nanoseconds: 60000/1001 and its like come back as a fraction some 1e-7 beside.
@@ -135,7 +176,11 @@ class _Pictures:
         self._reformatter = VideoReformatter()
         self._translucent = self._damaged = 0
 
-    def rgb(self, frame: VideoFrame) -> np.ndarray:
+    def upright(self, frame: VideoFrame) -> np.ndarray:
+        """Return a frame as it is to be shown, [H, W, 3] uint8 RGB."""
+        return _upright(self._rgb(frame), frame, self._path)
+
+    def _rgb(self, frame: VideoFrame) -> np.ndarray:
         """Return [H, W, 3] uint8 RGB on black, converted with the matrix and the range of the frame's tags."""
         self._damaged += frame.is_corrupt
         if not (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
@@ -146,12 +191,11 @@ class _Pictures:
         self._translucent += shown is not values
         return shown
 
-    def warn(self) -> None:
-        """Warn of frames that are transparent or damaged."""
-        warn_of_transparency(self._path, self._translucent)
-        if self._damaged:
-            text = f"{self._path}: {self._damaged} frames are damaged, and shown as the decoder guesses them"
-            warnings.warn(text, InrcodecWarning, stacklevel=2)
+    def warnings(self) -> list[str]:
+        """Say how many frames are transparent or damaged."""
+        translucent = [f"{self._translucent} {TRANSPARENT}"] if self._translucent else []
+        damaged = [f"{self._damaged} frames are damaged, and shown as the decoder guesses them"]
+        return translucent + (damaged if self._damaged else [])
 
     def _converted(self, frame: VideoFrame, layout: str) -> np.ndarray:
         tag = frame.colorspace
@@ -185,19 +229,3 @@ def _upright(rgb: np.ndarray, frame: VideoFrame, path: Path) -> np.ndarray:
     if a == 0:
         rgb, a, d = rgb.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(rgb[:: int(d), :: int(a)])
-
-
-def _sound_signal(values: np.ndarray, rate: int, delay: Fraction, path: Path) -> Signal:
-    """Return the signal of a sound that begins with the picture.
-
-    values: [channels, n] float32, beginning `delay` seconds after the picture (before it if negative).
-    """
-    # Containers round times to a millisecond: a shift of less than a frame is no shift.
-    if abs(delay) > 0.02:
-        shift = round(delay * rate)
-        values = np.pad(values, ((0, 0), (shift, 0))) if shift > 0 else values[:, min(-shift, values.shape[1] - 1) :]
-    if not np.isfinite(values).all():
-        raise SignalError(f"{path}: the sound track has samples that are not finite; encode it again")
-    peak = float(np.abs(values).max()) or 1.0
-    axes = (Axis(values.shape[0], "slice"), Axis(values.shape[1], "start", rate=Fraction(rate)))
-    return Signal("audio", values[..., None], axes, (-peak, peak), name="sound")

@@ -1,7 +1,7 @@
 """Encoding clips into video containers, and what is refused before. Importing this imports PyAV."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from inrcodec.errors import SignalError
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal, slabs_of
 from inrcodec.signals.video_colours import colour_of, is_wide
 from inrcodec.signals.video_formats import ACCURATE, MAX_RATE, Coding
 
@@ -21,7 +21,7 @@ MAX_SAMPLE_RATE = 655_350  # of FLAC
 _SOUND_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
 
-def checked(signals: list[Signal], coding: Coding, path: Path) -> tuple[Signal, Signal | None]:
+def checked(signals: Sequence[AnySignal], coding: Coding, path: Path) -> tuple[AnySignal, AnySignal | None]:
     """Return the picture and the sound of a clip; refuse signals that are no clip.
 
     Raises: SignalError if shapes, types, rates, colours or the pixel aspect are not what a clip has, or this kind of
@@ -31,8 +31,8 @@ def checked(signals: list[Signal], coding: Coding, path: Path) -> tuple[Signal, 
         kinds = ", ".join(signal.modality for signal in signals) or "nothing"
         raise SignalError(f"{path}: a clip is a picture and at most one sound, not {kinds}")
     picture, sound = signals[0], signals[1] if len(signals) == 2 else None
-    if picture.values.ndim != 4 or picture.channels != 3 or picture.values.dtype != np.uint8:
-        raise SignalError(f"{path}: a picture is [T, H, W, 3] uint8, not {picture.values.shape} {picture.values.dtype}")
+    if len(picture.axes) != 3 or picture.channels != 3 or picture.dtype != np.uint8:
+        raise SignalError(f"{path}: a picture is [T, H, W, 3] uint8, not {_values(picture)}")
     rate = picture.axes[0].rate
     if rate is None or not Fraction(1, MAX_RATE) <= rate <= MAX_RATE:
         raise SignalError(f"{path}: the frame rate is {rate}; use one from 1/{MAX_RATE} to {MAX_RATE} per second")
@@ -47,19 +47,25 @@ def checked(signals: list[Signal], coding: Coding, path: Path) -> tuple[Signal, 
         )
     if sound is None:
         return picture, None
-    if sound.values.ndim != 3 or sound.channels != 1 or sound.values.dtype.kind != "f":
-        raise SignalError(f"{path}: a sound is [channels, n, 1] floats, not {sound.values.shape} {sound.values.dtype}")
-    if sound.shape[0] > len(_SOUND_LAYOUTS):
-        raise SignalError(f"{path}: sound has at most {len(_SOUND_LAYOUTS)} channels, not {sound.shape[0]}")
-    sample_rate = sound.axes[1].rate
+    if len(sound.axes) != 2 or sound.channels != 1 or sound.dtype.kind != "f":
+        raise SignalError(f"{path}: a sound is [time, channels, 1] floats, not {_values(sound)}")
+    if sound.shape[1] > len(_SOUND_LAYOUTS):
+        raise SignalError(f"{path}: sound has at most {len(_SOUND_LAYOUTS)} channels, not {sound.shape[1]}")
+    sample_rate = sound.axes[0].rate
     if sample_rate is None or not 1 <= round(sample_rate) <= MAX_SAMPLE_RATE:
         raise SignalError(f"{path}: the sample rate is {sample_rate}; use one from 1 to {MAX_SAMPLE_RATE}")
-    sound.check_finite(path)
     return picture, sound
 
 
-def write_container(container: Any, coding: Coding, picture: Signal, sound: Signal | None, path: Path) -> None:
-    """Write what `checked` returned to a PyAV container open for writing; PyAV's errors pass through."""
+def _values(signal: AnySignal) -> str:
+    return f"{(*signal.shape, signal.channels)} {signal.dtype}"
+
+
+def write_container(container: Any, coding: Coding, picture: AnySignal, sound: AnySignal | None, path: Path) -> None:
+    """Write what `checked` returned to a PyAV container open for writing, part by part; PyAV's errors pass through.
+
+    Raises: SignalError if samples of the sound are NaN or infinite.
+    """
     assert picture.axes[0].rate is not None
     rate = picture.axes[0].rate.limit_denominator(1_001_000)
     height, width = picture.shape[1:]
@@ -83,21 +89,21 @@ def write_container(container: Any, coding: Coding, picture: Signal, sound: Sign
     if aspect := picture.attributes.get("pixel_aspect"):
         context.sample_aspect_ratio = Fraction(*aspect)
 
-    packets = [_picture_packets(stream, picture.values, rate, matrix, limits)]
+    packets = [_picture_packets(stream, picture, rate, matrix, limits)]
     if sound is not None:
         track, sample_rate = _sound_stream(container, coding, sound)
-        packets.append(_sound_packets(track, sound.values, sample_rate))
+        packets.append(_sound_packets(track, sound, sample_rate, path))
     # In order of time, or the muxer holds one of the two back until the end.
     for _, encoded in heapq.merge(*packets, key=lambda item: item[0]):
         container.mux(encoded)
 
 
 def _picture_packets(
-    stream: Any, values: np.ndarray, rate: Fraction, matrix: int, limits: ColorRange
+    stream: Any, picture: AnySignal, rate: Fraction, matrix: int, limits: ColorRange
 ) -> Iterator[tuple[Fraction, Any]]:
     """Encode [T, H, W, 3] uint8 frames; yield (seconds, packets)."""
     reformatter = VideoReformatter()
-    for index, rgb in enumerate(values):
+    for index, rgb in enumerate(rgb for _, part in slabs_of(picture) for rgb in part.values):
         frame = reformatter.reformat(
             VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
             format=stream.codec_context.pix_fmt,
@@ -109,27 +115,30 @@ def _picture_packets(
         )
         frame.pts, frame.time_base = index, 1 / rate
         yield index / rate, stream.encode(frame)
-    yield len(values) / rate, stream.encode(None)
+    yield picture.shape[0] / rate, stream.encode(None)
 
 
-def _sound_stream(container: Any, coding: Coding, sound: Signal) -> tuple[Any, int]:
+def _sound_stream(container: Any, coding: Coding, sound: AnySignal) -> tuple[Any, int]:
     """Add a sound track; return it and the sample rate of the signal, which the track may not have."""
-    assert sound.axes[1].rate is not None
-    rate = round(sound.axes[1].rate)
+    assert sound.axes[0].rate is not None
+    rate = round(sound.axes[0].rate)
     known = av.Codec(coding.sound_codec, "w").audio_rates or [rate]
     track_rate = min((r for r in known if r >= rate), default=max(known))
     stream = container.add_stream(coding.sound_codec, rate=track_rate)
-    stream.codec_context.layout = _SOUND_LAYOUTS[sound.shape[0] - 1]
+    stream.codec_context.layout = _SOUND_LAYOUTS[sound.shape[1] - 1]
     if coding.sound_bit_rate is not None:
-        stream.codec_context.bit_rate = coding.sound_bit_rate * sound.shape[0]
+        stream.codec_context.bit_rate = coding.sound_bit_rate * sound.shape[1]
     return stream, rate
 
 
-def _sound_packets(stream: Any, values: np.ndarray, rate: int) -> Iterator[tuple[Fraction, Any]]:
-    """Encode [channels, n, 1] in pieces of about a second; yield (seconds, packets)."""
-    for start in range(0, values.shape[1], rate):
-        piece = np.ascontiguousarray(values[:, start : start + rate, 0].T, dtype=np.float32)
-        frame = AudioFrame.from_ndarray(piece.reshape(1, -1), format="flt", layout=_SOUND_LAYOUTS[piece.shape[1] - 1])
-        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-        yield Fraction(start, rate), stream.encode(frame)
-    yield Fraction(values.shape[1], rate), stream.encode(None)
+def _sound_packets(stream: Any, sound: AnySignal, rate: int, path: Path) -> Iterator[tuple[Fraction, Any]]:
+    """Encode [time, channels, 1] in pieces of up to a second; yield (seconds, packets)."""
+    layout = _SOUND_LAYOUTS[sound.shape[1] - 1]
+    for begin, part in slabs_of(sound):
+        part.check_finite(path)
+        for start in range(0, len(part.values), rate):
+            piece = np.ascontiguousarray(part.values[start : start + rate, :, 0], dtype=np.float32)
+            frame = AudioFrame.from_ndarray(piece.reshape(1, -1), format="flt", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, begin + start, Fraction(1, rate)
+            yield Fraction(begin + start, rate), stream.encode(frame)
+    yield Fraction(sound.shape[0], rate), stream.encode(None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from inrcodec.coding.container import Stream, stream_of
+from inrcodec.coding.container import header_of
 from inrcodec.coding.header import StreamHeader
 from inrcodec.errors import CorruptFile
 from inrcodec.field_values import signal_channels
@@ -16,7 +16,7 @@ from inrcodec.models import Parameters
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout, unknown_patch
 from inrcodec.settings import Rescaling
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal, Window
 from inrcodec.weights.adaptation import adapt
 from inrcodec.weights.chunk import PatchDeltas, pack_chunk, read_symbols, unpack_chunk
 from inrcodec.weights.context_set import PatchContextSets, patch_context_sets
@@ -43,7 +43,7 @@ class WeightCodec:
 
     def prepare(
         self,
-        signal: Signal,
+        signal: AnySignal,
         initialization: Initialization,
         options: EncodeOptions,
         device: torch.device,
@@ -83,7 +83,7 @@ class AdaptedWeights:
     deltas: change of the parameters of every patch, float32 [P, n].
     """
 
-    signal: Signal
+    signal: AnySignal
     initialization: Initialization
     model: WeightModel
     patches: Patches
@@ -97,23 +97,31 @@ class AdaptedWeights:
             self.deltas, self.context_sets, self.model, trade_off=trade_off, device=self.device, start=start
         )
 
-    def code(self, quantizer: Quantizer) -> Stream:
-        """Quantize and code the deltas, chunk by chunk, and describe the signal in the header."""
-        per_chunk = max(1, CHUNK_POINTS // (self.patches.points + self.model.delta_size))
-        parts = [slice(start, start + per_chunk) for start in range(0, len(self.patches), per_chunk)]
+    def header(self, quantizer: Quantizer) -> StreamHeader:
+        """Return the header of the coded signal."""
+        chunks = -(-len(self.patches) // self._patches_per_chunk)
+        identifier = self.initialization.identifier
+        return header_of(self.signal, identifier, quantizer.to_bytes(), self._patches_per_chunk, chunks)
+
+    def code(
+        self, quantizer: Quantizer, rows: Window, samples: Iterator[PatchSamples]
+    ) -> Iterator[bytes | RenderedPatch]:
+        """Quantize and code the deltas, chunk by chunk; see `PreparedSignal.code`."""
+        reader = WeightCodec().open(self.header(quantizer), self.initialization, self.device)
         normalization = self.context_sets.normalization
-        chunks = tuple(
-            pack_chunk(PatchDeltas(normalization[part], self.deltas[part]), quantizer, self.model) for part in parts
-        )
-        return stream_of(self.signal, self.initialization.identifier, quantizer.to_bytes(), per_chunk, chunks)
+        for start in range(0, len(self.patches), self._patches_per_chunk):
+            part = slice(start, start + self._patches_per_chunk)
+            chunk = pack_chunk(PatchDeltas(normalization[part], self.deltas[part]), quantizer, self.model)
+            yield chunk
+            yield from reader.rendered(chunk, len(self.deltas[part]), samples)
+
+    @property
+    def _patches_per_chunk(self) -> int:
+        return max(1, CHUNK_POINTS // (self.patches.points + self.model.delta_size))
 
     def quick(self) -> "AdaptedWeights":
         """Return the same, which is adapted already."""
         return self
-
-    def reader(self, stream: Stream) -> "WeightReader":
-        """Return a reader of a stream that this coded."""
-        return WeightCodec().open(stream.header, self.initialization, self.device)
 
 
 def adapt_patches(
@@ -195,16 +203,24 @@ class WeightReader:
             yield [normalization.exponents, normalization.means, symbols]
 
     def render(
-        self, chunks: Sequence[bytes], samples: Iterator[PatchSamples], damaged: frozenset[int] = frozenset()
+        self,
+        chunks: Sequence[bytes],
+        samples: Iterator[PatchSamples],
+        damaged: frozenset[int] = frozenset(),
+        processes: int = 1,
     ) -> Iterator[RenderedPatch]:
-        """Yield the fields' values in [0, 1] where every patch asks for `samples`."""
+        """Yield the fields' values in [0, 1] where every patch asks for `samples`; this process does it all."""
         for number, (chunk, count) in enumerate(self._counted(chunks)):
             if number in damaged:
                 yield from (unknown_patch(next(samples), self.header.channels) for _ in range(count))
                 continue
-            patches = unpack_chunk(chunk, count, self.quantizer, self.model)
-            for asked, values in self._rendered(patches, samples):
-                yield asked, signal_channels(values, self.header.channels)
+            yield from self.rendered(chunk, count, samples)
+
+    def rendered(self, chunk: bytes, count: int, samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
+        """Yield the values of the fields of one chunk, of so many patches, as `render`."""
+        patches = unpack_chunk(chunk, count, self.quantizer, self.model)
+        for asked, values in self._rendered(patches, samples):
+            yield asked, signal_channels(values, self.header.channels)
 
     def _counted(self, chunks: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
         """Yield the chunks, each with the number of its patches."""

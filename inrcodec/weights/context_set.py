@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrcodec.field_values import check_channels, field_channels, unit_values
 from inrcodec.patches import Patches
-from inrcodec.signals.signal import Signal
+from inrcodec.signals.lazy import AnySignal
 from inrcodec.weights.normalization import Normalization
 
 FLOAT_BITS = 16
@@ -81,7 +81,7 @@ class PatchContextSets:
         return [slice(start, start + size) for start in range(0, len(self), size)]
 
 
-def patch_context_sets(signal: Signal, patches: Patches, channels: int) -> PatchContextSets:
+def patch_context_sets(signal: AnySignal, patches: Patches, channels: int) -> PatchContextSets:
     """Cut a signal into the context sets of a field with `channels` outputs.
 
     Raises: UsageError if the signal has several channels, but not as many as the field.
@@ -90,7 +90,7 @@ def patch_context_sets(signal: Signal, patches: Patches, channels: int) -> Patch
     values = np.empty((len(patches), patches.points, channels), np.float32)
     exponents = np.zeros(len(patches), np.int64)
     means = np.zeros((len(patches), channels), np.int64)
-    bits = 8 * signal.values.dtype.itemsize if signal.values.dtype.kind in "iu" else FLOAT_BITS
+    bits = 8 * signal.dtype.itemsize if signal.dtype.kind in "iu" else FLOAT_BITS
     finest = -min(bits, FLOAT_BITS)
     # Patch by patch: a video as 64-bit floats would not fit into memory.
     for patch in range(len(patches)):

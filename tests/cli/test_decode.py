@@ -22,7 +22,7 @@ def test_formats_that_are_not_written_are_refused_before_the_work(
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(files_module, "decode_container", never)
+    monkeypatch.setattr(files_module, "open_container", never)
     code, _, err = run("decode", "a.inr", "-o", "a.wav")
     assert code == 1
     assert is_one_error(err, "a.wav: image cannot be written as '.wav'; use one of .png")

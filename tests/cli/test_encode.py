@@ -198,7 +198,7 @@ def test_interrupted_encoding_leaves_nothing(run: Run, folder: Path, monkeypatch
     def press_ctrl_c(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("inrcodec.files.encode", press_ctrl_c)
+    monkeypatch.setattr("inrcodec.files.encode_signals", press_ctrl_c)
     code, out, err = run("encode", "photo.png", "--init", "tiny-image")
     assert (code, out) == (130, "") and "Traceback" not in err
     assert [path.name for path in folder.iterdir()] == ["photo.png"]

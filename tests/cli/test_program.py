@@ -55,7 +55,7 @@ def test_sound_end_to_end(run: Run, folder: Path) -> None:
     assert report["modality"] == "audio" and report["samples"] == 600
     assert {"psnr_db", "snr_db", "kbps"} <= report.keys()
     code, out, _ = run("decode", "speech.inr", "--sample-rate", 16000, "-o", "speech.wav", "--json")
-    assert code == 0 and json.loads(out)["shape"] == [1, 1200]
+    assert code == 0 and json.loads(out)["shape"] == [1200, 1]
     assert soundfile.info(folder / "speech.wav").samplerate == 16000
     assert soundfile.info(folder / "speech.wav").frames == 1200
 

@@ -41,8 +41,7 @@ SAMPLES = HERE.parent.parent / "assets" / "samples"
 
 def later(sound: Signal, samples: int) -> Signal:
     """Return a sound without its first samples."""
-    kept = sound.values[:, samples:]
-    return replace(sound, values=kept, axes=(sound.axes[0], replace(sound.axes[1], size=kept.shape[1])))
+    return sound.part(samples, sound.axes[0].size)
 
 
 def cropped(signal: Signal, *sizes: int) -> Signal:
@@ -85,7 +84,7 @@ def signals() -> dict[str, Signal]:
         "audio": later(inrcodec.read(SAMPLES / "speech.flac")[0], 8000),
         "climate": inrcodec.read(SAMPLES / "t2m.nc")[0],
     }
-    sizes = {"image": (40, 50), "video": (5, 26, 30), "audio": (1, 1600), "climate": (1, 40, 70)}
+    sizes = {"image": (40, 50), "video": (5, 26, 30), "audio": (1600, 1), "climate": (1, 40, 70)}
     return {modality: cropped(signal, *sizes[modality]) for modality, signal in first.items()}
 
 

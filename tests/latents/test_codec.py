@@ -11,7 +11,7 @@ from waves import tiny_image
 
 from inrcodec import metrics
 from inrcodec.coding.container import Container, Stream, read_container, write_container
-from inrcodec.decoder import Resolution, decode, decode_stream
+from inrcodec.decoder import decode, decode_stream
 from inrcodec.encoder import encode
 from inrcodec.errors import ContainerError, CorruptFile, UnknownInitialization, UsageError
 from inrcodec.initialization import Initialization
@@ -21,6 +21,7 @@ from inrcodec.models import LatentPyramid
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.registry import PATH_VARIABLE
+from inrcodec.resolution import Resolution
 from inrcodec.signals.signal import Axis, Signal
 
 QUICK = EncodeOptions(steps=1, quality=60)
@@ -312,7 +313,7 @@ def coded(pictures: Initialization) -> Stream:
 def decoded_stream(stream: Stream, initialization: Initialization) -> Signal:
     """Return what a file with this stream decodes to, its checksums right."""
     (read,) = read_container(write_container(Container((stream,)))).streams
-    return decode_stream(read, initialization, resolution=Resolution(), device="cpu")
+    return decode_stream(read, initialization, resolution=Resolution(), device="cpu").loaded()
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ def climate(dtype: str, bound: float) -> Case:
 
 def sound(dtype: str, bound: float) -> Case:
     """Two channels, in two patches each."""
-    values = (2 * waves(2, 3000, 1) - 1).astype(dtype)
-    axes = (Axis(2, "slice"), Axis(3000, "start", rate=Fraction(8000)))
+    values = (2 * waves(2, 3000, 1) - 1).astype(dtype).swapaxes(0, 1)
+    axes = (Axis(3000, "start", rate=Fraction(8000)), Axis(2, "slice"))
     signal = Signal("audio", values, axes, (-1.0, 1.0))
     return signal, initialization_of("audio", LatentSpectrum(1, 1, (2, 4), hop=32), (1600,), (64,)), bound
 

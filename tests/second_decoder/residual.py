@@ -86,7 +86,24 @@ def corrected(values: np.ndarray, payload: bytes, largest_error: float) -> np.nd
     """Return native values [*grid, C] as the payload of a section `R` corrects them."""
     if not payload:
         return values
-    require(len(payload) > 8, "a residual has more than 8 bytes, or none")
+    rows = max(1, 2**22 // math.prod(values.shape[1:]))
+    position = 0
+    result = []
+    for begin in range(0, len(values), rows):
+        size, position = read_varint(payload, position)
+        slab = payload[position : position + size]
+        require(len(slab) == size, "a slab is within the residual")
+        result.append(_corrected_slab(values[begin : begin + rows], slab, largest_error))
+        position += size
+    require(position == len(payload), "a residual ends with its last slab")
+    require(len(payload) > len(result), "some slab of a residual has bytes")
+    return np.concatenate(result)
+
+
+def _corrected_slab(values: np.ndarray, payload: bytes, largest_error: float) -> np.ndarray:
+    if not payload:
+        return values
+    require(len(payload) > 8, "a slab has more than 8 bytes, or none")
     (beta,) = struct.unpack("<d", payload[:8])
     require(2.0**-1000 <= beta <= largest_error, "β is 2^-1000..ε")
     length, begin = read_varint(payload, 8)

@@ -10,7 +10,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray
-from climate_files import EAST, NORTH, Values, assert_same_dataset, at_resolution, field, grid, make, rewritten
+from climate_files import EAST, NORTH, Values, assert_same_dataset, at_resolution, field, grid, make, read, rewritten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -231,7 +231,7 @@ def test_attributes_stay_small(tmp_path: Path) -> None:
 )
 def test_periodic_longitudes(tmp_path: Path, longitudes: np.ndarray, kind: str) -> None:
     variables = grid(None, longitudes) | {"t": (("lat", "lon"), field(5, longitudes.size), {})}
-    (signal,) = climate.read(make(tmp_path / "a.nc", variables))
+    (signal,) = read(make(tmp_path / "a.nc", variables))
     assert signal.sphere
     assert signal.axes[2].kind == kind
     np.testing.assert_array_equal(signal.axes[2].points, longitudes)
@@ -300,7 +300,7 @@ def test_a_coordinate_may_have_another_name_than_its_dimension(tmp_path: Path) -
         "longitude": (("columns",), np.arange(0.0, 360.0, 45.0), EAST),
         "t": (("rows", "columns"), field(5, 8), {}),
     }
-    (signal,) = climate.read(make(tmp_path / "a.nc", variables))
+    (signal,) = read(make(tmp_path / "a.nc", variables))
     assert signal.sphere
     climate.write([at_resolution(signal, 3, 4)], tmp_path / "b.nc")
     with netCDF4.Dataset(tmp_path / "b.nc") as dataset:
@@ -313,7 +313,7 @@ def test_fillers_are_the_nearest_values(tmp_path: Path) -> None:
     data[0, :, 5:] = np.nan
     data[1] = np.nan
     path = make(tmp_path / "a.nc", grid() | {"t": (("time", "lat", "lon"), data, {})})
-    (signal,) = climate.read(path)
+    (signal,) = read(path)
     np.testing.assert_array_equal(signal.values[0, :, 5:, 0], 4)
     np.testing.assert_array_equal(signal.values[1], 2)
     assert signal.value_range == (0, 4)
@@ -336,7 +336,7 @@ def test_invalid_values_are_missing(tmp_path: Path, dtype: str, attributes: dict
     (signal,), copy = rewritten(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
     assert signal.missing is not None
     assert np.argwhere(signal.missing).tolist() == [[0, 2, 3]]
-    (again,) = climate.read(copy)
+    (again,) = read(copy)
     np.testing.assert_array_equal(again.missing, signal.missing)
     np.testing.assert_array_equal(again.values, signal.values)
 
@@ -354,12 +354,12 @@ def test_decoded_values_never_become_the_fill_value(tmp_path: Path) -> None:
     attributes = {"scale_factor": 1.0, "_FillValue": np.int16(-32768), "missing_value": np.int16(-32767)}
     data = np.zeros((5, 8), "i2")
     data[1, :2] = -32766, 32767
-    (signal,) = climate.read(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
+    (signal,) = read(make(tmp_path / "a.nc", grid() | {"t": (("lat", "lon"), data, attributes)}))
     del signal.attributes["zeros"]
     values = signal.values.copy()
     values[0, 0, :3, 0] = -1e9, -32767, 1e9
     climate.write([dataclasses.replace(signal, values=values)], tmp_path / "b.nc")
-    (again,) = climate.read(tmp_path / "b.nc")
+    (again,) = read(tmp_path / "b.nc")
     assert again.missing is None
     np.testing.assert_array_equal(again.values[0, 0, :3, 0], [-32766, -32766, 32767])
 
@@ -374,7 +374,7 @@ def test_another_resolution_has_its_own_coordinates(tmp_path: Path) -> None:
     for name in ("t", "u"):
         attributes = {"coordinates": "height area", "cell_measures": "area: area", "GRIB_Nx": np.int64(8)}
         variables[name] = (("time", "lat", "lon"), field(2, 5, 8), attributes)
-    signals = climate.read(make(tmp_path / "a.nc", variables, unlimited=("time",)))
+    signals = read(make(tmp_path / "a.nc", variables, unlimited=("time",)))
     climate.write([at_resolution(signal, 9, 16) for signal in signals], tmp_path / "b.nc")
     with xarray.open_dataset(tmp_path / "b.nc") as dataset:
         assert dataset.sizes["lat"] == 9
@@ -390,7 +390,7 @@ def test_another_resolution_has_its_own_coordinates(tmp_path: Path) -> None:
 
 
 def test_projected_coordinates_are_interpolated(tmp_path: Path) -> None:
-    (signal,) = climate.read(make(tmp_path / "a.nc", projected()))
+    (signal,) = read(make(tmp_path / "a.nc", projected()))
     climate.write([at_resolution(signal, 7, 3)], tmp_path / "b.nc")
     with xarray.open_dataset(tmp_path / "b.nc") as dataset:
         np.testing.assert_array_equal(dataset["y"], np.arange(0, 3001, 500))
@@ -398,7 +398,7 @@ def test_projected_coordinates_are_interpolated(tmp_path: Path) -> None:
 
 
 def test_two_dimensional_coordinates_are_left_out_at_another_resolution(tmp_path: Path) -> None:
-    (signal,) = climate.read(make(tmp_path / "a.nc", curvilinear()))
+    (signal,) = read(make(tmp_path / "a.nc", curvilinear()))
     climate.write([at_resolution(signal, 7, 3)], tmp_path / "b.nc")
     with xarray.open_dataset(tmp_path / "b.nc") as dataset:
         assert list(dataset.variables) == ["t"]
@@ -420,7 +420,7 @@ def test_variables_on_grids_of_their_own(tmp_path: Path) -> None:
 
 def test_some_of_the_signals_can_be_written(tmp_path: Path) -> None:
     variables = grid() | {name: (("lat", "lon"), field(5, 8), {"units": name}) for name in ("t", "u", "v")}
-    signals = climate.read(make(tmp_path / "a.nc", variables))
+    signals = read(make(tmp_path / "a.nc", variables))
     climate.write(signals[:1], tmp_path / "first.nc")
     climate.write(signals[1:], tmp_path / "rest.nc")
     with xarray.open_dataset(tmp_path / "a.nc") as whole:
@@ -441,7 +441,7 @@ def test_signals_without_attributes(tmp_path: Path) -> None:
     missing[1, 2, 3] = True
     signal = Signal("climate", field(2, 3, 4, 1), axes, (0.0, 1.0), sphere=True, missing=missing)
     climate.write([signal], tmp_path / "a.nc")
-    (again,) = climate.read(tmp_path / "a.nc")
+    (again,) = read(tmp_path / "a.nc")
     assert again.name == "data"
     np.testing.assert_array_equal(again.missing, missing)
     np.testing.assert_array_equal(again.values[~missing], signal.values[~missing])
@@ -505,47 +505,47 @@ def test_files_that_are_not_netcdf(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.nc"
     path.write_bytes(content)
     with pytest.raises(SignalError, match=r"a\.nc"):
-        climate.read(path)
+        read(path)
 
 
 def test_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "a.nc", tmp_path):
         with pytest.raises(SignalError, match="no such file"):
-            climate.read(path)
+            read(path)
 
 
 @pytest.mark.parametrize("netcdf_format", FORMATS)
 def test_files_that_are_cut_off(tmp_path: Path, netcdf_format: str) -> None:
     path = ordinary(tmp_path / "a.nc", netcdf_format)
-    (expected,) = climate.read(path)
+    (expected,) = read(path)
     # The library may pad a file with zeros, which nothing depends on.
     whole = path.read_bytes().rstrip(b"\0") if "3" in netcdf_format else path.read_bytes()
     for length in (*range(4, len(whole), 197), len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(SignalError, match=r"a\.nc"):
-            climate.read(path)
+            read(path)
     path.write_bytes(whole)
-    np.testing.assert_array_equal(climate.read(path)[0].values, expected.values)
+    np.testing.assert_array_equal(read(path)[0].values, expected.values)
 
 
 def test_no_variable(tmp_path: Path) -> None:
     with netCDF4.Dataset(tmp_path / "a.nc", "w"):
         pass
     with pytest.raises(SignalError, match="no variables"):
-        climate.read(tmp_path / "a.nc")
+        read(tmp_path / "a.nc")
 
 
 def test_files_are_closed_and_folders_left_alone(tmp_path: Path) -> None:
     path = ordinary(tmp_path / "a.nc")
     for _ in range(2):
-        climate.read(path)
+        read(path)
         assert [each.name for each in tmp_path.iterdir()] == ["a.nc"]
         with netCDF4.Dataset(path, "a") as dataset:
             dataset.setncattr("written", "while nobody reads")
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
-    (signal,) = climate.read(ordinary(tmp_path / "a.nc"))
+    (signal,) = read(ordinary(tmp_path / "a.nc"))
     with pytest.raises(SignalError, match=r"'\.grib'; use one of \.nc "):
         inrcodec.signals.write([signal], tmp_path / "a.grib")
     with pytest.raises(SignalError, match="no signals"):
@@ -579,7 +579,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_attributes(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    (signal,) = climate.read(ordinary(tmp_path / "a.nc"))
+    (signal,) = read(ordinary(tmp_path / "a.nc"))
     with pytest.raises(SignalError):
         climate.write([dataclasses.replace(signal, attributes=signal.attributes | wrong)], tmp_path / "b.nc")
 
@@ -627,7 +627,7 @@ def test_grib(tmp_path: Path) -> None:
     pytest.importorskip("cfgrib")
     levels = [850, 500]
     path = make_grib(tmp_path / "a.grib2", [grib_field("t", level) for level in levels])
-    (signal,) = climate.read(path)
+    (signal,) = read(path)
     assert [each.name for each in tmp_path.iterdir()] == ["a.grib2"]
     assert signal.name == "t"
     assert signal.values.shape == (2, 5, 8, 1)
@@ -653,12 +653,12 @@ def test_grib_by_its_content_and_fields_that_clash(tmp_path: Path) -> None:
         grib_field("t", 2, typeOfLevel="heightAboveGround", shortName="t"),
         grib_field("t", 850, height=3, width=4),
     ]
-    signals = climate.read(make_grib(tmp_path / "download.nc", fields))
+    signals = read(make_grib(tmp_path / "download.nc", fields))
     assert len(signals) == 4
     assert len({signal.name for signal in signals}) == 4
     assert sorted(signal.shape for signal in signals) == [(1, 3, 4), (1, 5, 8), (1, 5, 8), (1, 5, 8)]
     climate.write(signals, tmp_path / "b.nc")
-    again = climate.read(tmp_path / "b.nc")
+    again = read(tmp_path / "b.nc")
     for one, other in zip(signals, again, strict=True):
         assert one.name == other.name
         np.testing.assert_array_equal(one.values, other.values)
@@ -671,10 +671,10 @@ def test_grib_that_is_cut_off_or_none(tmp_path: Path) -> None:
     for length in (len(whole) - 1, len(whole) // 2 + 20, 30):
         path.write_bytes(whole[:length])
         with pytest.raises(SignalError, match="complete"):
-            climate.read(path)
+            read(path)
     path.write_bytes(b"no weather")
     with pytest.raises(SignalError, match="not a GRIB file"):
-        climate.read(path)
+        read(path)
 
 
 def test_grib_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -682,7 +682,7 @@ def test_grib_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path.write_bytes(b"GRIB")
     monkeypatch.setitem(__import__("sys").modules, "cfgrib", None)
     with warnings.catch_warnings(), pytest.raises(SignalError, match=r"pip install 'inrcodec\[grib\]'"):
-        climate.read(path)
+        read(path)
 
 
 def test_levels_of_other_sizes_have_ranges_of_their_own(tmp_path: Path) -> None:
@@ -690,7 +690,7 @@ def test_levels_of_other_sizes_have_ranges_of_their_own(tmp_path: Path) -> None:
         numbers = (field(3, 3, 4) * np.array(scale)[:, None, None]).astype(np.float32)
         variables = grid(np.linspace(-60, 60, 3), np.arange(4.0)) | {"q": (("level", "lat", "lon"), numbers, {})}
         make(tmp_path / name, variables)
-        (signal,) = climate.read(tmp_path / name)
+        (signal,) = read(tmp_path / name)
         if name == "alike.nc":
             assert signal.slice_ranges is None
             continue

@@ -1,0 +1,93 @@
+"""Processes that share the work on one file: this one and some helpers, which live until this one ends."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from typing import TypeVar
+
+from inrcodec.errors import InrcodecError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+AHEAD = 8
+"""Results that are kept while one before them is waited for: helpers take seconds to start."""
+
+QUEUED = 2
+"""Tasks that are given to a helper at a time, so that it has one when it is done with one."""
+
+
+def shared(
+    function: Callable[[Task], Result], remote: Callable[[Task], Result], tasks: Iterable[Task], processes: int
+) -> Iterator[Result]:
+    """Yield what a function returns for each task, in their order, computed by so many processes.
+
+    function: does a task here. remote: does it in a helper; it, tasks and results can be pickled. Tasks are taken one
+    by one, so that few are in memory. Programs that ask for more than one process guard their main module, as
+    `multiprocessing` says.
+    """
+    if processes == 1:
+        yield from map(function, tasks)
+        return
+    helpers = _helpers(processes - 1)
+    results: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            if sum(not result.done() for result in results) < QUEUED * (processes - 1):
+                results.append(helpers.submit(remote, task))
+            else:
+                results.append(_done(function(task)))
+            while results and (results[0].done() or len(results) > AHEAD + processes):
+                yield results.popleft().result()
+        while results:
+            yield results.popleft().result()
+    except BrokenProcessPool as error:
+        _helpers.cache_clear()
+        raise InrcodecError(
+            "a process that took part ended too early, as it does when memory runs out: use one process (--jobs 1)"
+        ) from error
+    finally:
+        for result in results:
+            result.cancel()
+
+
+def _done(value: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(value)
+    return future
+
+
+@cache
+def _helpers(count: int) -> ProcessPoolExecutor:
+    """Return so many helpers, which start when there is something to do."""
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    return ProcessPoolExecutor(count, context, initializer=_begin)
+
+
+def _begin() -> None:
+    """Prepare a helper: it ends with the process that started it, not by what the terminal sends to both."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    follow_parent()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def follow_parent() -> None:
+    """See to it that this process ends when the one that started it has ended, whatever ended that."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
