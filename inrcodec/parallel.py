@@ -19,28 +19,41 @@ Result = TypeVar("Result")
 AHEAD = 8
 """Results that are kept while one before them is waited for: helpers take seconds to start."""
 
-QUEUED = 2
-"""Tasks that are given to a helper at a time, so that it has one when it is done with one."""
+LEAST = 2
+"""Tasks that there must be for every process."""
 
 
 def shared(
-    function: Callable[[Task], Result], remote: Callable[[Task], Result], tasks: Iterable[Task], processes: int
+    function: Callable[[Task], Result],
+    remote: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    count: int,
+    processes: int,
 ) -> Iterator[Result]:
-    """Yield what a function returns for each task, in their order, computed by so many processes.
+    """Yield what a function returns for each of `count` tasks, in their order, computed by so many processes at most.
 
     function: does a task here. remote: does it in a helper; it, tasks and results can be pickled. Tasks are taken one
     by one, so that few are in memory. Programs that ask for more than one process guard their main module, as
     `multiprocessing` says.
+    Raises: InrcodecError if a helper is lost.
     """
-    if processes == 1:
+    processes = min(processes, count // LEAST)
+    if processes <= 1:
         yield from map(function, tasks)
         return
     helpers = _helpers(processes - 1)
     results: deque[Future[Result]] = deque()
+    sent: set[Future[Result]] = set()
+    each = 1
     try:
-        for task in tasks:
-            if sum(not result.done() for result in results) < QUEUED * (processes - 1):
+        for left, task in zip(range(count, 0, -1), tasks, strict=True):
+            waiting = {result for result in sent if not result.done()}
+            if len(waiting) < len(sent) and left > processes:
+                each = 2  # helpers that have begun shall have a task when they are done with one
+            sent = waiting
+            if len(sent) < each * (processes - 1):
                 results.append(helpers.submit(remote, task))
+                sent.add(results[-1])
             else:
                 results.append(_done(function(task)))
             while results and (results[0].done() or len(results) > AHEAD + processes):

@@ -97,7 +97,7 @@ def dreamt_chunk(header: bytes, embedded: list[bytes], number: int, random: Rand
 
 
 def dreamt_residual(header: bytes, random: Random) -> bytes:
-    """Return a residual of made-up symbols, of a signal of one slab. Raises: InrcodecError if the header cannot be read."""
+    """Return a residual of one slab of made-up symbols. Raises: InrcodecError if the header cannot be read."""
     parsed = _header(header)
     shape = [*(axis.size for axis in parsed.axes), parsed.channels]
     if parsed.max_error is None or np.prod(shape, dtype=float) > MOST_SYMBOLS:

@@ -34,7 +34,7 @@ def slowly(task: int) -> float:
 
 
 def test_results_come_in_order_from_here_and_there() -> None:
-    found = list(shared(slowly, str, range(200), 2))
+    found = list(shared(slowly, str, range(200), 200, 2))
     assert [int(result) for result in found] == list(range(200))
     assert {type(result) for result in found} == {float, str}
 
@@ -47,21 +47,26 @@ def test_one_process_is_this_one() -> None:
             taken.append(number)
             yield number
 
-    results = shared(float, str, tasks(), 1)
+    results = shared(float, str, tasks(), 5, 1)
     assert next(results) == 0.0 and taken == [0]
     assert list(results) == [1.0, 2.0, 3.0, 4.0]
     assert not parallel._helpers.cache_info().currsize
 
 
+def test_few_tasks_are_not_worth_a_helper() -> None:
+    assert list(shared(float, str, range(3), 3, 2)) == [0.0, 1.0, 2.0]
+    assert not parallel._helpers.cache_info().currsize
+
+
 def test_an_error_in_a_helper() -> None:
     with pytest.raises(ValueError, match="'x'"):
-        list(shared(slowly, int, ["x"], 2))
+        list(shared(float, int, ["x", "1", "1", "1"], 4, 2))
 
 
 def test_a_helper_that_is_killed() -> None:
     with pytest.raises(InrcodecError, match=r"ended too early.*--jobs 1"):
-        list(shared(slowly, os._exit, [9], 2))
-    assert list(shared(slowly, str, [1], 2)) == ["1"]
+        list(shared(slowly, os._exit, [9] * 4, 4, 2))
+    assert next(shared(slowly, str, [1] * 4, 4, 2)) == "1"
 
 
 def test_a_signal_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

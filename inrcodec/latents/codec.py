@@ -189,16 +189,14 @@ class PreparedLatents:
                 some = range(start, min(start + per_chunk, len(self.patches)))
                 yield EncodeTask(parts, np.concatenate([self._values(patch, rows) for patch in some]), plan)
 
-        coded = shared(partial(encode_chunk, coder), encode_elsewhere, tasks(), self._processes(len(starts)))
+        processes = self.processes if self.device.type == "cpu" else 1
+        coded = shared(partial(encode_chunk, coder), encode_elsewhere, tasks(), len(starts), processes)
         for number, (chunk, decoded) in enumerate(coded, 1):
             if self.on_progress is not None:
                 self.on_progress(Progress("adapt", min(number * per_chunk, len(self.patches)), len(self.patches), None))
             yield chunk
             for shown in decoded:
                 yield next(samples), _rendered(shown, self.signal.channels)
-
-    def _processes(self, chunks: int) -> int:
-        return min(self.processes, chunks) if self.device.type == "cpu" else 1
 
     def quick(self) -> "PreparedLatents":
         """Return the same without steps beyond the first decisions."""
@@ -277,12 +275,14 @@ class LatentReader:
             asked.append([next(samples) for _ in range(self._count(number))])
             return DecodeTask(parts, chunks[number], [each.local for each in asked[-1]])
 
-        processes = min(processes, len(chunks)) if self.coder.device.type == "cpu" else 1
+        processes = processes if self.coder.device.type == "cpu" else 1
         for unknown, group in groupby(range(len(chunks)), damaged.__contains__):
+            numbers = list(group)
             if unknown:
-                for number in group:
+                for number in numbers:
                     yield from (unknown_patch(next(samples), self.header.channels) for _ in range(self._count(number)))
                 continue
-            for shown in shared(partial(decode_chunk, self.coder), decode_elsewhere, map(task, group), processes):
+            tasks = map(task, numbers)
+            for shown in shared(partial(decode_chunk, self.coder), decode_elsewhere, tasks, len(numbers), processes):
                 for patch, values in zip(asked.popleft(), shown, strict=True):
                     yield patch, _rendered(values, self.header.channels)
