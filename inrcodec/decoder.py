@@ -283,13 +283,14 @@ def exact_rows(header: StreamHeader, axes: tuple[Axis, ...]) -> Exact:
 
     Raises: CorruptFile if they are malformed, here or when rows are corrected.
     """
-    shape = tuple(axis.size for axis in axes)
+    stored, shape = (tuple(axis.size for axis in grid) for grid in (header.axes, axes))
+    dtype = np.dtype(header.dtype)
 
     def refused(error: SignalError) -> CorruptFile:
         return CorruptFile(f"the signal {header.name!r} has malformed attributes ({error}): obtain the file again")
 
     try:
-        correct = exact_reader(header.modality, header.name, header.attributes, shape, np.dtype(header.dtype))
+        correct = exact_reader(header.modality, header.name, header.attributes, stored, shape, dtype)
     except SignalError as error:
         raise refused(error) from error
 

@@ -88,9 +88,9 @@ def read(path: Path) -> list[Signal]:
         return [signal.loaded() for signal in signals]
 
 
-def exact(signal: Signal) -> Signal:
-    """Correct decoded values as the decoder does."""
-    correct = climate.exact_reader(signal.name, signal.attributes, signal.shape, signal.dtype)
+def exact(signal: Signal, stored: tuple[int, ...] | None = None) -> Signal:
+    """Correct decoded values as the decoder does. stored: sizes of the original grid, where these are others."""
+    correct = climate.exact_reader(signal.name, signal.attributes, stored or signal.shape, signal.shape, signal.dtype)
     return dataclasses.replace(signal, values=correct(signal.values, 0))
 
 

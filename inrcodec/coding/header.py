@@ -73,15 +73,17 @@ def pack_header(header: StreamHeader, budget: plain.Budget | None = None) -> byt
 
     Raises: UsageError if a field is out of the range that the format allows, or the budget is exceeded.
     """
+    budget = budget or plain.Budget()
     try:
         _check(header)
         content = plain.dumps(_to_fields(header), budget)
+        deflated = zlib.compress(content, 9)
+        if len(deflated) >= len(content):
+            return bytes([_STORED]) + content
+        budget.grow(len(deflated), len(content))
     except ValueError as error:
         raise UsageError(f"cannot store the header of signal {header.name!r}: {error}") from error
-    deflated = zlib.compress(content, 9)
-    if len(deflated) < len(content):
-        return bytes([_DEFLATED]) + deflated
-    return bytes([_STORED]) + content
+    return bytes([_DEFLATED]) + deflated
 
 
 def unpack_header(payload: bytes, budget: plain.Budget) -> StreamHeader:
@@ -98,16 +100,16 @@ def unpack_header(payload: bytes, budget: plain.Budget) -> StreamHeader:
 
 
 def _inflated(payload: bytes, budget: plain.Budget) -> bytes:
+    stored = payload[1:]
     if payload[:1] == bytes([_STORED]):
-        content = payload[1:]
-    elif payload[:1] == bytes([_DEFLATED]):
-        try:
-            content = plain.inflate(payload[1:], budget.bytes)
-        except ValueError as error:
-            raise ValueError(f"malformed content ({error})") from error
-    else:
+        return stored
+    if payload[:1] != bytes([_DEFLATED]):
         raise ValueError(f"the compression {payload[:1]!r}")
-    budget.take_bytes(len(content))
+    try:
+        content = plain.inflate(stored, len(stored) + budget.growth)
+    except ValueError as error:
+        raise ValueError(f"malformed content ({error})") from error
+    budget.grow(len(stored), len(content))
     return content
 
 

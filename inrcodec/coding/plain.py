@@ -13,7 +13,7 @@ import cbor2
 
 MAX_DEPTH = 16
 MAX_ITEMS = 1 << 16
-MAX_BYTES = 1 << 24
+MAX_GROWTH = 1 << 24
 
 _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = 2, 3, 4, 5, 6, 7  # CBOR's major types; 0 and 1 are integers
 _SIMPLE_INFOS = (20, 21, 22, 25, 27)  # false, true, null, and floats of 16 (not finite) and 64 bits
@@ -21,29 +21,30 @@ _SIMPLE_INFOS = (20, 21, 22, 25, 27)  # false, true, null, and floats of 16 (not
 
 @dataclass
 class Budget:
-    """The limits of all plain values of a file together: bytes when inflated, and items, keys of maps among them."""
+    """The limits of all plain values of a file together.
 
-    bytes: int = MAX_BYTES
+    growth: by how many bytes they may be longer than what the file has for them. items: keys of maps among them.
+    """
+
+    growth: int = MAX_GROWTH
     items: int = MAX_ITEMS
 
-    def take_bytes(self, count: int) -> None:
-        """Raises: ValueError if there are not so many left."""
-        self.bytes -= count
-        if self.bytes < 0:
-            raise ValueError(f"more content than the {MAX_BYTES} bytes that all headers of a file may have")
+    def grow(self, stored: int, inflated: int) -> None:
+        """Take the growth of stored bytes. Raises: ValueError if there is not so much left."""
+        self.growth -= max(0, inflated - stored)
+        if self.growth < 0:
+            raise ValueError(f"more content than {MAX_GROWTH} bytes beyond what is stored of all headers of a file")
 
 
 def dumps(value: Any, budget: Budget | None = None) -> bytes:
-    """Return the CBOR of a plain value, and take its bytes and items from the budget, a whole file's unless given.
+    """Return the CBOR of a plain value, and take its items from the budget, a whole file's unless given.
 
     Raises: ValueError if it is none: another type, an integer beyond 64 bits, text that is no Unicode, nested
         deeper than `MAX_DEPTH`, or more than is left of the budget.
     """
     _check_value(value, 0)
     content: bytes = cbor2.dumps(value)
-    budget = budget or Budget()
-    budget.take_bytes(len(content))
-    _check_items(content, budget)
+    _check_items(content, budget or Budget())
     return content
 
 

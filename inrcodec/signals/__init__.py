@@ -98,17 +98,23 @@ def opened(path: Path, modality: str | None = None) -> Iterator[list[AnySignal]]
 
 
 def exact_reader(
-    modality: str, name: str, attributes: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype
+    modality: str,
+    name: str,
+    attributes: dict[str, Any],
+    stored: tuple[int, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """Return what corrects decoded rows by what a signal's attributes say exactly: limits and zeros of fields.
 
     It takes values [rows, *grid, C] and the index of their first row; rows are corrected fastest in ascending order.
-    shape: of the grid. Raises: SignalError, here or later, if the attributes are malformed.
+    stored, shape: of the original and of the decoded grid.
+    Raises: SignalError, here or later, if the attributes are malformed.
     """
     make = getattr(_module(modality), "exact_reader", None)
     if make is None:
         return lambda values, begin: values
-    correct: Callable[[np.ndarray, int], np.ndarray] = make(name, attributes, shape, dtype)
+    correct: Callable[[np.ndarray, int], np.ndarray] = make(name, attributes, stored, shape, dtype)
     return correct
 
 

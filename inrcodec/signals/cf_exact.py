@@ -27,14 +27,15 @@ GAP_KINDS = 256
 class ExactValues:
     """Corrects decoded values of a grid: none is beyond the limits and, on the original grid, zeros are exact.
 
-    This brings no value further away from the original one. A grid of other sizes than those of the zeros is taken for
-    another resolution.
+    This brings no value further away from the original one.
 
-    shape: sizes of the decoded grid. dtype: of its values.
+    stored: sizes of the original grid. shape: of the decoded one. dtype: of its values.
     Raises: LookupError, TypeError, ValueError, OverflowError for malformed attributes, also later.
     """
 
-    def __init__(self, attributes: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(
+        self, attributes: dict[str, Any], stored: tuple[int, ...], shape: tuple[int, ...], dtype: np.dtype
+    ) -> None:
         kind = np.dtype(dtype).type
         limits = []
         if "limits" in attributes:
@@ -45,12 +46,12 @@ class ExactValues:
         self._zeros: MaskReader | None = None
         if "zeros" in attributes:
             zero, *sizes, packed = attributes["zeros"]
-            if len(sizes) != len(shape) or not all(type(size) is int and size > 0 for size in sizes):
+            if sizes != list(stored) or not all(type(size) is int for size in sizes):
                 raise ValueError(f"zeros of a grid of the sizes {sizes!r:.80}")
             if type(packed) is not bytes:
                 raise TypeError(f"{packed!r:.80} where the mask of the zeros belongs")
             self._zero = kind(_number(zero))
-            if sizes == list(shape):
+            if shape == stored:
                 self._zeros = MaskReader(packed, math.prod(shape))
             else:
                 limits.append(self._zero)

@@ -87,13 +87,14 @@ def _load(path: Path, stack: ExitStack) -> "Contents":
 
 
 def exact_reader(
-    name: str, attributes: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype
+    name: str, attributes: dict[str, Any], stored: tuple[int, ...], shape: tuple[int, ...], dtype: np.dtype
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """Return what corrects decoded values: within the file's extremes and zero where the file has zeros.
 
     The encoder's bound holds for them, too: no value gets further away from the original one.
 
-    name, attributes: of the signal. shape: of the decoded grid, (S, H, W). dtype: of its values.
+    name, attributes: of the signal. stored, shape: of the original and of the decoded grid, (S, H, W). dtype: of the
+    values.
     Returns a function of values [n, H, W, 1] and the index of their first slice. It is fast in ascending order.
     Raises: SignalError if the signal's attributes are malformed, as does the function that is returned.
     """
@@ -103,7 +104,7 @@ def exact_reader(
         return SignalError(f"the limits or zeros of variable {name!r} are malformed ({error!r})")
 
     try:
-        exact = ExactValues(attributes, shape, dtype)
+        exact = ExactValues(attributes, stored, shape, dtype)
     except MALFORMED as error:
         raise told(error) from error
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import cbor2
+import numpy as np
 import pytest
 from headers import CLIMATE, END, FIELDS, HEADERS, IMAGE, SOUND, file_with, header_as_values, header_section, section
 from hypothesis import given, settings
@@ -199,8 +200,8 @@ def test_the_headers_of_a_file_share_one_budget() -> None:
             read_container(file_with(*headers, END))
 
 
-def test_the_headers_of_a_file_share_one_size() -> None:
-    """Of their content when inflated."""
+def test_the_headers_of_a_file_share_one_growth() -> None:
+    """By which their content is longer when it is inflated."""
     deflated = [
         section(b"S", payload)
         for name in "ab"
@@ -210,6 +211,15 @@ def test_the_headers_of_a_file_share_one_size() -> None:
     read_container(file_with(deflated[1], END))
     with pytest.raises(CorruptFile, match="more than"):
         read_container(file_with(*deflated, END))
+
+
+def test_a_header_may_have_what_the_file_has() -> None:
+    """Masks of zeros and bounds of cells take no more memory than their bytes in the file."""
+    raw = np.random.default_rng(0).bytes(20 << 20)
+    stream = Stream(replace(SOUND, attributes={"raw": raw}), ())
+    assert read_container(write_container(Container((stream,)))).streams[0].header.attributes["raw"] == raw
+    with pytest.raises(UsageError, match="more content than"):
+        write_container(Container((Stream(replace(SOUND, attributes={"raw": bytes(20 << 20)}), ()),)))
 
 
 def test_no_file_is_written_that_could_not_be_read() -> None:

@@ -58,15 +58,16 @@ class HeaderReader:
     """Reads the headers of a file, whose limits hold for all of them together."""
 
     def __init__(self) -> None:
-        self.bytes_left = 1 << 24
+        self.growth_left = 1 << 24
         self.items_left = 1 << 16
 
     def read(self, payload: bytes) -> Header:
         """Return the header that the payload of a section `S` is."""
         require(payload[:1] in (b"\0", b"\1"), "a header begins with 0 or 1")
-        content = inflate(payload[1:], self.bytes_left) if payload[0] == 1 else payload[1:]
-        self.bytes_left -= len(content)
-        require(self.bytes_left >= 0, "all headers have at most 2^24 bytes")
+        content = payload[1:]
+        if payload[0] == 1:
+            content = inflate(payload[1:], len(payload) - 1 + self.growth_left)
+            self.growth_left -= max(0, len(content) - (len(payload) - 1))
         fields = _read_cbor(content)
         self.items_left -= _count_items(fields, depth=0)
         require(self.items_left >= 0, "all headers have at most 2^16 items")

@@ -94,8 +94,7 @@ class Stream:
         if "zeros" in attributes:
             zero, *shape, packed = attributes["zeros"]
             require(_is_number(zero) and type(packed) is bytes, "zeros are a number, sizes and bytes")
-            sizes = len(shape) == native.ndim - 1 and all(type(size) is int and size > 0 for size in shape)
-            require(sizes, "zeros have the sizes of a grid")
+            require(shape == list(self.header.sizes), "zeros have the sizes of the grid")
             if tuple(shape) == native.shape[:-1]:
                 count = int(np.prod(shape))
                 packed_bits = inflate(packed, ceil_div(count, 8))

@@ -42,9 +42,9 @@ def pack_mask(mask: np.ndarray) -> bytes:
     return zlib.compress(np.packbits(mask).tobytes(), 9)
 
 
-def corrected(values: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
-    """Decoded values, corrected slice by slice."""
-    exact = ExactValues(attributes, values.shape[:-1], values.dtype)
+def corrected(values: np.ndarray, attributes: dict[str, Any], stored: tuple[int, ...] | None = None) -> np.ndarray:
+    """Decoded values, corrected slice by slice. stored: sizes of the original grid, where these are others."""
+    exact = ExactValues(attributes, stored or values.shape[:-1], values.shape[:-1], values.dtype)
     return np.concatenate([exact.apply(values[place : place + 1], place) for place in range(len(values))])
 
 
@@ -163,7 +163,7 @@ def test_another_resolution_stays_within_the_limits(tmp_path: Path) -> None:
     (signal,) = read(path)
     coarse = at_resolution(signal, 10, 18)
     coarse.values[0] = -1
-    climate.write([exact(coarse)], tmp_path / "b.nc")
+    climate.write([exact(coarse, signal.shape)], tmp_path / "b.nc")
     after = stored(tmp_path / "b.nc", "pr")
     assert (after[0] == 0).all() and (after[1:] == rain().max()).all()
 
@@ -633,6 +633,6 @@ def test_malformed_exact_parts(tmp_path: Path, wrong: dict[str, Any]) -> None:
 def test_zeros_of_another_resolution_only_widen_the_limits() -> None:
     values = np.linspace(-1, 5, 3 * 7 * 9, dtype="f4").reshape(3, 7, 9, 1)
     attributes = {"limits": [1.0, 4.0], "zeros": [0.0, *SHAPE, pack_mask(np.ones(SHAPE, bool))]}
-    np.testing.assert_array_equal(corrected(values, attributes), values.clip(0, 4))
+    np.testing.assert_array_equal(corrected(values, attributes, SHAPE), values.clip(0, 4))
     attributes["zeros"] = [0.0, 3, 7, 9, pack_mask(values[..., 0] < 2)]
     np.testing.assert_array_equal(corrected(values, attributes), np.where(values < 2, 0, values.clip(1, 4)))

@@ -469,9 +469,8 @@ def test_exact_values_in_any_order() -> None:
     mask = values[..., 0] > 270
     packer = MaskPacker()
     packer.add(mask)
-    exactly = ExactValues(
-        {"limits": [260.0, 268.0], "zeros": [0.0, *mask.shape, packer.packed()]}, mask.shape, values.dtype
-    )
+    attributes = {"limits": [260.0, 268.0], "zeros": [0.0, *mask.shape, packer.packed()]}
+    exactly = ExactValues(attributes, mask.shape, mask.shape, values.dtype)
     expected = np.where(mask[..., np.newaxis], 0, values.clip(260, 268))
     for begin, end in ((0, 2), (2, 3), (7, 11), (1, 2), (0, 11), (10, 11)):
         np.testing.assert_array_equal(exactly.apply(values[begin:end], begin), expected[begin:end])
@@ -504,7 +503,7 @@ def peak():
 
 before = peak()
 with climate.opened(Path(sys.argv[1])) as (signal,):
-    correct = climate.exact_reader(signal.name, signal.attributes, signal.shape, signal.dtype)
+    correct = climate.exact_reader(signal.name, signal.attributes, signal.shape, signal.shape, signal.dtype)
     for begin, part in slabs_of(signal):
         correct(part.values, begin)
     climate.write([signal], Path(sys.argv[2]))
