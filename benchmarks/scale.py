@@ -138,6 +138,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=list(JOBS), default=list(JOBS), metavar="NAME", help=str([*JOBS]))
     parser.add_argument("--part", type=sources.positive, default=1, help="divide all sizes by this [default: 1]")
+    parser.add_argument("--largest", action="store_true", help="leave out all sizes but the largest")
     parser.add_argument("--work", type=Path, help="folder for inputs and outputs [default: a temporary one]")
     parser.add_argument(
         "-o",
@@ -159,7 +160,7 @@ def main() -> None:
         inputs = Inputs(arguments.data, folder)
         for name in arguments.only:
             job = JOBS[name]
-            sizes = [max(1, size // arguments.part) for size in job.sizes]
+            sizes = [max(1, size // arguments.part) for size in job.sizes[-1 if arguments.largest else 0 :]]
             result["jobs"][name] = measure(name, job, sizes, inputs, folder)
             report.write_json(result, arguments.output)
     show(result["jobs"])

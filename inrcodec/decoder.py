@@ -229,16 +229,23 @@ def decode_stream(
                 mask = lost if mask is None else mask | lost
             yield values, mask
 
+    return signal_of(header, axes, ForwardReader(rows), has_missing=header.has_missing or loses)
+
+
+def signal_of(
+    header: StreamHeader, axes: tuple[Axis, ...], read: Callable[[int, int], Rows], *, has_missing: bool
+) -> LazySignal:
+    """Return the signal that a header describes, on a grid and with values that are read."""
     return LazySignal(
         modality=header.modality,
         dtype=np.dtype(header.dtype),
         axes=axes,
         channels=header.channels,
         value_range=header.value_range,
-        read=ForwardReader(rows),
+        read=read,
         name=header.name,
         sphere=header.sphere,
-        has_missing=header.has_missing or loses,
+        has_missing=has_missing,
         attributes=header.attributes,
         slice_ranges=header.slice_ranges,
     )

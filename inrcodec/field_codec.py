@@ -62,9 +62,11 @@ class StreamReader(Protocol):
         samples: Iterator[PatchSamples],
         damaged: frozenset[int] = frozenset(),
         processes: int = 1,
+        numbers: Sequence[int] | None = None,
     ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1], [points, C], where each patch asks for `samples`.
 
+        numbers: the chunks whose patches are wanted, all unless given.
         damaged: numbers of chunks of which nothing is known; there values are the middle of the range.
         processes: that may share the work.
         Raises: CorruptFile.

@@ -7,7 +7,7 @@ reconstruction is a weighted mean whose weights ramp from one patch to the next 
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -226,12 +226,13 @@ class Patches:
         """How many samples one patch has."""
         return math.prod(axis.size for axis in self.axes)
 
-    def _index(self, patch: int) -> tuple[int, ...]:
+    def index(self, patch: int) -> tuple[int, ...]:
+        """Return the place of a patch along each axis."""
         return tuple(int(i) for i in np.unravel_index(patch, [len(axis.starts) for axis in self.axes]))
 
     def first_sample(self, patch: int) -> int:
         """Return the first sample of a patch along the first axis; of a slice axis its slice."""
-        return self.axes[0].starts[self._index(patch)[0]]
+        return self.axes[0].starts[self.index(patch)[0]]
 
     def samples(self, patch: int) -> list[np.ndarray]:
         """Return the indices of a patch's samples along each axis."""
@@ -273,16 +274,12 @@ class Patches:
 
     def resampled(self, targets: tuple[Axis, ...]) -> Iterator["PatchSamples"]:
         """Yield for every patch in turn the samples it covers of the same signal's grid at another resolution."""
-        along = [axis.resampled(target) for axis, target in zip(self.axes, targets, strict=True)]
-        for patch in range(len(self)):
-            parts = [axis[i] for axis, i in zip(along, self._index(patch), strict=True)]
-            yield PatchSamples(
-                patches=self,
-                patch=patch,
-                indices=tuple(part[0] for part in parts),
-                positions=tuple(part[1] for part in parts),
-                weights=tuple(part[2] for part in parts),
-            )
+        coverage = self.coverage(targets)
+        return (coverage.samples(patch) for patch in range(len(self)))
+
+    def coverage(self, targets: tuple[Axis, ...]) -> "Coverage":
+        """Return what each patch covers of the same signal's grid at another resolution."""
+        return Coverage(self, tuple(axis.resampled(target) for axis, target in zip(self.axes, targets, strict=True)))
 
     def joined(
         self, rendered: Iterable["RenderedPatch"], grid: tuple[Axis, ...], channels: int, unit: int = 1
@@ -314,7 +311,7 @@ class Patches:
 
     def along(self, patch: int) -> Iterator[tuple[_AxisPatches, int]]:
         """Return every axis's patches, and which of them this one is."""
-        return zip(self.axes, self._index(patch), strict=True)
+        return zip(self.axes, self.index(patch), strict=True)
 
     def coordinates_at(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
         """Return the coordinates at the product of per-axis `positions` (in samples): [points, d] float32."""
@@ -336,6 +333,40 @@ class Patches:
         if self.config.sphere:
             mesh = flat_coordinates(mesh)
         return (self.config.extent * mesh).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """What patches cover of a grid. along: the same for every axis."""
+
+    patches: Patches
+    along: tuple[_Coverage, ...]
+
+    def samples(self, patch: int, begin: int = 0, end: int | None = None) -> "PatchSamples":
+        """Return the samples that a patch covers. begin, end: only those with such indices of the first axis."""
+        parts = [axis[i] for axis, i in zip(self.along, self.patches.index(patch), strict=True)]
+        if end is not None:
+            indices, positions, weights = parts[0]
+            within = (indices >= begin) & (indices < end)
+            parts[0] = indices[within], positions[within], weights[within]
+        return self._chosen(patch, parts)
+
+    def corner(self, patch: int) -> "PatchSamples":
+        """Return one of the samples that a patch covers: to ask least where none is wanted."""
+        parts = [axis[i] for axis, i in zip(self.along, self.patches.index(patch), strict=True)]
+        return self._chosen(patch, [(part[0][:1], part[1][:1], part[2][:1]) for part in parts])
+
+    def _chosen(self, patch: int, parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> "PatchSamples":
+        indices, positions, weights = (tuple(part[kind] for part in parts) for kind in range(3))
+        return PatchSamples(self.patches, patch, indices, positions, weights)
+
+    def between(self, begin: int, end: int) -> range:
+        """Return the numbers of the patches around some indices of the first axis."""
+        starts = self.patches.axes[0].starts
+        first = [self.along[0][i][0] for i in range(len(starts))]
+        touched = [i for i, indices in enumerate(first) if ((indices >= begin) & (indices < end)).any()]
+        each = len(self.patches) // len(starts)
+        return range(touched[0] * each, (touched[-1] + 1) * each)
 
 
 @dataclass(frozen=True, eq=False)

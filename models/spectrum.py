@@ -94,8 +94,11 @@ class LatentSpectrum(LatentTransform):
 
     def values_at(self, linear: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: int) -> Tensor:
         (times,) = positions
-        if len(times) == grid.shape[0] and np.array_equal(times, np.arange(grid.shape[0])):
-            return self.values(linear, grid, step_index)
+        samples = times.clip(0, grid.shape[0] - 1).astype(np.int64)
+        if np.array_equal(times, samples):
+            shown = self.values(linear, grid, step_index)
+            whole = len(times) == grid.shape[0] and np.array_equal(samples, np.arange(grid.shape[0]))
+            return shown if whole else shown[..., torch.from_numpy(samples).to(shown.device)]
         linear = linear * quantization_step(step_index)
         # Half a sample before the first begins the hop that frames 0 and 1 share.
         block = np.floor((times + 0.5) / self.hop).clip(0, linear.shape[2] - 2).astype(np.int64)

@@ -266,6 +266,7 @@ class LatentReader:
         samples: Iterator[PatchSamples],
         damaged: frozenset[int] = frozenset(),
         processes: int = 1,
+        numbers: Sequence[int] | None = None,
     ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1] where every patch asks for `samples`."""
         parts = CoderParts.of(self.coder)
@@ -276,13 +277,13 @@ class LatentReader:
             return DecodeTask(parts, chunks[number], [each.local for each in asked[-1]])
 
         processes = processes if self.coder.device.type == "cpu" else 1
-        for unknown, group in groupby(range(len(chunks)), damaged.__contains__):
-            numbers = list(group)
+        for unknown, group in groupby(range(len(chunks)) if numbers is None else numbers, damaged.__contains__):
+            some = list(group)
             if unknown:
-                for number in numbers:
+                for number in some:
                     yield from (unknown_patch(next(samples), self.header.channels) for _ in range(self._count(number)))
                 continue
-            tasks = map(task, numbers)
-            for shown in shared(partial(decode_chunk, self.coder), decode_elsewhere, tasks, len(numbers), processes):
+            tasks = map(task, some)
+            for shown in shared(partial(decode_chunk, self.coder), decode_elsewhere, tasks, len(some), processes):
                 for patch, values in zip(asked.popleft(), shown, strict=True):
                     yield patch, _rendered(values, self.header.channels)

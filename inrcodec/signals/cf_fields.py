@@ -1,6 +1,6 @@
 """Climate signals and their variables: the numbers that are stored, part by part."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,3 +125,19 @@ def regions_of(field: Field) -> Iterator[tuple[Key, np.ndarray]]:
             yield from regions(lambda _: gaps.frequent)
 
     return every()
+
+
+def numbers_of_slices(field: Field, slices: Sequence[int]) -> np.ndarray:
+    """Return the numbers to store of some slices of a field, in any order: [len(slices), H, W].
+
+    Where values are missing they are the most frequent of the numbers that stand for that.
+    Raises: SignalError, and as `contents_of`.
+    """
+    signal, packing = field.signal, field.packing
+    gaps = GapNumbers(signal.attributes.get("gaps"), packing).frequent if signal.has_missing else None
+    numbers = np.empty((len(slices), *signal.shape[1:]), packing.stored)
+    for place, number in enumerate(slices):
+        part = signal.part(number, number + 1)
+        missing = None if part.missing is None or not part.missing.any() else part.missing
+        numbers[place] = pack(f"variable {field.name!r}", part.values[..., 0], missing, gaps, packing)[0]
+    return numbers

@@ -198,8 +198,8 @@ class WeightReader:
 
     def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
         """Decode the integers of one chunk after the other: exponents, means and symbols of its patches."""
-        for chunk, count in self._counted(chunks):
-            normalization, symbols = read_symbols(chunk, count, self.quantizer, self.model)
+        for number, chunk in enumerate(chunks):
+            normalization, symbols = read_symbols(chunk, self._count(number), self.quantizer, self.model)
             yield [normalization.exponents, normalization.means, symbols]
 
     def render(
@@ -208,9 +208,11 @@ class WeightReader:
         samples: Iterator[PatchSamples],
         damaged: frozenset[int] = frozenset(),
         processes: int = 1,
+        numbers: Sequence[int] | None = None,
     ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1] where every patch asks for `samples`; this process does it all."""
-        for number, (chunk, count) in enumerate(self._counted(chunks)):
+        for number in range(len(chunks)) if numbers is None else numbers:
+            chunk, count = chunks[number], self._count(number)
             if number in damaged:
                 yield from (unknown_patch(next(samples), self.header.channels) for _ in range(count))
                 continue
@@ -222,11 +224,10 @@ class WeightReader:
         for asked, values in self._rendered(patches, samples):
             yield asked, signal_channels(values, self.header.channels)
 
-    def _counted(self, chunks: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
-        """Yield the chunks, each with the number of its patches."""
+    def _count(self, chunk: int) -> int:
+        """Return how many patches a chunk has."""
         per_chunk = self.header.patches_per_chunk
-        for number, chunk in enumerate(chunks):
-            yield chunk, min(per_chunk, len(self.patches) - number * per_chunk)
+        return min(per_chunk, len(self.patches) - chunk * per_chunk)
 
     def _rendered(self, patches: PatchDeltas, samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
         """Ask the fields of a chunk where the grid asks for them; small ones are evaluated together."""

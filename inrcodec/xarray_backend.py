@@ -1,0 +1,124 @@
+"""`xarray.open_dataset("t2m.inr")`: climate fields of which xarray decodes what is asked for."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from inrcodec.access import open_anywhere
+from inrcodec.coding.container import read_container
+from inrcodec.decoder import SAMPLES
+from inrcodec.errors import UsageError
+from inrcodec.initialization import Initialization
+from inrcodec.registry import named_initialization
+from inrcodec.signals.cf_fields import Field, numbers_of_slices
+from inrcodec.signals.cf_writing import contents_of
+from inrcodec.signals.netcdf import group_of
+
+
+class InrBackend(BackendEntrypoint):
+    """The xarray backend of `.inr` files with climate fields.
+
+    Variables are those that `inrcodec decode` writes. Time steps, levels and other slices are decoded when they are
+    read, each with a few neighbours.
+    """
+
+    description = "Climate fields compressed by inrcodec"
+    url = "https://docs.xarray.dev/en/stable/internals/how-to-add-new-backend.html"
+    open_dataset_parameters = (
+        "filename_or_obj",
+        "drop_variables",
+        "group",
+        "init",
+        "max_samples",
+        "device",
+        "mask_and_scale",
+        "decode_times",
+        "decode_timedelta",
+        "use_cftime",
+        "concat_characters",
+        "decode_coords",
+    )
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str = "",
+        init: Iterable[str] = (),
+        max_samples: int = SAMPLES,
+        device: str = "auto",
+        **decoding: Any,
+    ) -> xarray.Dataset:
+        """Open the fields of a file.
+
+        group: of the file, by its path. init: initializations beside the installed ones, as for `inrcodec decode`.
+        max_samples, device: as for `inrcodec.decode`. decoding: what xarray's own backends decode, as
+        `mask_and_scale` and `decode_times`.
+        Raises: ContainerError, InitializationError, UsageError.
+        """
+        signals = _signals(Path(filename_or_obj), tuple(map(named_initialization, init)), max_samples, device)
+        contents, fields = contents_of(signals)
+        place = group.strip("/")
+        if place and place not in contents.attributes:
+            known = ", ".join(filter(None, contents.attributes)) or "none"
+            raise UsageError(f"{filename_or_obj} has no group {group!r}; there are: {known}")
+        variables = {}
+        for name, variable in contents.variables.items():
+            if group_of(name) != place:
+                continue
+            data: Any = variable.values
+            if name in fields:
+                data = indexing.LazilyIndexedArray(FieldArray(fields[name]))
+            dimensions = [str(dimension).split("/")[-1] for dimension in variable.dims]
+            variables[name.split("/")[-1]] = xarray.Variable(dimensions, data, variable.attrs)
+        asked = {key: value for key, value in decoding.items() if value is not None}
+        decoded, attributes, coordinates = xarray.conventions.decode_cf_variables(
+            variables, contents.attributes.get(place, {}), drop_variables=drop_variables, **asked
+        )
+        dataset = xarray.Dataset(decoded, attrs=attributes)
+        return dataset.set_coords(coordinates & set(dataset.variables))
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Say whether a file is named as these are."""
+        return isinstance(filename_or_obj, str | os.PathLike) and Path(filename_or_obj).suffix.lower() == ".inr"
+
+
+def _signals(path: Path, known: tuple[Initialization, ...], max_samples: int, device: str) -> list[Any]:
+    signals = open_anywhere(
+        read_container(path.read_bytes()), initializations=known, max_samples=max_samples, device=device
+    )
+    modality = signals[0].modality
+    if modality != "climate":
+        raise UsageError(f"{path} holds {modality}, no climate fields: decode it with inrcodec.decode")
+    return list(signals)
+
+
+class FieldArray(BackendArray):
+    """The stored numbers of a variable, in the dimensions of its file."""
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self.shape = field.stored_shape
+        self.dtype = field.packing.stored
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Return the numbers at an integer, a slice or an array of indices along every dimension."""
+        field = self._field
+        chosen = [np.atleast_1d(np.arange(size)[each]) for size, each in zip(self.shape, key, strict=True)]
+        leading = [each for place, each in enumerate(chosen) if place not in field.places]
+        slices = np.ravel_multi_index(np.ix_(*leading), field.leading).ravel() if leading else np.zeros(1, np.int64)
+        planes = numbers_of_slices(field, slices.tolist())
+        rows, columns = (chosen[place] for place in field.places)
+        planes = planes[:, rows[:, np.newaxis], columns].reshape(*map(len, leading), len(rows), len(columns))
+        numbers = np.moveaxis(planes, [-2, -1], field.places)
+        return numbers[tuple(0 if np.ndim(each) == 0 and not isinstance(each, slice) else slice(None) for each in key)]
