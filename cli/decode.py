@@ -1,7 +1,7 @@
 """`inrcodec decode`: `.inr` files to pictures, videos, sounds and climate fields."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,13 @@ class Settings:
     skip_damaged: bool
     device: str
     processes: int
+    selection: Mapping[str, str]
+    variables: tuple[str, ...]
+
+    @property
+    def picks(self) -> bool:
+        """Whether only a part is decoded."""
+        return bool(self.selection or self.variables)
 
     def extension_for(self, headers: "Sequence[StreamHeader]") -> str:
         """Return the extension of a file of these signals, where -o does not name it."""
@@ -82,6 +89,16 @@ def decode(
     ] = None,
     fps: Annotated[str | None, typer.Option("--fps", help="Frames per second, as 60 or 30000/1001.")] = None,
     sample_rate: Annotated[int | None, typer.Option("--sample-rate", help="Samples per second of sound.")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIM=VALUE|DIM=A..B",
+            help="Only a part of climate fields, as time=2019-03-05T06 or level=500; repeat for more dimensions.",
+        ),
+    ] = None,
+    variables: Annotated[
+        str | None, typer.Option(metavar="NAME,...", show_default="all", help="Only these climate fields.")
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option("--format", metavar="EXT", help="Format where -o does not name it, as png or flac."),
@@ -126,7 +143,13 @@ def decode(
         skip_damaged=skip_damaged,
         device=device,
         processes=processes_of_a_file(len(files), jobs),
+        selection=parse_selection(select or []),
+        variables=tuple(variables.split(",")) if variables else (),
     )
+    if settings.picks and (resolution, fps, sample_rate, skip_damaged) != (None, None, None, False):
+        raise UsageError(
+            "--select and --variables take fields as they are: leave out other resolutions, --skip-damaged"
+        )
 
     def plan(each: Input) -> Task | Done:
         if each.source != places.STANDARD:
@@ -165,17 +188,20 @@ def _decode(settings: Settings, source: Path, target: Path, show: Show) -> Done:
             raise UsageError(f"-o {target} has no extension: add the format's, as {target}{extension}")
         with places.to_write(target, extension) as file:
             began = time.perf_counter()
-            decode_file(
-                path,
-                file,
-                resolution=wanted,
-                initializations=[named_initialization(name) for name in settings.init],
-                max_samples=settings.max_samples or SAMPLES,
-                skip_damaged=settings.skip_damaged,
-                device=settings.device,
-                processes=settings.processes,
-                on_progress=lambda share: show("decode", round(100 * share), 100, "%"),
-            )
+            if settings.picks:
+                shape = _select(settings, path, file)
+            else:
+                decode_file(
+                    path,
+                    file,
+                    resolution=wanted,
+                    initializations=[named_initialization(name) for name in settings.init],
+                    max_samples=settings.max_samples or SAMPLES,
+                    skip_damaged=settings.skip_damaged,
+                    device=settings.device,
+                    processes=settings.processes,
+                    on_progress=lambda share: show("decode", round(100 * share), 100, "%"),
+                )
             read, written = places.size_of(path), places.size_of(file)
     report = DecodeReport(
         input=str(source),
@@ -190,6 +216,36 @@ def _decode(settings: Settings, source: Path, target: Path, show: Show) -> Done:
         f"{report.seconds:.1f} s on {report.device}"
     )
     return Done(line, vars(report), read, written)
+
+
+def _select(settings: Settings, path: Path, file: Path) -> list[int]:
+    """Decode a part of climate fields; return its sizes."""
+    from inrcodec.decoder import SAMPLES
+    from inrcodec.selection import select_file
+
+    sizes = select_file(
+        path,
+        file,
+        settings.selection,
+        settings.variables,
+        init=settings.init,
+        max_samples=settings.max_samples or SAMPLES,
+        device=settings.device,
+    )
+    return list(sizes.values())
+
+
+def parse_selection(values: Sequence[str]) -> dict[str, str]:
+    """Read the values of --select. Raises: UsageError unless each is DIM=VALUE, of different dimensions."""
+    selection: dict[str, str] = {}
+    for value in values:
+        dimension, equals, wanted = value.partition("=")
+        if not (dimension and equals and wanted):
+            raise UsageError(f"--select {value!r} is not DIM=VALUE or DIM=FIRST..LAST")
+        if dimension in selection:
+            raise UsageError(f"--select is given twice for {dimension!r}: give a range, as {dimension}=FIRST..LAST")
+        selection[dimension] = wanted
+    return selection
 
 
 def read_headers(path: Path, skip_damaged: bool = False) -> "list[StreamHeader]":
