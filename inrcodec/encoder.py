@@ -17,6 +17,7 @@ from inrcodec.errors import InrcodecWarning, UsageError
 from inrcodec.field_codec import PreparedSignal, codec_of
 from inrcodec.initialization import Initialization
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
+from inrcodec.patches import fits
 from inrcodec.residual import bound as error_bound
 from inrcodec.signals.signal import Signal
 from inrcodec.targets import Quantization, search
@@ -168,7 +169,7 @@ def check_fit(signal: Signal, initialization: Initialization) -> None:
     """Raises: UsageError if a signal cannot be shown to an initialization's field."""
     regular = sum(axis.kind != "slice" for axis in signal.axes)
     wanted = len(initialization.patches.shape)
-    if regular != wanted:
+    if not fits(signal.axes, initialization.patches):
         raise UsageError(
             f"the initialization is for {initialization.modality} ({wanted} axes), "
             f"the signal is {signal.modality} ({regular} axes): choose another with --init"

@@ -25,7 +25,8 @@ from inrcodec.latents.coder import (
 )
 from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.objective import step_index_of_trade_off
-from inrcodec.models import Grid, LatentClip
+from inrcodec.latents.sequence_coder import SeriesCoder
+from inrcodec.models import Grid, LatentClip, LatentSeries
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
 from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout, unknown_patch
 from inrcodec.signals.signal import Signal
@@ -42,7 +43,7 @@ KEPT_VALUES = 1 << 26
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
 
-_CODERS: dict[str, type[LatentCoder]] = {LatentClip.name: ClipCoder}
+_CODERS: dict[str, type[LatentCoder]] = {LatentClip.name: ClipCoder, LatentSeries.name: SeriesCoder}
 """Coders of fields that are not those of one transform."""
 
 
@@ -221,7 +222,7 @@ class PreparedLatents:
     def _values(self, patch: int) -> torch.Tensor:
         """Return the values of one patch, in [0, 1]: [1, C, *shape] float32."""
         native = self.patches.values(self.signal, patch)
-        values = unit_values(self.signal, native, self.patches.first_sample(patch))
+        values = unit_values(self.signal, native, self.patches.first_samples(patch))
         shown = field_channels(values, self.initialization.field.out_features).astype(np.float32)
         return torch.from_numpy(np.ascontiguousarray(shown.T)).reshape(1, -1, *self.patches.shape)
 
@@ -263,7 +264,9 @@ class LatentReader:
                 continue
             asked = [next(samples) for _ in range(count)]
             if self.known is not None:
-                shown = iter(self.known[number])
+                # The last group of slices may be filled up.
+                known = zip(self.known[number], asked, strict=True)
+                shown = (values[:, : len(patch.local[0])] for values, patch in known)
             else:
                 symbols = self.coder.symbols(chunk, count)
                 shown = self.coder.values_at(symbols, iter([each.local for each in asked]))

@@ -1,0 +1,224 @@
+"""The coder of sequences: stage by stage, each what its references need and then the latents of its members."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrcodec.coding import entropy
+from inrcodec.latents.adaptation import adapt_latents
+from inrcodec.latents.coder import MAX_STEP_INDEX, MIN_STEP_INDEX, AdaptationPlan, LatentCoder
+from inrcodec.latents.model import LatentModel, field_of
+from inrcodec.latents.symbols import SymbolCoder
+from inrcodec.models import Grid, LatentPyramid, LatentSequence
+from inrcodec.models.latent import STEPS_PER_OCTAVE
+from inrcodec.models.pyramid import resample, samples_read
+from inrcodec.models.sequence import INTRA, MAX_MEMBERS, Stage
+
+
+class SequenceCoder(LatentCoder):
+    """The coder of latent sequences.
+
+    The symbols of a chunk are, for one stage after the other, the means and the latents of every pass,
+    [B, members, ...]; before them come those that `_read_side` reads, if any.
+    """
+
+    SIDE: ClassVar[int] = 0
+    """How many tensors `_read_side` returns for a stage with references."""
+
+    @property
+    def size(self) -> int:
+        return self.grid.shape[0] * self._member_size
+
+    @property
+    def at_once(self) -> int:
+        return max(len(stage.members) for stage in self._stages) * self._member_size
+
+    @property
+    def is_small(self) -> bool:
+        return self.grid.shape[0] <= MAX_MEMBERS and super().is_small
+
+    @abstractmethod
+    def _shown(
+        self, members: Tensor, references: Sequence[Tensor], step_index: int
+    ) -> tuple[list[Tensor], list[entropy.Batch]]:
+        """Return the references [B * members, C, H, W] as networks see them, and what is coded of how they do."""
+
+    @abstractmethod
+    def _read_side(self, decoder: entropy.Decoder, count: int, stage: Stage) -> list[Tensor]:
+        """Decode what `_shown` had coded: symbols [count, references, members, ...]."""
+
+    @abstractmethod
+    def _shown_by(self, references: Sequence[Tensor], side: Sequence[Tensor]) -> list[Tensor]:
+        """Return the references as networks see them. side: symbols of `_read_side`, [references, members, ...]."""
+
+    def encode(self, values: Tensor, plan: AdaptationPlan) -> tuple[bytes, Tensor]:
+        batches: list[entropy.Batch] = []
+        decoded: dict[int, Tensor] = {}
+        for stage in self._stages:
+            step_index = self._step_index(stage)
+            members = _members(stage.members, values.unbind(2))
+            shown: list[Tensor] = []
+            if stage.references:
+                shown, side = self._shown(members, _references(stage, decoded), step_index)
+                batches += side
+            model = self._model(stage, shown)
+            # Each stage trades at its own step index, so that references are finer than members that are none.
+            trade_off = plan.trade_off * 4 ** ((step_index - self.step_index) / STEPS_PER_OCTAVE)
+            found = adapt_latents(model, members, self._member, steps=plan.steps, trade_off=trade_off)
+            batches += SymbolCoder(model, self._member).batches(found.symbols, found.outputs)
+            with torch.no_grad():
+                decoded |= _by_number(stage, model.values(found.linear, self._member))
+        return entropy.encode_batches(batches), torch.stack([decoded[number] for number in sorted(decoded)], 2)
+
+    def symbols(self, chunk: bytes, count: int) -> list[Tensor]:
+        decoder = entropy.Decoder(chunk)
+        result: list[Tensor] = []
+        decoded: dict[int, Tensor] = {}
+        for stage in self._stages:
+            side = self._read_side(decoder, count, stage) if stage.references else []
+            result += side
+            model = self._model_alone(stage)
+            if model.entropy_model.hinted:
+                of_all = [each.transpose(0, 1).flatten(1, 2) for each in side]
+                model = self._model(stage, self._shown_by(_references(stage, decoded), of_all))
+            found = SymbolCoder(model, self._member).read(decoder, count * len(stage.members))
+            result += [each.unflatten(0, (count, len(stage.members))) for each in found]
+            if self._hinted and stage is not self._stages[-1]:
+                with torch.no_grad():
+                    decoded |= _by_number(stage, model.values(model.linear(found, self._member), self._member))
+        decoder.finish()
+        return result
+
+    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+        with torch.no_grad():
+            for patch in range(len(symbols[0])):
+                yield self._patch_values([each[patch] for each in symbols], next(positions))
+
+    def _patch_values(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
+        """Return the values of one patch, whose symbols have no batch dimension."""
+        along, *places = positions
+        count = self.grid.shape[0]
+        asked = samples_read(along, count)
+        needed = _with_references(asked, self._stages)
+        shown: dict[int, Tensor] = {}
+        left = iter(symbols)
+        decoded: dict[int, Tensor] = {}
+        for every in self._stages:
+            stage, which = _only(every, needed)
+            side = [next(left)[:, which] for _ in range(self.SIDE if every.references else 0)]
+            field = self._model_alone(every).field
+            found = [next(left)[which] for _ in range(1 + len(field.places(self._member)))]
+            if not which:
+                continue
+            references = self._shown_by(_references(stage, decoded), side) if stage.references else []
+            model = self._model(stage, references)
+            values = model.values(model.linear(found, self._member), self._member)
+            decoded |= _by_number(stage, values)
+            for index, number in enumerate(stage.members):
+                if number in asked:
+                    shown[number] = resample(values[index : index + 1], places, self._member.periodic).clamp(0, 1)
+        # There are patches of which no member is asked.
+        nothing = torch.zeros(1, self.initialization.field.out_features, *map(len, places), device=self.device)
+        stack = torch.stack([shown.get(number, nothing) for number in range(count)], 2)
+        return resample(stack, [along, *(np.arange(len(each)) for each in places)], (False,) * len(positions))[0]
+
+    @cached_property
+    def _stages(self) -> Sequence[Stage]:
+        return self._sequence.stages(self.grid)
+
+    @property
+    def _sequence(self) -> LatentSequence:
+        return cast(LatentSequence, field_of(self.initialization))
+
+    @property
+    def _hinted(self) -> bool:
+        """Whether the entropy model must be shown what was decoded before."""
+        return bool(self._sequence.hinted_kinds)
+
+    @property
+    def _member(self) -> Grid:
+        """The grid of a member."""
+        return Grid(self.grid.shape[1:], self.grid.periodic[1:])
+
+    @cached_property
+    def _member_size(self) -> int:
+        """Latents of a member."""
+        return self._sequence.transform(self.variant, INTRA).size(self._member)
+
+    @cached_property
+    def _models(self) -> dict[tuple[str, int], LatentModel]:
+        return {}
+
+    def _step_index(self, stage: Stage) -> int:
+        return min(max(self.step_index + stage.offset, MIN_STEP_INDEX), MAX_STEP_INDEX)
+
+    def _model_alone(self, stage: Stage) -> LatentModel:
+        """Return the model of a stage's members, which sees no references yet."""
+        key = stage.kind, self._step_index(stage)
+        if key not in self._models:
+            kind, step_index = key
+            self._models[key] = LatentModel.of(self.initialization, self.device, step_index, self.variant, kind)
+        return self._models[key]
+
+    def _model(self, stage: Stage, shown: Sequence[Tensor]) -> LatentModel:
+        """Return the model of a stage's members, which sees their references."""
+        model = self._model_alone(stage)
+        if not shown:
+            return model
+        return replace(model, field=cast(LatentPyramid, model.field).with_references(shown, self._member))
+
+
+class SeriesCoder(SequenceCoder):
+    """The coder of latent series, whose references are seen where they are."""
+
+    STEPS: ClassVar = {"instant": 0, "fast": 0, "default": 2, "high": 10}
+    """A series has many fields, and most of them little to say."""
+
+    def _shown(
+        self, members: Tensor, references: Sequence[Tensor], step_index: int
+    ) -> tuple[list[Tensor], list[entropy.Batch]]:
+        return list(references), []
+
+    def _read_side(self, decoder: entropy.Decoder, count: int, stage: Stage) -> list[Tensor]:
+        return []
+
+    def _shown_by(self, references: Sequence[Tensor], side: Sequence[Tensor]) -> list[Tensor]:
+        return list(references)
+
+
+def _references(stage: Stage, decoded: dict[int, Tensor]) -> list[Tensor]:
+    """Return the first reference of each member of a stage, and then the second: [B * members, C, H, W]."""
+    return [_members(numbers, decoded) for numbers in zip(*stage.references, strict=True)]
+
+
+def _members(numbers: Sequence[int], members: dict[int, Tensor] | Sequence[Tensor]) -> Tensor:
+    """Return [B * len(numbers), C, H, W] from members [B, C, H, W]."""
+    return torch.stack([members[number] for number in numbers], 1).flatten(0, 1)
+
+
+def _with_references(numbers: set[int], stages: Sequence[Stage]) -> set[int]:
+    """Return members and all that must be decoded before them."""
+    needed = set(numbers)
+    for stage in reversed(stages):
+        for number, references in zip(stage.members, stage.references, strict=False):
+            needed.update(references if number in needed else ())
+    return needed
+
+
+def _only(stage: Stage, numbers: set[int]) -> tuple[Stage, list[int]]:
+    """Return a stage with some of its members, and which of them these are."""
+    which = [index for index, number in enumerate(stage.members) if number in numbers]
+    references = tuple(stage.references[index] for index in which) if stage.references else ()
+    return replace(stage, members=tuple(stage.members[index] for index in which), references=references), which
+
+
+def _by_number(stage: Stage, shown: Tensor) -> dict[int, Tensor]:
+    """Undo `_members`, and clip each member to [0, 1]."""
+    parts = shown.clamp(0, 1).unflatten(0, (-1, len(stage.members))).unbind(1)
+    return dict(zip(stage.members, parts, strict=True))
