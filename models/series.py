@@ -15,8 +15,8 @@ from inrcodec.models.sequence import INTER, Hierarchy, LatentSequence, Stage
 STAGE_SAMPLES = 1 << 21
 """Samples of a stage, at most, but that of one field: its networks take some 100 bytes for each."""
 
-_OFFSETS = (0, 1, 2, 3, 4)
-_ALONE = 4
+_OFFSETS = (0, 2, 3, 4, 5)
+_ALONE = 5
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,6 @@ class LatentReader:
                 known = zip(self.known[number], asked, strict=True)
                 shown = (values[:, : len(patch.local[0])] for values, patch in known)
             else:
-                symbols = self.coder.symbols(chunk, count)
-                shown = self.coder.values_at(symbols, iter([each.local for each in asked]))
+                shown = self.coder.decode(chunk, count, [each.local for each in asked])
             for patch, values in zip(asked, shown, strict=True):
                 yield patch, signal_channels(values.flatten(1).T.cpu().numpy(), self.header.channels)

@@ -69,10 +69,10 @@ LATENT_PATCHES = {
     "image": PatchConfig((768, 768), (16, 16), normalize=False),
     "video": PatchConfig((32, 384, 384), (0, 16, 16), normalize=False),
     "audio": PatchConfig((1 << 16,), (256,), normalize=False),
-    "climate": PatchConfig((16, 1024, 1536), (0, 16, 16), normalize=False),
+    "climate": PatchConfig((32, 1024, 1536), (0, 16, 16), normalize=False),
 }
 
-LATENT_CROPS = {"image": (128, 128), "video": (9, 160, 160), "audio": (1 << 14,), "climate": (17, 64, 96)}
+LATENT_CROPS = {"image": (128, 128), "video": (9, 160, 160), "audio": (1 << 14,), "climate": (33, 64, 96)}
 
 LATENT_FIELDS: dict[str, LatentField] = {
     "image": LatentPyramid(2, 3, (6, 6), divided=2),

@@ -21,6 +21,7 @@ from inrcodec.signals.cf_grid import (
     numbers_of,
     resolved,
 )
+from inrcodec.signals.cf_order import restored
 from inrcodec.signals.cf_packing import Packing, pack, packing_of
 from inrcodec.signals.netcdf import Contents, Dimension, group_of, parse_attributes, parse_variable, repeated_dimensions
 from inrcodec.signals.signal import Axis, Signal
@@ -154,7 +155,8 @@ def _data_variable(field: Field, resampled: Set[str]) -> Variable:
     leading = [size for place, size in enumerate(field.shape) if place not in places]
     if np.prod(leading, dtype=np.int64) != values.shape[0]:
         raise SignalError(f"signal {field.name!r} has {values.shape[0]} slices, but its file had {leading}")
-    data = np.moveaxis(field.numbers().reshape(*leading, *values.shape[1:3]), [-2, -1], places)
+    order = field.signal.attributes.get("leading", range(len(leading)))
+    data = np.moveaxis(restored(field.numbers(), leading, order), [-2, -1], places)
     wrong = GRIB_GRID_ATTRIBUTES if resampled & set(field.dimensions) else frozenset()
     attributes = {key: value for key, value in field.attributes.items() if key not in wrong}
     return Variable(field.dimensions, data, attributes)

@@ -11,6 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from inrcodec.errors import SignalError
 from inrcodec.signals.cf_exact import gaps_of, pack_mask, undeclared_fills, zeros_of
 from inrcodec.signals.cf_grid import Grid, data_grids
+from inrcodec.signals.cf_order import leading_order
 from inrcodec.signals.cf_packing import packing_of, unpack
 from inrcodec.signals.climate_files import warn
 from inrcodec.signals.netcdf import Contents, plain_attributes, plain_variable
@@ -92,8 +93,10 @@ def _extremes(numbers: np.ndarray) -> tuple[int, int]:
 def _signal(path: Path, name: str, variable: xarray.Variable, grid: Grid) -> Signal:
     label = f"{path}: variable {name!r}"
     stored = np.moveaxis(variable.values, [variable.dims.index(grid.y), variable.dims.index(grid.x)], [-2, -1])
-    raw = np.ascontiguousarray(stored).reshape(-1, *stored.shape[-2:])
     packing = packing_of(label, variable.dtype, variable.attrs)
+    leading = leading_order(stored, packing)
+    stored = stored.transpose(*leading, -2, -1)
+    raw = np.ascontiguousarray(stored).reshape(-1, *stored.shape[-2:])
     values, missing = unpack(raw, packing)
     if raw.dtype.kind in "iu" and raw[~missing].size and max(map(abs, _extremes(raw[~missing]))) > EXACT_INTEGERS:
         raise SignalError(f"{label} has numbers beyond 2^53, which no float tells apart")
@@ -111,6 +114,8 @@ def _signal(path: Path, name: str, variable: xarray.Variable, grid: Grid) -> Sig
         "dtype": variable.dtype.newbyteorder("<").str,
         "attributes": plain_attributes(variable.attrs),
     }
+    if leading != sorted(leading):
+        attributes["leading"] = leading
     zeros, gaps = zeros_of(values, missing, packing), gaps_of(raw, missing, packing)
     if zeros is not None:
         zero, places = zeros
