@@ -178,7 +178,8 @@ def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
 def _along_axes(axes: tuple[Axis, ...], config: PatchConfig) -> list[tuple[Axis, int, int]]:
     """Return every axis with its nominal patch size and overlap."""
     if not fits(axes, config):
-        raise ValueError(f"the patches have {len(config.shape)} axes, the grid {len(axes)}, slices included")
+        regular = sum(axis.kind != "slice" for axis in axes)
+        raise ValueError(f"the grid has {regular} axes, the patches {len(config.shape)}")
     sizes = iter(zip(config.shape, config.overlap, strict=True))
     return [(axis, 1, 0) if _is_single(axis, axes, config) else (axis, *next(sizes)) for axis in axes]
 
@@ -272,8 +273,15 @@ class Patches:
         return tuple(axis.axis.kind == "periodic" and axis.size == axis.axis.size for axis in self._counted)
 
     @property
-    def _counted(self) -> tuple[_AxisPatches, ...]:
-        return self.axes[len(self.axes) - len(self.config.shape) :]
+    def _counted(self) -> list[_AxisPatches]:
+        """The axes that `config` has a number for."""
+        return [each for each, single in zip(self.axes, self.singles, strict=True) if not single]
+
+    @property
+    def singles(self) -> tuple[bool, ...]:
+        """Say of every axis whether it is of slices that patches have one each of."""
+        axes = [each.axis for each in self.axes]
+        return tuple(_is_single(axis, axes, self.config) for axis in axes)
 
     @property
     def on_globe(self) -> bool:
@@ -336,8 +344,11 @@ class Patches:
             )
             places = latitude.axis.points_at(positions[-2]), longitude.axis.points_at(positions[-1])
             return (self.config.extent * region.coordinates(*places)).astype(np.float32)
-        counted = list(zip(self.along(patch), positions, strict=True))[-len(self.config.shape) :]
-        local = [axis.local(i, along) for (axis, i), along in counted]
+        local = [
+            axis.local(i, along)
+            for (axis, i), along, single in zip(self.along(patch), positions, self.singles, strict=True)
+            if not single
+        ]
         mesh = np.stack(np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
         if self.config.sphere:
             mesh = flat_coordinates(mesh)
@@ -367,9 +378,11 @@ class PatchSamples:
     @property
     def local(self) -> list[np.ndarray]:
         """The positions in samples of the patch, along the axes that its configuration has a number for."""
-        counted = list(zip(self.patches.along(self.patch), self.positions, strict=True))
+        along = self.patches.along(self.patch)
         return [
-            positions - axis.starts[i] for (axis, i), positions in counted[-len(self.patches.config.shape) :]
+            positions - axis.starts[i]
+            for (axis, i), positions, single in zip(along, self.positions, self.patches.singles, strict=True)
+            if not single
         ]
 
     def accumulate(self, values: np.ndarray, onto: np.ndarray, begin: int = 0) -> None:

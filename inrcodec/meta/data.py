@@ -121,5 +121,6 @@ def _patch_shape(signal: Signal, config: PatchConfig) -> tuple[int, ...] | None:
     """Return the shape of a patch that is no larger than the signal, None if it has other axes."""
     if not fits(signal.axes, config):
         return None
-    sizes = [axis.size for axis in signal.axes][-len(config.shape) :]
+    single = len(config.shape) < len(signal.axes)
+    sizes = [axis.size for axis in signal.axes if not (single and axis.kind == "slice")]
     return tuple(min(size, nominal) for size, nominal in zip(sizes, config.shape, strict=True))
