@@ -79,7 +79,7 @@ class _AxisPatches:
     starts: tuple[int, ...]
 
     def samples(self, patch: int) -> np.ndarray:
-        """Return the sample indices of a patch, [size]. The last group of slices repeats the last one to be complete."""
+        """Return the sample indices of a patch, [size]; the last group of slices is filled up with the last one."""
         samples = self.starts[patch] + np.arange(self.size)
         return samples.clip(max=self.axis.size - 1) if self.axis.kind == "slice" else samples % self.axis.size
 
@@ -201,9 +201,7 @@ def patch_layout(axes: tuple[Axis, ...], config: PatchConfig) -> tuple[int, tupl
     This costs nothing, however large the grid.
     """
     layouts = [_layout(*along) for along in _along_axes(axes, config)]
-    shape = tuple(
-        size for axis, (_, size) in zip(axes, layouts, strict=True) if not _is_single(axis, axes, config)
-    )
+    shape = tuple(size for axis, (_, size) in zip(axes, layouts, strict=True) if not _is_single(axis, axes, config))
     return math.prod(count for count, _ in layouts), shape
 
 

@@ -24,5 +24,5 @@ class LatentClip(LatentSequence):
 
     name: ClassVar[str] = "clip"
 
-    def stages(self, grid: Grid) -> Sequence[Stage]:
+    def stages(self, grid: Grid, variant: int = 0) -> Sequence[Stage]:
         return stages_of(grid.shape[0])

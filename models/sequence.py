@@ -104,7 +104,7 @@ class LatentSequence(LatentField):
         object.__setattr__(self, "levels", self.transform().levels)
 
     @abstractmethod
-    def stages(self, grid: Grid) -> Sequence[Stage]:
+    def stages(self, grid: Grid, variant: int = 0) -> Sequence[Stage]:
         """Return the stages of a patch, whose grid has the members along its first axis."""
 
     def transform(self, variant: int = 0, kind: str = INTRA) -> LatentPyramid:

@@ -630,7 +630,9 @@ def test_a_slice_that_was_drawn_covers_itself() -> None:
     assert samples.indices[0].tolist() == list(patches.axes[0].starts) != [0]
 
 
-@pytest.mark.parametrize(("slices", "sizes"), [(1, [1]), (5, [5]), (6, [6]), (7, [7]), (12, [6, 6]), (14, [7, 7]), (13, [7, 6])])
+@pytest.mark.parametrize(
+    ("slices", "sizes"), [(1, [1]), (5, [5]), (6, [6]), (7, [7]), (12, [6, 6]), (14, [7, 7]), (13, [7, 6])]
+)
 def test_slices_come_in_groups_where_patches_have_a_number_for_them(slices: int, sizes: list[int]) -> None:
     """All groups have the size of the first; the last one is filled up with its last slice, which nobody asks for."""
     axes = (Axis(slices, "slice"), Axis(4, "node"), Axis(5, "periodic"))

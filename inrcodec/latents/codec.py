@@ -266,7 +266,7 @@ class LatentReader:
             if self.known is not None:
                 # The last group of slices may be filled up.
                 known = zip(self.known[number], asked, strict=True)
-                shown = (values[:, : len(patch.local[0])] for values, patch in known)
+                shown = iter([values[:, : len(patch.local[0])] for values, patch in known])
             else:
                 shown = self.coder.decode(chunk, count, [each.local for each in asked])
             for patch, values in zip(asked, shown, strict=True):

@@ -79,9 +79,7 @@ class LatentCoder(ABC):
         symbols: as of `symbols`. positions: of every patch, along each axis, in samples.
         """
 
-    def decode(
-        self, chunk: bytes, count: int, positions: Sequence[Sequence[np.ndarray]]
-    ) -> Iterator[Tensor]:
+    def decode(self, chunk: bytes, count: int, positions: Sequence[Sequence[np.ndarray]]) -> Iterator[Tensor]:
         """Yield what `values_at` does for the symbols of a chunk's patches. Raises: CorruptFile."""
         return self.values_at(self.symbols(chunk, count), iter(positions))
 

@@ -23,7 +23,6 @@ from inrcodec.models.latent import STEPS_PER_OCTAVE
 from inrcodec.models.pyramid import resample, samples_read
 from inrcodec.models.sequence import INTRA, MAX_MEMBERS, Stage
 
-
 APART_SAMPLES = 1 << 17
 """Samples of a member from which on every stage is a stream of its own, where symbols depend on references."""
 
@@ -70,7 +69,8 @@ class SequenceCoder(LatentCoder):
         for stage in self._stages:
             step_index = self._step_index(stage)
             members = _members(stage.members, values.unbind(2))
-            shown, side = [], []
+            shown: list[Tensor] = []
+            side: list[entropy.Batch] = []
             if stage.references:
                 shown, side = self._shown(members, _references(stage, decoded), step_index)
             model = self._model(stage, shown)
@@ -131,7 +131,9 @@ class SequenceCoder(LatentCoder):
     def _read_for(self, numbers: set[int]) -> set[int]:
         """Return members whose stages must be read for some members, where the entropy model sees references."""
         if not self._apart:
-            last = max((index for index, stage in enumerate(self._stages) if not numbers.isdisjoint(stage.members)), default=-1)
+            last = max(
+                (index for index, stage in enumerate(self._stages) if not numbers.isdisjoint(stage.members)), default=-1
+            )
             return {number for stage in self._stages[: last + 1] for number in stage.members}
         needed = set(numbers)
         for stage in reversed(self._stages):
@@ -189,7 +191,7 @@ class SequenceCoder(LatentCoder):
         return self._resampled({number: decoded[number] for number in asked}, positions)
 
     def _resampled(self, members: dict[int, Tensor], positions: Sequence[np.ndarray]) -> Tensor:
-        """Return the values of a patch at some positions, [C, ...], from members [1, C, H, W] that are read for them."""
+        """Return the values of a patch at some positions, [C, ...], from the members [1, C, H, W] that they need."""
         along, *places = positions
         shown = {
             number: resample(values, places, self._member.periodic).clamp(0, 1) for number, values in members.items()
@@ -201,7 +203,7 @@ class SequenceCoder(LatentCoder):
 
     @cached_property
     def _stages(self) -> Sequence[Stage]:
-        return self._sequence.stages(self.grid)
+        return self._sequence.stages(self.grid, self.variant)
 
     @property
     def _sequence(self) -> LatentSequence:

@@ -106,7 +106,7 @@ class PatchSampler:
         return PatchContextSets.concatenated(parts, shared=not self.config.sphere)
 
     def _patch(self, signals: Sequence[Signal], config: PatchConfig, random: np.random.Generator) -> PatchContextSets:
-        signal = signals[random.integers(len(signals))]
+        signal = signals[int(random.integers(len(signals)))]
         patches = Patches.random(signal.axes, config, random)
         sets = patch_context_sets(signal, patches, self.channels)
         if self.config.sphere:

@@ -23,6 +23,9 @@ CODINGS = 6
 SEARCH_VALUES = 1 << 22
 """Values that are looked at to find the best field, about; of a signal of more, some slices only."""
 
+SEARCH_RUN = 32
+"""Slices beside each other that are looked at."""
+
 START = 1.5
 """lambda of D + lambda R, in units of the squared bound, from which the search begins."""
 
@@ -72,17 +75,22 @@ def start_trade_off(signal: Signal, max_error: float) -> float:
 
 
 def searched_part(signal: Signal) -> Signal:
-    """Return the signal, or some of its slices, evenly spread, if it has too many values to try several codings."""
+    """Return the signal, or some of its slices if it has too many values to try several codings.
+
+    They come in runs, evenly spread, as slices can be predicted from their neighbours.
+    """
     axis = signal.axes[0]
     count = max(1, SEARCH_VALUES * axis.size // signal.values.size)
     if axis.kind != "slice" or count >= axis.size:
         return signal
-    chosen = np.linspace(0, axis.size - 1, count).round().astype(int)
+    run = min(count, SEARCH_RUN)
+    begins = np.linspace(0, axis.size - run, count // run).round().astype(int)
+    chosen = np.unique(begins[:, None] + np.arange(run))
     return replace(
         signal,
         values=signal.values[chosen],
         missing=None if signal.missing is None else signal.missing[chosen],
-        axes=(replace(axis, size=count, points=None), *signal.axes[1:]),
+        axes=(replace(axis, size=len(chosen), points=None), *signal.axes[1:]),
     )
 
 

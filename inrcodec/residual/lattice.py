@@ -1,8 +1,8 @@
 """The symbols of a residual, coded with weights and rows that adapt to them.
 
-The slices of a series come in *layers*: first every sixteenth, then those in the middle between two that are coded, which
-are their references, and so on; they see the next slices beyond these, too. Whether the slices of a layer see any
-references, the encoder says.
+The slices of a series come in *layers*: first every sixteenth, then those in the middle between two that are coded,
+which are their references, and so on; they see the next slices beyond these, too. Whether the slices of a layer see
+any references, the encoder says.
 
 The slices of a layer are coded over the last two axes of the grid from coarse to fine: a level doubles a lattice along
 both axes, and of the points that it adds, a first *phase* has those between four known ones, the second those between
@@ -158,17 +158,18 @@ class _Seen:
     def of(cls, phase: _Phase, planes: np.ndarray, references: list[np.ndarray], shape: tuple[int, ...]) -> "_Seen":
         """Look at points of this shape. planes: of the lattice; references: of those of the references, or none."""
         peak = max(int(np.abs(each).max(initial=0)) for each in (planes, *references))
-        kind = np.int32 if peak < 1 << 20 else np.int64  # features are up to 100 times larger
-        doubled = 2 * planes.astype(kind)
+        kind = np.dtype(np.int32 if peak < 1 << 20 else np.int64)  # features are up to 100 times larger
+        doubled: np.ndarray = 2 * planes.astype(kind)
         features = []
         centre = apart = np.zeros(shape, kind)
         if references:
-            first, second, earlier, later = (each.astype(kind) for each in references)
-            both = first + second
-            doubled -= both
+            nearest = [each.astype(kind) for each in references[:2]]
+            both: np.ndarray = reduce(np.add, nearest)
+            doubled = doubled - both
+            farther: np.ndarray = reduce(np.add, references[2:]).astype(kind) - both
             (centre,) = phase.beside(both, shape, _POINT)
-            (apart,) = phase.beside(np.abs(first - second), shape, _POINT)
-            for sums in (both, earlier + later - both):
+            (apart,) = phase.beside(np.abs(np.subtract(*nearest)), shape, _POINT)
+            for sums in (both, farther):
                 (point,) = phase.beside(sums, shape, _POINT)
                 features.append(point)
                 for group in _REFERENCE_GROUPS:
@@ -176,10 +177,10 @@ class _Seen:
                     features.append(reduce(np.add, beside) - len(beside) * point)
         neighbours = [phase.beside(doubled, shape, group) for group in phase.groups]
         if neighbours:
-            nearest = reduce(np.add, neighbours[0])
-            features.append(nearest)
-            for group in neighbours[1:]:
-                features.append(reduce(np.add, group) - len(group) // len(neighbours[0]) * nearest)
+            first, *others = neighbours
+            sum_of_first: np.ndarray = reduce(np.add, first)
+            features.append(sum_of_first)
+            features += [reduce(np.add, each) - len(each) // len(first) * sum_of_first for each in others]
         return cls(centre, apart, neighbours, features)
 
 

@@ -181,7 +181,9 @@ def test_a_signal_of_several_groups(known: Initialization, count: int) -> None:
 def test_slices_of_other_ranges_keep_them(known: Initialization) -> None:
     signal = signal_of(13)
     ranges = np.stack([np.linspace(0, 50, 13), np.linspace(1, 250, 13)], 1)
-    values = (signal.values * (ranges[:, 1] - ranges[:, 0])[:, None, None, None] + ranges[:, 0, None, None, None]).astype(np.float32)
+    values = (
+        signal.values * (ranges[:, 1] - ranges[:, 0])[:, None, None, None] + ranges[:, 0, None, None, None]
+    ).astype(np.float32)
     scaled = replace(signal, values=values, value_range=(0.0, 250.0), slice_ranges=ranges)
     _, (plain,) = encode([signal], [known], EncodeOptions(quality=60))
     _, (other,) = encode([scaled], [known], EncodeOptions(quality=60))
@@ -210,7 +212,10 @@ def test_what_sees_references_starts_near_them() -> None:
 def test_a_run_starts_from_a_pyramid() -> None:
     """All networks are its networks; those with references predict their mean at first."""
     pyramid = random_initialization(
-        "climate", LatentPyramid(2, 1, (3, 3), prediction=4, divided=2), PatchConfig((24, 40), (4, 4), normalize=False), 4
+        "climate",
+        LatentPyramid(2, 1, (3, 3), prediction=4, divided=2),
+        PatchConfig((24, 40), (4, 4), normalize=False),
+        4,
     )
     trainer = series_trainer()
     trainer.start_from(pyramid)

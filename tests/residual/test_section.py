@@ -229,7 +229,13 @@ def test_payloads_of_another_length_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "scale", "bound"),
-    [((9, 14, 1), 1.0, 2.0), ((2, 11, 6, 2), 30.0, 0.5), ((23, 1), 1e5, 0.01), ((12, 13, 1), 1e13, 1e-3), ((21, 13, 9, 1), 9.0, 0.5)],
+    [
+        ((9, 14, 1), 1.0, 2.0),
+        ((2, 11, 6, 2), 30.0, 0.5),
+        ((23, 1), 1e5, 0.01),
+        ((12, 13, 1), 1e13, 1e-3),
+        ((21, 13, 9, 1), 9.0, 0.5),
+    ],
 )
 def test_against_a_decoder_of_one_symbol_at_a_time(shape: tuple[int, ...], scale: float, bound: float) -> None:
     rng = np.random.default_rng(6)
@@ -305,10 +311,11 @@ def naive_apply(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndarray
         if take([20]) == [1]:
             for i, change in enumerate(take([38] * len(own_weights))):
                 own_weights[i] += change
-        predictions, classes = [], []
-        for t, c, y, x in points:
 
-            def at(time: int, dy: int, dx: int, c: int = c, y: int = y, x: int = x) -> int:
+        def predict(t: int, c: int, y: int, x: int) -> tuple[int, int]:
+            """Return prediction and class of a point."""
+
+            def at(time: int, dy: int, dx: int) -> int:
                 return symbols.get((time, c, y + dy * stride, x + dx * stride), 0)
 
             before = t - far
@@ -343,8 +350,9 @@ def naive_apply(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndarray
             if activity:
                 octave = activity.bit_length() - 1
                 half_octave = 2 * octave + 1 + (2 * activity >= 3 * 2**octave)
-            predictions.append(prediction)
-            classes.append(4 * half_octave + min(3, abs(total - 256 * rounded) // 32))
+            return prediction, 4 * half_octave + min(3, abs(total - 256 * rounded) // 32)
+
+        predictions, classes = zip(*(predict(*point) for point in points), strict=True)
         occurring = sorted(set(classes))
         for each, change in zip(occurring, take([20] * len(occurring)), strict=True):
             own_rows[each] += change
