@@ -44,7 +44,7 @@ def meta_train(
         typer.Option("--source", show_default="its path", help="What the data is, for the model card."),
     ] = None,
     field: Annotated[
-        str, typer.Option("--field", metavar="siren|ffn|nerv|pyramid|clip|spectrum", help="Neural field.")
+        str, typer.Option("--field", metavar="siren|ffn|nerv|pyramid|clip|series|spectrum", help="Neural field.")
     ] = "siren",
     scale: Annotated[
         str,

@@ -16,7 +16,7 @@ from inrcodec.errors import CorruptFile, InrcodecWarning, SignalError, UsageErro
 from inrcodec.field_codec import codec_of
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
-from inrcodec.patches import Patches, RenderedPatch, patch_layout
+from inrcodec.patches import Patches, RenderedPatch, fits, patch_layout
 from inrcodec.registry import find_initialization
 from inrcodec.residual.section import apply_slab, unpack_section
 from inrcodec.resolution import Regrid, Resolution, same_grid
@@ -329,7 +329,7 @@ def check_stream(stream: Stream, initialization: Initialization) -> None:
         )
     regular = sum(axis.kind != "slice" for axis in header.axes)
     wanted = len(initialization.patches.shape)
-    if regular != wanted:
+    if not fits(header.axes, initialization.patches):
         raise CorruptFile(
             f"the signal {header.name!r} has {regular} axes, its initialization is for {wanted}: obtain the file again"
         )

@@ -23,7 +23,7 @@ from inrcodec.field_codec import PreparedSignal, codec_of
 from inrcodec.initialization import Initialization
 from inrcodec.metrics import Fidelity
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.patches import RenderedPatch
+from inrcodec.patches import RenderedPatch, fits
 from inrcodec.residual import bound as error_bound
 from inrcodec.residual.section import pack_section
 from inrcodec.resolution import Regrid, Resolution
@@ -315,7 +315,7 @@ def check_fit(signal: AnySignal, initialization: Initialization) -> None:
     """Raises: UsageError if a signal cannot be shown to an initialization's field."""
     regular = sum(axis.kind != "slice" for axis in signal.axes)
     wanted = len(initialization.patches.shape)
-    if regular != wanted:
+    if not fits(signal.axes, initialization.patches):
         raise UsageError(
             f"the initialization is for {initialization.modality} ({wanted} axes), "
             f"the signal is {signal.modality} ({regular} axes): choose another with --init"

@@ -6,13 +6,17 @@ from inrcodec.errors import UsageError
 from inrcodec.signals.lazy import AnySignal
 
 
-def unit_values(signal: AnySignal, values: np.ndarray, first: int = 0) -> np.ndarray:
-    """Turn native values into those in [0, 1] that the field is shown, float64.
+def unit_values(signal: AnySignal, values: np.ndarray, slices: np.ndarray | None = None) -> np.ndarray:
+    """Turn native values [points, C] into those in [0, 1] that the field is shown, float64.
 
-    first: number of the values' slice, where slices have ranges of their own.
+    slices: numbers of the values' slices, each of as many points, where slices have ranges of their own.
     """
-    low, high = signal.value_range if signal.slice_ranges is None else signal.slice_ranges[first]
-    return (values.astype(np.float64) - low) / (high - low)
+    low, high = signal.value_range
+    if signal.slice_ranges is None or slices is None:
+        return (values.astype(np.float64) - low) / (high - low)
+    low, high = np.moveaxis(signal.slice_ranges[slices], 1, 0)[..., np.newaxis, np.newaxis]
+    by_slice = values.astype(np.float64).reshape(len(slices), -1, values.shape[-1])
+    return ((by_slice - low) / (high - low)).reshape(values.shape)
 
 
 def native_values(values: np.ndarray, ranges: np.ndarray, dtype: np.dtype) -> np.ndarray:

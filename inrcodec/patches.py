@@ -31,7 +31,7 @@ class PatchConfig:
     """How an initialization wants signals cut.
 
     shape: nominal samples of a patch along each axis that is not a "slice"; the patches of a signal get the sizes
-        nearest to it that cover the signal evenly.
+        nearest to it that cover the signal evenly. Where there is a number for the slices too, they come in groups.
     overlap: samples shared by neighbouring patches, per axis.
     extent: coordinates run over [-extent, extent] (GradNCP: 1, and 50 for audio).
     normalize: every patch is shifted by its channel means and scaled to about unit contrast before it is fitted;
@@ -80,8 +80,9 @@ class _AxisPatches:
     starts: tuple[int, ...]
 
     def samples(self, patch: int) -> np.ndarray:
-        """Return the sample indices of a patch, [size]."""
-        return (self.starts[patch] + np.arange(self.size)) % self.axis.size
+        """Return the sample indices of a patch, [size]; the last group of slices is filled up with the last one."""
+        samples = self.starts[patch] + np.arange(self.size)
+        return samples.clip(max=self.axis.size - 1) if self.axis.kind == "slice" else samples % self.axis.size
 
     def local(self, patch: int, positions: np.ndarray) -> np.ndarray:
         """Map positions (in samples) to [-1, 1] over the patch; the ends are the outer edges of its end samples."""
@@ -121,7 +122,8 @@ class _Coverage:
         """
         start = self._patches.starts[patch]
         if self._slices:
-            return np.array([start]), np.array([float(start)]), np.ones(1)
+            inside = np.arange(start, min(start + self._patches.size, self._patches.axis.size))
+            return inside, inside.astype(np.float64), np.ones(len(inside))
         inside, unwrapped, weights = self._covered(start)
         return inside, unwrapped, weights / self._total[inside]
 
@@ -153,7 +155,9 @@ class _Coverage:
 def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:
     """Return how many patches of how many samples cover an axis evenly, as near to `nominal` as can be."""
     if axis.kind == "slice":
-        return axis.size, 1
+        count = max(1, round(axis.size / nominal))
+        size = -(-axis.size // count)
+        return -(-axis.size // size), size
     if axis.kind == "periodic" and axis.size > nominal:
         count = max(2, round(axis.size / (nominal - overlap)))
         return count, min(axis.size, -(-axis.size // count) + overlap)
@@ -164,6 +168,8 @@ def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:
 def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
     """Return the patches along an axis."""
     count, size = _layout(axis, nominal, overlap)
+    if axis.kind == "slice":
+        return _AxisPatches(axis, size, tuple(range(0, axis.size, size)))
     if axis.kind == "periodic" and count > 1:
         return _AxisPatches(axis, size, tuple(patch * axis.size // count for patch in range(count)))
     last = axis.size - size
@@ -172,20 +178,31 @@ def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
 
 def _along_axes(axes: tuple[Axis, ...], config: PatchConfig) -> list[tuple[Axis, int, int]]:
     """Return every axis with its nominal patch size and overlap."""
-    regular = sum(axis.kind != "slice" for axis in axes)
-    if regular != len(config.shape):
+    if not fits(axes, config):
+        regular = sum(axis.kind != "slice" for axis in axes)
         raise ValueError(f"the grid has {regular} axes, the patches {len(config.shape)}")
     sizes = iter(zip(config.shape, config.overlap, strict=True))
-    return [(axis, 1, 0) if axis.kind == "slice" else (axis, *next(sizes)) for axis in axes]
+    return [(axis, 1, 0) if _is_single(axis, axes, config) else (axis, *next(sizes)) for axis in axes]
+
+
+def fits(axes: Sequence[Axis], config: PatchConfig) -> bool:
+    """Say whether a grid can be cut into patches: they have a number for each axis, but need none for slices."""
+    regular = sum(axis.kind != "slice" for axis in axes)
+    return len(config.shape) in (regular, len(axes))
+
+
+def _is_single(axis: Axis, axes: Sequence[Axis], config: PatchConfig) -> bool:
+    """Say whether an axis is of slices that patches have one each of."""
+    return axis.kind == "slice" and len(config.shape) < len(axes)
 
 
 def patch_layout(axes: tuple[Axis, ...], config: PatchConfig) -> tuple[int, tuple[int, ...]]:
-    """Return how many patches cover a grid, and their samples along the axes that are no slices.
+    """Return how many patches cover a grid, and their samples along the axes that they have a number for.
 
     This costs nothing, however large the grid.
     """
     layouts = [_layout(*along) for along in _along_axes(axes, config)]
-    shape = tuple(size for axis, (_, size) in zip(axes, layouts, strict=True) if axis.kind != "slice")
+    shape = tuple(size for axis, (_, size) in zip(axes, layouts, strict=True) if not _is_single(axis, axes, config))
     return math.prod(count for count, _ in layouts), shape
 
 
@@ -210,10 +227,8 @@ class Patches:
     @classmethod
     def random(cls, axes: tuple[Axis, ...], config: PatchConfig, random: np.random.Generator) -> "Patches":
         """Return one patch of nominal size anywhere on a grid at least as large."""
-        sizes = iter(config.shape)
         chosen = []
-        for axis in axes:
-            size = 1 if axis.kind == "slice" else next(sizes)
+        for axis, size, _ in _along_axes(axes, config):
             choices = axis.size if axis.kind == "periodic" else axis.size - size + 1
             chosen.append(_AxisPatches(axis, size, (int(random.integers(choices)),)))
         return cls(tuple(chosen), config)
@@ -230,9 +245,9 @@ class Patches:
         """Return the place of a patch along each axis."""
         return tuple(int(i) for i in np.unravel_index(patch, [len(axis.starts) for axis in self.axes]))
 
-    def first_sample(self, patch: int) -> int:
-        """Return the first sample of a patch along the first axis; of a slice axis its slice."""
-        return self.axes[0].starts[self.index(patch)[0]]
+    def first_samples(self, patch: int) -> np.ndarray:
+        """Return the samples of a patch along the first axis; of a slice axis its slices."""
+        return self.axes[0].samples(self.index(patch)[0])
 
     def samples(self, patch: int) -> list[np.ndarray]:
         """Return the indices of a patch's samples along each axis."""
@@ -255,17 +270,24 @@ class Patches:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """How many samples one patch has along each axis that is no slice."""
-        return tuple(axis.size for axis in self.axes if axis.axis.kind != "slice")
+        """How many samples one patch has along each axis that `config` has a number for."""
+        return tuple(axis.size for axis in self._counted)
 
     @property
     def closed(self) -> tuple[bool, ...]:
         """Whether a patch goes all around, for each of these axes."""
-        return tuple(
-            axis.axis.kind == "periodic" and axis.size == axis.axis.size
-            for axis in self.axes
-            if axis.axis.kind != "slice"
-        )
+        return tuple(axis.axis.kind == "periodic" and axis.size == axis.axis.size for axis in self._counted)
+
+    @property
+    def _counted(self) -> list[_AxisPatches]:
+        """The axes that `config` has a number for."""
+        return [each for each, single in zip(self.axes, self.singles, strict=True) if not single]
+
+    @property
+    def singles(self) -> tuple[bool, ...]:
+        """Say of every axis whether it is of slices that patches have one each of."""
+        axes = [each.axis for each in self.axes]
+        return tuple(_is_single(axis, axes, self.config) for axis in axes)
 
     @property
     def on_globe(self) -> bool:
@@ -326,8 +348,8 @@ class Patches:
             return (self.config.extent * region.coordinates(*places)).astype(np.float32)
         local = [
             axis.local(i, along)
-            for (axis, i), along in zip(self.along(patch), positions, strict=True)
-            if axis.axis.kind != "slice"
+            for (axis, i), along, single in zip(self.along(patch), positions, self.singles, strict=True)
+            if not single
         ]
         mesh = np.stack(np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
         if self.config.sphere:
@@ -391,11 +413,12 @@ class PatchSamples:
 
     @property
     def local(self) -> list[np.ndarray]:
-        """The positions in samples of the patch, along the axes that are no slices."""
+        """The positions in samples of the patch, along the axes that its configuration has a number for."""
+        along = self.patches.along(self.patch)
         return [
             positions - axis.starts[i]
-            for (axis, i), positions in zip(self.patches.along(self.patch), self.positions, strict=True)
-            if axis.axis.kind != "slice"
+            for (axis, i), positions, single in zip(along, self.positions, self.patches.singles, strict=True)
+            if not single
         ]
 
     def accumulate(self, values: np.ndarray, onto: np.ndarray, begin: int = 0) -> None:

@@ -29,7 +29,7 @@ def sample_of(signal: AnySignal, config: PatchConfig) -> AnySignal:
         if part.missing is not None:
             masks.append(part.missing[np.ix_(first - first[0], *others)])
         if part.slice_ranges is not None:
-            ranges.append(part.slice_ranges)
+            ranges.append(part.slice_ranges[first - first[0]])
     joined = np.concatenate(values)
     first, *others = patches.samples(0)
     axes = [_cut(axis, indices) for axis, indices in zip(signal.axes[1:], others, strict=True)]

@@ -115,10 +115,10 @@ class FieldArray(BackendArray):
         """Return the numbers at an integer, a slice or an array of indices along every dimension."""
         field = self._field
         chosen = [np.atleast_1d(np.arange(size)[each]) for size, each in zip(self.shape, key, strict=True)]
-        leading = [each for place, each in enumerate(chosen) if place not in field.places]
-        slices = np.ravel_multi_index(np.ix_(*leading), field.leading).ravel() if leading else np.zeros(1, np.int64)
+        leading = [chosen[place] for place in field.leading]
+        slices = np.ravel_multi_index(np.ix_(*leading), field.sizes).ravel() if leading else np.zeros(1, np.int64)
         planes = numbers_of_slices(field, slices.tolist())
         rows, columns = (chosen[place] for place in field.places)
         planes = planes[:, rows[:, np.newaxis], columns].reshape(*map(len, leading), len(rows), len(columns))
-        numbers = np.moveaxis(planes, [-2, -1], field.places)
+        numbers = planes.transpose(np.argsort([*field.leading, *field.places]))
         return numbers[tuple(0 if np.ndim(each) == 0 and not isinstance(each, slice) else slice(None) for each in key)]

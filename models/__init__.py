@@ -11,11 +11,14 @@ from inrcodec.models.field import Family, Field, Parameters, PointField
 from inrcodec.models.latent import Grid, LatentField, LatentTransform
 from inrcodec.models.nerv import NeRV
 from inrcodec.models.pyramid import LatentPyramid
+from inrcodec.models.sequence import LatentSequence
+from inrcodec.models.series import LatentSeries
 from inrcodec.models.siren import Siren
 from inrcodec.models.spectrum import LatentSpectrum
 
 FIELDS: dict[str, type[Field]] = {
-    field.name: field for field in (Siren, FourierFeatureNetwork, NeRV, LatentPyramid, LatentClip, LatentSpectrum)
+    field.name: field
+    for field in (Siren, FourierFeatureNetwork, NeRV, LatentPyramid, LatentClip, LatentSeries, LatentSpectrum)
 }
 
 __all__ = [
@@ -28,6 +31,8 @@ __all__ = [
     "LatentClip",
     "LatentField",
     "LatentPyramid",
+    "LatentSequence",
+    "LatentSeries",
     "LatentSpectrum",
     "LatentTransform",
     "NeRV",

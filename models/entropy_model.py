@@ -29,12 +29,15 @@ from inrcodec.models.exact import (
     rounded_weights,
 )
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import LatentField, condition_of
+from inrcodec.models.latent import Hints, LatentField, condition_of
 from inrcodec.models.order import Order, Place, cropped, interleave, padded, points_within
 from inrcodec.models.wavelet import Level
 
 MAX_HIDDEN = 1 << 12
 """Largest width of the network."""
+
+_HINT_UNIT = 4.0
+"""Hints are told from zero even where they are much smaller than a quantization step."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class EntropyModel:
     levels: how often each axis is split.
     hidden: width of the network.
     kinds: kinds of parts that have networks of their own; see `LatentField.kinds`.
+    hinted: those of these kinds whose networks see hints; of one kind, whose name is "", whether they do.
     divided: how many of the first phases of a level come in parts; see `Order`.
     """
 
@@ -53,19 +57,21 @@ class EntropyModel:
     hidden: int = 32
     kinds: tuple[str, ...] = ()
     divided: int = 0
+    hinted: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, field: LatentField, hidden: int) -> Self:
         """Return the configuration for a field. Raises: ValueError if `hidden` is no width."""
         if type(hidden) is not int or not 0 < hidden <= MAX_HIDDEN:
             raise ValueError(f"an entropy model cannot have hidden = {hidden!r:.80}")
-        return cls(field.groups, field.levels, hidden, field.kinds, field.order.divided)
+        return cls(field.groups, field.levels, hidden, field.kinds, field.order.divided, field.hinted_kinds)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight tensor."""
         if self.kinds:
-            of_one = self.of_one_kind.shapes().items()
-            return {f"{kind}.{name}": shape for kind in self.kinds for name, shape in of_one}
+            return {
+                f"{kind}.{name}": shape for kind in self.kinds for name, shape in self.of_kind(kind).shapes().items()
+            }
         shapes: dict[str, tuple[int, ...]] = {}
         taps = (3,) * len(self.levels)
         order = self.order
@@ -80,6 +86,9 @@ class EntropyModel:
             for head in ("flags", "scales"):
                 shapes[f"{name}.{head}.weight"] = (size * bands, self.hidden)
                 shapes[f"{name}.{head}.bias"] = (order.depth + 2, size * bands)
+            if self.hinted:
+                # Sizes and distances of the same phase, and whether there is one reference only.
+                shapes[f"{name}.hints.weight"] = (self.hidden, 2 * size * bands + 1, *taps)
             for part in range(1, order.parts(level, phase, group)):
                 shapes[f"{name}.part{part}.weight"] = (self.hidden, size * bands, *taps)
                 shapes[f"{name}.part{part}.bias"] = (order.depth + 2, self.hidden)
@@ -89,7 +98,7 @@ class EntropyModel:
         """Draw random weights that prefer no symbol, and for which all parts of a phase are alike."""
         weights = {}
         for name, shape in self.shapes().items():
-            if name.endswith("bias") or ".part" in name:
+            if name.endswith("bias") or ".part" in name or ".hints" in name:
                 weights[name] = torch.zeros(shape)
                 continue
             gain = 0.1 if "flags" in name or "scales" in name else 1.0
@@ -97,10 +106,9 @@ class EntropyModel:
             weights[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
         return weights
 
-    @property
-    def of_one_kind(self) -> "EntropyModel":
-        """The configuration of the networks of one kind."""
-        return replace(self, kinds=())
+    def of_kind(self, kind: str) -> "EntropyModel":
+        """Return the configuration of the networks of one kind."""
+        return replace(self, kinds=(), hinted=("",) if kind in self.hinted else ())
 
     @property
     def order(self) -> Order:
@@ -122,7 +130,7 @@ class EntropyModel:
             else:
                 ready[name] = conditioned_bias(value, condition)
         for name, level, phase, group in self.order.networks():
-            weight, bias = ready[f"{name}.input.weight"], ready[f"{name}.input.bias"]
+            weight, bias = self._input_weight(ready, name), ready[f"{name}.input.bias"]
             check_sums(f"{name}.input", weight, bias)
             for part in range(1, self.order.parts(level, phase, group)):
                 with_own = torch.cat([weight, ready[f"{name}.part{part}.weight"]], 1)
@@ -133,13 +141,20 @@ class EntropyModel:
         return ready
 
     def passes(
-        self, ready: Parameters, levels: Sequence[Level], order: Order, magnitudes: Callable[[], Tensor], like: Tensor
+        self,
+        ready: Parameters,
+        levels: Sequence[Level],
+        order: Order,
+        magnitudes: Callable[[], Tensor],
+        like: Tensor,
+        hints: Hints | None = None,
     ) -> Iterator[tuple[Place, Tensor, Tensor]]:
         """Yield the passes in coding order, with the distributions of their symbols.
 
         ready: of `ready`. order: that of the signal's field, which can have levels without some groups.
         magnitudes: called after every pass for those of its symbols, [B, channels, *shape] float.
         like: [B, ...], for the number of signals, the type and the device.
+        hints: of the references, for networks that see them.
         Yields (place, flags, scales): log odds of a non-zero, and log2 of the magnitude's scale, [B, channels, *shape],
             both in units of 1 / ACTIVATION_UNIT.
         """
@@ -155,6 +170,8 @@ class EntropyModel:
             for phase in range(order.phases(index)):
                 for group in order.coded_groups(index):
                     before = [*seen[group], *(each[phase] for each in seen[:group]), *coarser[group]]
+                    if self.hinted and hints is not None:
+                        before += self._hints(hints, order, index, phase, group, grid)
                     inputs = in_layout(torch.cat(before, 1))
                     places = order.pass_places(index, phase, group, level.half)
                     within = [place.within for place in places]
@@ -189,13 +206,28 @@ class EntropyModel:
             parts.append(cropped(found, grid))
         return parts
 
+    def _hints(
+        self, hints: Hints, order: Order, level: int, phase: int, group: int, grid: tuple[int, ...]
+    ) -> list[Tensor]:
+        """Return what networks see of hints at the points of a phase."""
+        bands, members = order.bands(level), order.members(group)
+        channels = slice(bands * members.start, bands * members.stop)
+        within = (slice(None), channels, *order.phase_slices(level)[phase])
+        shown = [padded(_logarithm(each[level][within] * _HINT_UNIT), grid) for each in (hints.sizes, hints.distances)]
+        return [*shown, shown[0].new_full((len(shown[0]), 1, *grid), ACTIVATION_UNIT * hints.single)]
+
+    def _input_weight(self, ready: Parameters, name: str) -> Tensor:
+        """Return the weights of the first layer, hints last."""
+        weight = ready[f"{name}.input.weight"]
+        return torch.cat([weight, ready[f"{name}.hints.weight"]], 1) if self.hinted else weight
+
     def _network(self, ready: Parameters, place: Place, inputs: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
         """Apply the network at the points of a pass.
 
         inputs: on the phase's grid. own: the phase's symbols, of the parts before.
         """
         name = self.order.name(place.level, place.phase, place.group)
-        weight, bias = ready[f"{name}.input.weight"], ready[f"{name}.input.bias"][place.level]
+        weight, bias = self._input_weight(ready, name), ready[f"{name}.input.bias"][place.level]
         if own is not None:
             part = f"{name}.part{place.part}"
             inputs = torch.cat([inputs, own], 1)

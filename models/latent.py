@@ -62,6 +62,20 @@ Predictions broadcast to the symbols.
 """
 
 
+@dataclass(frozen=True, eq=False)
+class Hints:
+    """What references say about the details of a signal, in quantization steps.
+
+    sizes, distances: of every level, finest first, [B, C * bands, *half]: magnitudes of the references' mean, and of
+        what they are apart.
+    single: whether there is one reference only, which is apart from nothing.
+    """
+
+    sizes: Sequence[Tensor]
+    distances: Sequence[Tensor]
+    single: bool
+
+
 @dataclass(frozen=True)
 class LatentField(Field):
     """Configuration of a latent field.
@@ -89,6 +103,11 @@ class LatentField(Field):
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of parts that have networks of their own; their tensors are named KIND.NAME. None: no kinds."""
+        return ()
+
+    @property
+    def hinted_kinds(self) -> tuple[str, ...]:
+        """Those of `kinds` whose entropy model is shown the references; see `LatentTransform.hints`."""
         return ()
 
     @property
@@ -151,6 +170,10 @@ class LatentTransform(LatentField):
     def predicted_means(self, step_index: int) -> Tensor | float:
         """Return the prediction of the coarsest means, in quantization steps; it broadcasts to them."""
         return 0.0
+
+    def hints(self, step_index: int) -> "Hints | None":
+        """Return what the entropy model is shown of the references; None where there are none."""
+        return None
 
     @abstractmethod
     def decode(self, ready: Parameters, means: Tensor, grid: Grid, step_index: int, choose: Choose) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import Choose, Grid, LatentTransform, quantization_step
+from inrcodec.models.latent import Choose, Grid, Hints, LatentTransform, quantization_step
 from inrcodec.models.order import Order
 from inrcodec.models.prediction import PredictionNetworks, Reference
 from inrcodec.models.wavelet import Level, analyse, join, levels_of, whole
@@ -211,6 +211,19 @@ class _PyramidOfSignal(LatentPyramid):
     @property
     def _colors(self) -> np.ndarray:
         return _colors(self.hue)
+
+    def hints(self, step_index: int) -> Hints | None:
+        if not self.shown:
+            return None
+        first, *others = self.shown
+        half = 0.5 / quantization_step(step_index)
+        second = others[0] if others else first
+        pairs = list(zip(first.details, second.details, strict=True))
+        return Hints(
+            sizes=[((one + other) * half).abs() for one, other in pairs],
+            distances=[((one - other) * half).abs() for one, other in pairs],
+            single=second is first,
+        )
 
     def predicted_means(self, step_index: int) -> Tensor | float:
         if not self.shown:

@@ -628,3 +628,21 @@ def test_a_slice_that_was_drawn_covers_itself() -> None:
     patches = Patches.random(axes, PatchConfig((8,), (0,)), np.random.default_rng(3))
     (samples,) = patches.resampled(axes)
     assert samples.indices[0].tolist() == list(patches.axes[0].starts) != [0]
+
+
+@pytest.mark.parametrize(
+    ("slices", "sizes"), [(1, [1]), (5, [5]), (6, [6]), (7, [7]), (12, [6, 6]), (14, [7, 7]), (13, [7, 6])]
+)
+def test_slices_come_in_groups_where_patches_have_a_number_for_them(slices: int, sizes: list[int]) -> None:
+    """All groups have the size of the first; the last one is filled up with its last slice, which nobody asks for."""
+    axes = (Axis(slices, "slice"), Axis(4, "node"), Axis(5, "periodic"))
+    signal = signal_of(axes, 1)
+    patches = Patches.cover(axes, PatchConfig((6, 4, 5), (0, 0, 0)))
+    assert patches.shape == (sizes[0], 4, 5) and patches.closed == (False, False, True) and len(patches) == len(sizes)
+    asked = [samples.indices[0] for samples in patches.resampled(axes)]
+    assert [len(each) for each in asked] == sizes
+    np.testing.assert_array_equal(np.concatenate(asked), np.arange(slices))
+    last = patches.values(signal, len(sizes) - 1).reshape(sizes[0], 20)
+    np.testing.assert_array_equal(last, signal.values[patches.first_samples(len(sizes) - 1)].reshape(-1, 20))
+    for filled in last[sizes[-1] :]:
+        np.testing.assert_array_equal(filled, signal.values[-1].ravel())

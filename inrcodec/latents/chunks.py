@@ -11,9 +11,10 @@ import torch
 from inrcodec.initialization import Initialization
 from inrcodec.latents.clip_coder import ClipCoder
 from inrcodec.latents.coder import AdaptationPlan, LatentCoder, TransformCoder
-from inrcodec.models import Grid, LatentClip
+from inrcodec.latents.sequence_coder import SeriesCoder
+from inrcodec.models import Grid, LatentClip, LatentSeries
 
-_CODERS: dict[str, type[LatentCoder]] = {LatentClip.name: ClipCoder}
+_CODERS: dict[str, type[LatentCoder]] = {LatentClip.name: ClipCoder, LatentSeries.name: SeriesCoder}
 """Coders of fields that are not those of one transform."""
 
 
@@ -75,8 +76,8 @@ def encode_chunk(coder: LatentCoder, task: EncodeTask) -> tuple[bytes, np.ndarra
 def decode_chunk(coder: LatentCoder, task: DecodeTask) -> list[np.ndarray]:
     """Return the values of every patch, [C, *(len(p) for p in positions)]. Raises: CorruptFile."""
     with one_thread():
-        symbols = coder.symbols(task.chunk, len(task.positions))
-        return [values.cpu().numpy() for values in coder.values_at(symbols, iter(task.positions))]
+        decoded = coder.decode(task.chunk, len(task.positions), task.positions)
+        return [values.cpu().numpy() for values in decoded]
 
 
 def encode_elsewhere(task: EncodeTask) -> tuple[bytes, np.ndarray]:

@@ -196,7 +196,9 @@ class PreparedLatents:
                 self.on_progress(Progress("adapt", min(number * per_chunk, len(self.patches)), len(self.patches), None))
             yield chunk
             for shown in decoded:
-                yield next(samples), _rendered(shown, self.signal.channels)
+                asked = next(samples)
+                # The last group of slices may be filled up.
+                yield asked, _rendered(shown[:, : len(asked.local[0])], self.signal.channels)
 
     def quick(self) -> "PreparedLatents":
         """Return the same without steps beyond the first decisions."""
@@ -231,7 +233,7 @@ class PreparedLatents:
     def _values(self, patch: int, signal: AnySignal | Window) -> np.ndarray:
         """Return the values of one patch, in [0, 1]: [1, C, *shape] float32."""
         native = self.patches.values(signal, patch)
-        values = unit_values(self.signal, native, self.patches.first_sample(patch))
+        values = unit_values(self.signal, native, self.patches.first_samples(patch))
         shown = field_channels(values, self.initialization.field.out_features).astype(np.float32)
         return np.ascontiguousarray(shown.T).reshape(1, -1, *self.patches.shape)
 

@@ -23,7 +23,7 @@ from inrcodec.models import Grid, LatentTransform
 MIN_STEP_INDEX, MAX_STEP_INDEX = -120, 24
 """Quantization steps of 2^-15 to 2^3."""
 
-MAX_AT_ONCE, MAX_LATENTS = 1 << 24, 1 << 26
+MAX_AT_ONCE, MAX_LATENTS = 1 << 24, 1 << 27
 """Latents of a patch that a decoder accepts: at once (of a clip those of a stage), and in all. A small file must not
 make it allocate without bound; the entropy model takes 100 bytes for each at once."""
 
@@ -78,6 +78,10 @@ class LatentCoder(ABC):
 
         symbols: as of `symbols`. positions: of every patch, along each axis, in samples.
         """
+
+    def decode(self, chunk: bytes, count: int, positions: Sequence[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+        """Yield what `values_at` does for the symbols of a chunk's patches. Raises: CorruptFile."""
+        return self.values_at(self.symbols(chunk, count), iter(positions))
 
 
 class TransformCoder(LatentCoder):

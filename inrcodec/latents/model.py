@@ -61,7 +61,7 @@ class LatentModel:
             return cls.made(
                 field_of(initialization).transform(variant, kind),
                 on_device(of_kind(initialization.theta_0, kind)),
-                prior.entropy_model.of_one_kind,
+                prior.entropy_model.of_kind(kind),
                 on_device(of_kind(prior.weights, kind)),
                 step_index,
                 on_device(initialization.log_step_sizes),
@@ -111,4 +111,5 @@ class LatentModel:
     ) -> Iterator[tuple[Place, Tensor, Tensor]]:
         """Yield the passes with the distributions of their symbols; see `EntropyModel.passes`."""
         levels = self.field.levels_of(grid)
-        return self.entropy_model.passes(self.weights, levels, self.field.order, magnitudes, like)
+        hints = self.field.hints(self.step_index) if self.entropy_model.hinted else None
+        return self.entropy_model.passes(self.weights, levels, self.field.order, magnitudes, like, hints)

@@ -1,13 +1,14 @@
 """Signals to learn from: files below a folder, and random patches of them."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from inrcodec.errors import InrcodecError, UsageError
-from inrcodec.patches import PatchConfig, Patches
+from inrcodec.patches import PatchConfig, Patches, fits
 from inrcodec.signals import find_files, read
 from inrcodec.signals.signal import Signal
 from inrcodec.weights.context_set import PatchContextSets, patch_context_sets
@@ -62,10 +63,21 @@ class PatchSampler:
     flipped half of the time.
     """
 
-    def __init__(self, signals: Sequence[Signal], config: PatchConfig, channels: int, seed: int) -> None:
-        """Raises: UsageError if no signal is large enough for a patch."""
-        self.signals = [signal for signal in signals if _fits(signal, config)]
-        if not self.signals:
+    def __init__(
+        self, signals: Sequence[Signal], config: PatchConfig, channels: int, seed: int, *, smaller: bool = False
+    ) -> None:
+        """Sort the signals by the shape of their patches, of which a batch has one.
+
+        smaller: whether to take signals that are smaller than a patch whole. Their batches have the more patches; the
+            more signals there are of a shape, the likelier it is, by the square root.
+        Raises: UsageError if no signal is large enough for a patch.
+        """
+        self._signals: dict[tuple[int, ...], list[Signal]] = {}
+        for signal in signals:
+            shape = _patch_shape(signal, config)
+            if shape == config.shape or (smaller and shape is not None):
+                self._signals.setdefault(shape, []).append(signal)
+        if not self._signals:
             largest = [signal.shape for signal in signals[:3]]
             raise UsageError(
                 f"none of {len(signals)} signals is as large as a patch of {config.shape} samples "
@@ -75,26 +87,40 @@ class PatchSampler:
         self.channels = channels
         self.seed = seed
 
+    @property
+    def signals(self) -> list[Signal]:
+        return [signal for signals in self._signals.values() for signal in signals]
+
     def batch(self, step: int, size: int) -> PatchContextSets:
         """Return the patches of an outer step: the same for the same (seed, step)."""
         random = np.random.default_rng([self.seed, step])
-        parts = [self._patch(random) for _ in range(size)]
+        shape, *others = self._signals
+        if others:
+            shapes = [shape, *others]
+            weights = np.sqrt([len(signals) for signals in self._signals.values()])
+            shape = shapes[random.choice(len(shapes), p=weights / weights.sum())]
+            # The first axis is not learned from whole.
+            size = size * math.prod(self.config.shape[1:]) // math.prod(shape[1:])
+        config = replace(self.config, shape=shape, overlap=(0,) * len(shape))
+        parts = [self._patch(self._signals[shape], config, random) for _ in range(size)]
         return PatchContextSets.concatenated(parts, shared=not self.config.sphere)
 
-    def _patch(self, random: np.random.Generator) -> PatchContextSets:
-        signal = self.signals[random.integers(len(self.signals))]
-        patches = Patches.random(signal.axes, self.config, random)
+    def _patch(self, signals: Sequence[Signal], config: PatchConfig, random: np.random.Generator) -> PatchContextSets:
+        signal = signals[int(random.integers(len(signals)))]
+        patches = Patches.random(signal.axes, config, random)
         sets = patch_context_sets(signal, patches, self.channels)
         if self.config.sphere:
             return sets
         values = sets.values.reshape(*(axis.size for axis in patches.axes), self.channels)
         flipped = [i for i, axis in enumerate(patches.axes) if axis.axis.kind == "cell" and random.random() < 0.5]
         values = np.ascontiguousarray(np.flip(values, tuple(flipped))).reshape(sets.values.shape)
-        return PatchContextSets(sets.normalization, values, sets.coordinates)
+        return replace(sets, values=values)
 
 
-def _fits(signal: Signal, config: PatchConfig) -> bool:
-    sizes = [axis.size for axis in signal.axes if axis.kind != "slice"]
-    return len(sizes) == len(config.shape) and all(
-        size >= nominal for size, nominal in zip(sizes, config.shape, strict=True)
-    )
+def _patch_shape(signal: Signal, config: PatchConfig) -> tuple[int, ...] | None:
+    """Return the shape of a patch that is no larger than the signal, None if it has other axes."""
+    if not fits(signal.axes, config):
+        return None
+    single = len(config.shape) < len(signal.axes)
+    sizes = [axis.size for axis in signal.axes if not (single and axis.kind == "slice")]
+    return tuple(min(size, nominal) for size, nominal in zip(sizes, config.shape, strict=True))

@@ -81,9 +81,9 @@ def evaluate(initialization: Initialization, held_out: PatchSampler, device: tor
 
 
 def _of_latents(initialization: Initialization, held_out: PatchSampler, device: torch.device) -> Evaluation:
-    shape = held_out.config.shape
-    count = max(1, min(LATENT_PATCHES, LATENT_SAMPLES // math.prod(shape)))
+    count = max(1, min(LATENT_PATCHES, LATENT_SAMPLES // math.prod(held_out.config.shape)))
     context_set = held_out.batch(0, count).context_set(device)
+    shape = context_set.shape
     values = context_set.values.transpose(1, 2).unflatten(2, shape)
     grid = Grid.open(shape)
     rows = []

@@ -58,15 +58,9 @@ class LatentTrainer(Trainer):
 
     field: LatentField
 
-    def __init__(
-        self, field: LatentField, config: TrainingConfig, shape: tuple[int, ...], hidden: int, device: torch.device
-    ) -> None:
-        """Begin a run.
-
-        shape: samples of a training patch along each axis. hidden: width of the entropy model's network.
-        """
+    def __init__(self, field: LatentField, config: TrainingConfig, hidden: int, device: torch.device) -> None:
+        """Begin a run. hidden: width of the entropy model's network."""
         generator = torch.Generator().manual_seed(config.seed)
-        self.grid = Grid.open(shape)
         self.started = False
         self.entropy_model = EntropyModel.of(field, hidden)
         self.theta_0 = learned(field.initialize(generator), device)
@@ -97,7 +91,7 @@ class LatentTrainer(Trainer):
     def loss(self, context_set: ContextSet, generator: torch.Generator) -> OuterLoss:
         """Return the loss log J of a batch; its reconstruction is the mean squared error."""
         config = self.config
-        values = context_set.values.transpose(1, 2).unflatten(2, self.grid.shape)
+        values = context_set.values.transpose(1, 2).unflatten(2, context_set.shape)
         finest, coarsest = config.quantization
         step_index = int(torch.randint(finest, coarsest + 1, (), generator=generator))
         model, task = self.task(values, step_index, generator)
@@ -110,20 +104,20 @@ class LatentTrainer(Trainer):
             bits = bits + state.choice
             if config.bootstrap_steps and config.bootstrap_weight:
                 distance = bootstrap_distance(model, task, state, range(index, index + config.bootstrap_steps)).mean()
-        samples = values[0, 0].numel()
+        samples = math.prod(task.grid.shape)
         total = torch.log((distortion + bits) / samples + FLOOR).mean() + config.bootstrap_weight * distance
         error = distortion.mean().detach() / samples * trade_off_of_step_index(step_index, values.shape[1])
         return OuterLoss(total, error, distance)
 
     def task(self, values: Tensor, step_index: int, generator: torch.Generator) -> tuple[LatentModel, Task]:
-        """Return what is adapted to patches [B, C, *grid.shape] at a step index, and its networks.
+        """Return what is adapted to patches [B, C, *shape] at a step index, and its networks.
 
         The variant of the field is one that the first patch could choose.
         """
         candidates = list(self.field.candidates(values[:1], step_index))
         variant = candidates[int(torch.randint(len(candidates), (), generator=generator))]
         model = self.model(step_index, variant)
-        return model, Task.of(model, values, self.grid)
+        return model, Task.of(model, values, Grid.open(values.shape[2:]))
 
     def model(self, step_index: int, variant: int = 0, kind: str = "") -> LatentModel:
         """Return the networks as they are now. Raises: UsageError if their sums need not be exact."""
@@ -131,7 +125,7 @@ class LatentTrainer(Trainer):
             return LatentModel.made(
                 self.field.transform(variant, kind),
                 of_kind(self.theta_0, kind),
-                self.entropy_model.of_one_kind,
+                self.entropy_model.of_kind(kind),
                 of_kind(self.weights, kind),
                 step_index,
                 self.log_step_sizes,

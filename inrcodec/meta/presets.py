@@ -14,6 +14,7 @@ from inrcodec.models import (
     LatentClip,
     LatentField,
     LatentPyramid,
+    LatentSeries,
     LatentSpectrum,
     NeRV,
     Siren,
@@ -31,6 +32,7 @@ class Preset:
 
     crop: shape of the patches that are learned from, where those of the codec are larger.
     hidden: width of the entropy model of a latent field.
+    smaller: whether signals smaller than a training patch are learned from, too.
     """
 
     modality: str
@@ -39,6 +41,7 @@ class Preset:
     training: TrainingConfig
     crop: tuple[int, ...] | None = None
     hidden: int = 32
+    smaller: bool = False
 
     @property
     def training_patches(self) -> PatchConfig:
@@ -66,16 +69,16 @@ LATENT_PATCHES = {
     "image": PatchConfig((768, 768), (16, 16), normalize=False),
     "video": PatchConfig((32, 384, 384), (0, 16, 16), normalize=False),
     "audio": PatchConfig((1 << 16,), (256,), normalize=False),
-    "climate": PatchConfig((1024, 1536), (16, 16), normalize=False),
+    "climate": PatchConfig((32, 1024, 1536), (0, 16, 16), normalize=False),
 }
 
-LATENT_CROPS = {"image": (128, 128), "video": (9, 160, 160), "audio": (1 << 14,), "climate": (88, 120)}
+LATENT_CROPS = {"image": (128, 128), "video": (9, 160, 160), "audio": (1 << 14,), "climate": (33, 64, 96)}
 
 LATENT_FIELDS: dict[str, LatentField] = {
     "image": LatentPyramid(2, 3, (6, 6), divided=2),
     "video": LatentClip(3, 3, (6, 6)),
     "audio": LatentSpectrum(1, 1, (4, 6)),
-    "climate": LatentPyramid(2, 1, (6, 6), divided=2),
+    "climate": LatentSeries(3, 1, (6, 6), divided=2),
 }
 
 LATENT_QUANTIZATION = {"image": (-56, -4), "video": (-56, -4), "audio": (-96, -32), "climate": (-88, -20)}
@@ -122,6 +125,7 @@ def _latent(modality: str, field: str) -> Preset:
             quantization=LATENT_QUANTIZATION[modality],
         ),
         crop=LATENT_CROPS[modality],
+        smaller=modality == "climate",
     )
 
 

@@ -61,8 +61,9 @@ def meta_train(
     training diverges.
     """
     device = device or torch.device("cpu")
-    sampler = PatchSampler(data.training, preset.training_patches, preset.field.out_features, preset.training.seed)
-    held_out = PatchSampler(data.held_out, preset.training_patches, preset.field.out_features, seed=1)
+    patches, outputs = preset.training_patches, preset.field.out_features
+    sampler = PatchSampler(data.training, patches, outputs, preset.training.seed, smaller=preset.smaller)
+    held_out = PatchSampler(data.held_out, patches, outputs, seed=1, smaller=preset.smaller)
     trainer = trainer_of(preset, start, device)
     settings = _settings(preset, start)
     checkpoint = checkpoint_of(output)
@@ -125,7 +126,7 @@ def _settings(preset: Preset, start: Initialization | None) -> dict[str, Any]:
             "field": {"name": preset.field.name, **asdict(preset.field)},
             "patches": asdict(preset.patches),
             "training": asdict(preset.training),
-            "preset": {"crop": preset.crop, "hidden": preset.hidden},
+            "preset": {"crop": preset.crop, "hidden": preset.hidden, "smaller": preset.smaller},
             "start": {"identifier": None if start is None else start.identifier.hex()},
         }
     )

@@ -9,11 +9,13 @@ from inrcodec.initialization import Initialization, check_adaptation
 from inrcodec.meta.clip_trainer import ClipTrainer
 from inrcodec.meta.latent_trainer import LatentTrainer
 from inrcodec.meta.presets import Preset
+from inrcodec.meta.sequence_trainer import SequenceTrainer
+from inrcodec.meta.series_trainer import SeriesTrainer
 from inrcodec.meta.trainer import Trainer
 from inrcodec.meta.weight_trainer import WeightTrainer
-from inrcodec.models import LatentClip, LatentField, PointField
+from inrcodec.models import LatentClip, LatentField, LatentSeries, PointField
 
-_LATENT_TRAINERS: dict[str, type[LatentTrainer]] = {LatentClip.name: ClipTrainer}
+_LATENT_TRAINERS: dict[str, type[LatentTrainer]] = {LatentClip.name: ClipTrainer, LatentSeries.name: SeriesTrainer}
 """Trainers of latent fields that are not those of one transform."""
 
 
@@ -27,14 +29,17 @@ def trainer_of(preset: Preset, start: Initialization | None, device: torch.devic
     except ValueError as error:
         raise UsageError(str(error)) from error
     trainer: Trainer
+    others = preset.modality
     if preset.field.family == "weights":
         trainer = WeightTrainer(cast(PointField, preset.field), preset.training, device)
     else:
         kind = _LATENT_TRAINERS.get(preset.field.name, LatentTrainer)
+        if issubclass(kind, SequenceTrainer):
+            others = kind.START
         field = cast(LatentField, preset.field)
-        trainer = kind(field, preset.training, preset.training_patches.shape, preset.hidden, device)
+        trainer = kind(field, preset.training, preset.hidden, device)
     if start is not None:
-        if start.modality != preset.modality and (start.modality, preset.field.name) != ("image", LatentClip.name):
+        if start.modality not in (preset.modality, others):
             raise UsageError(f"the initialization to start from is for {start.modality}, not for {preset.modality}")
         trainer.start_from(start)
     return trainer

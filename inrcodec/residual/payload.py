@@ -30,6 +30,16 @@ class ResidualWriter:
             rows[places] -= 4 * shift
         self._batches.append((symbols, rows))
 
+    def extend(self, other: "ResidualWriter") -> None:
+        """Add all that another writer has collected."""
+        self._batches += other._batches
+        self._bits += other._bits
+
+    def bits(self) -> float:
+        """Return what the batches take."""
+        coded = sum(float(entropy.code_length(symbols, rows).sum()) for symbols, rows in self._batches)
+        return coded + sum(map(len, self._bits))
+
     def finish(self, stored: np.ndarray, original: np.ndarray) -> bytes:
         """Return the payload; may be called again.
 

@@ -80,7 +80,8 @@ def apply_residual(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndar
     if not _COARSEST_GAP <= gap <= _FINEST_GAP or _exponent(bound) - gap > _LARGEST_SPACING:
         raise CorruptFile(f"a residual is for values 2^{-gap} bounds apart: obtain the file again")
     height, width = _plane(decoded.shape)
-    slices = read_slices(reader, (decoded.size // (height * width), height, width))
+    channels = decoded.shape[-1]
+    slices = read_slices(reader, (decoded.size // (height * width * channels), channels, height, width))
     corrected = _corrected(decoded, _from_slices(slices, decoded.shape), _step(bound, gap))
     places, values = reader.finish(decoded.size, decoded.dtype)
     corrected.reshape(-1)[places] = values
@@ -216,11 +217,10 @@ def _plane(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _as_slices(symbols: np.ndarray) -> np.ndarray:
-    """Return [*grid, C] as [slices, height, width]; channels are slices too, beside each other."""
-    channels = symbols.shape[-1]
+    """Return [*grid, C] as [slices, C, height, width]."""
     height, width = _plane(symbols.shape)
-    return np.moveaxis(symbols.reshape(-1, height, width, channels), -1, 1).reshape(-1, height, width)
+    return np.moveaxis(symbols.reshape(-1, height, width, symbols.shape[-1]), -1, 1)
 
 
 def _from_slices(slices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.moveaxis(slices.reshape(-1, shape[-1], *_plane(shape)), 1, -1).reshape(shape)
+    return np.moveaxis(slices, 1, -1).reshape(shape)

@@ -42,8 +42,17 @@ class Field:
 
     @property
     def leading(self) -> list[int]:
-        """Sizes of the other dimensions. Raises: SignalError if their product is not the number of slices."""
-        sizes = [size for place, size in enumerate(self.shape) if place not in self.places]
+        """Places of the other dimensions, in the order that slices come in. Raises: ValueError if that is none."""
+        leading = [place for place in range(len(self.shape)) if place not in self.places]
+        order = self.signal.attributes.get("leading", range(len(leading)))
+        if sorted(order) != list(range(len(leading))):
+            raise ValueError(f"{order!r:.80} is no order of {len(leading)} dimensions")
+        return [leading[place] for place in order]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of the leading dimensions. Raises: SignalError if their product is not the number of slices."""
+        sizes = [self.shape[place] for place in self.leading]
         if np.prod(sizes, dtype=np.int64) != self.signal.shape[0]:
             raise SignalError(f"signal {self.name!r} has {self.signal.shape[0]} slices, but its file had {sizes}")
         return sizes
@@ -51,9 +60,10 @@ class Field:
     @property
     def stored_shape(self) -> tuple[int, ...]:
         """Sizes of all dimensions now, at the signal's resolution."""
-        horizontal = dict(zip(self.places, self.signal.shape[1:], strict=True))
-        leading = iter(self.leading)
-        return tuple(horizontal[place] if place in horizontal else next(leading) for place in range(len(self.shape)))
+        sizes = dict(zip(self.leading, self.sizes, strict=True)) | dict(
+            zip(self.places, self.signal.shape[1:], strict=True)
+        )
+        return tuple(sizes[place] for place in range(len(self.shape)))
 
     def chunks(self) -> tuple[int, ...] | None:
         """Return the sizes of the chunks to write: a slice each, so that parts are whole chunks; None for any sizes."""
@@ -99,7 +109,8 @@ def regions_of(field: Field) -> Iterator[tuple[Key, np.ndarray]]:
     """
     signal, packing = field.signal, field.packing
     gaps = GapNumbers(signal.attributes.get("gaps"), packing) if signal.has_missing else None
-    places, leading = field.places, field.leading
+    places, leading, sizes = field.places, field.leading, field.sizes
+    in_file = np.argsort([*leading, *places])
     original = signal.shape[1:] == tuple(field.shape[place] for place in places)
 
     def regions(taken: Callable[[int], np.ndarray | None]) -> Iterator[tuple[Key, np.ndarray]]:
@@ -109,10 +120,10 @@ def regions_of(field: Field) -> Iterator[tuple[Key, np.ndarray]]:
             label = f"variable {field.name!r}"
             numbers = pack(label, part.values[..., 0], missing, taken(count) if count else None, packing)
             done = 0
-            for box, size in boxes(leading, begin, begin + len(numbers)):
+            for box, size in boxes(sizes, begin, begin + len(numbers)):
                 shape = [each.stop - each.start for each in box]
                 planes = numbers[done : done + size].reshape(*shape, *numbers.shape[1:])
-                yield region(box, places, signal.shape[1:]), np.moveaxis(planes, [-2, -1], places)
+                yield region(box, leading, places, signal.shape[1:]), planes.transpose(in_file)
                 done += size
 
     def every() -> Iterator[tuple[Key, np.ndarray]]:

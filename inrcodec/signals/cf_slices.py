@@ -1,7 +1,7 @@
 """Stored numbers that stay in their file, and reading of them slice by slice."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,20 +58,31 @@ class Slices:
     Whole chunks are read at a time where memory allows, so that each is decompressed once.
 
     shape: (S, H, W), S the product of the sizes of the other dimensions. dtype: of the stored numbers.
+    leading: places of the other dimensions, in the order that slices come in. sizes: along these.
     """
 
     def __init__(self, variable: xarray.Variable, grid: Grid, kept: Kept) -> None:
         self._variable, self._kept = variable, kept
         self._places = variable.dims.index(grid.y), variable.dims.index(grid.x)
-        leading = [place for place in range(variable.ndim) if place not in self._places]
-        self._sizes = [variable.shape[place] for place in leading]
+        self.leading = [place for place in range(variable.ndim) if place not in self._places]
+        self._order()
+
+    def put_in_order(self, order: Sequence[int]) -> None:
+        """Let slices come in another order of the leading dimensions, given by their places among them."""
+        self.leading = [self.leading[place] for place in order]
+        self._kept.block = None
+        self._order()
+
+    def _order(self) -> None:
+        variable, leading = self._variable, self.leading
+        self.sizes = [variable.shape[place] for place in leading]
         chunks = variable.encoding.get("chunks") or (1,) * variable.ndim
         height, width = (variable.shape[place] for place in self._places)
-        self.shape = (math.prod(self._sizes), height, width)
+        self.shape = (math.prod(self.sizes), height, width)
         self.dtype = variable.dtype
         slice_bytes = height * width * self.dtype.itemsize
         own = [min(chunks[place], variable.shape[place]) for place in leading]
-        self._group, self._rows = block_rows(self._sizes, own, slice_bytes)
+        self._group, self._rows = block_rows(self.sizes, own, slice_bytes)
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """Return the slices from `begin` to before `end`, [end - begin, H, W], nobody else's."""
@@ -92,9 +103,9 @@ class Slices:
             group, within = divmod(row, self._group)
             first = group * self._group + within // self._rows * self._rows
             last = min(first + self._rows, (group + 1) * self._group)
-            ((box, _),) = boxes(self._sizes, first, last)
-            stored = self._variable[region(box, self._places, self.shape[1:])].values
-            planes = np.moveaxis(stored, self._places, [-2, -1])
+            ((box, _),) = boxes(self.sizes, first, last)
+            stored = self._variable[region(box, self.leading, self._places, self.shape[1:])].values
+            planes = stored.transpose(*self.leading, *self._places)
             kept.owner, kept.first = self, first
             kept.block = np.ascontiguousarray(planes).reshape(-1, *self.shape[1:])
         return kept.first, kept.block
@@ -141,11 +152,10 @@ def boxes(sizes: list[int], begin: int, end: int) -> Iterator[tuple[Key, int]]:
         begin += count
 
 
-def region(box: Key, places: tuple[int, int], plane: tuple[int, ...]) -> Key:
+def region(box: Key, leading: Sequence[int], places: tuple[int, int], plane: tuple[int, ...]) -> Key:
     """Return the region of a variable that a box of its slices is.
 
-    places: which dimensions are the horizontal ones. plane: their sizes.
+    leading: places of the dimensions that the box is of. places: of the horizontal ones. plane: their sizes.
     """
-    whole = dict(zip(places, (slice(0, size) for size in plane), strict=True))
-    rest = iter(box)
-    return tuple(whole[place] if place in whole else next(rest) for place in range(len(box) + len(places)))
+    every = dict(zip(leading, box, strict=True)) | dict(zip(places, (slice(0, size) for size in plane), strict=True))
+    return tuple(every[place] for place in range(len(every)))

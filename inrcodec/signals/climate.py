@@ -5,6 +5,8 @@ first signal, as do those that no field can hold: strings, times, categories, sm
 nothing else becomes one signal of one value that carries it. A signal's attributes:
 
     "dimensions", "shape"   of the variable as stored, in the file's order
+    "leading"               its other dimensions in the order in which the slices come, where that is not the file's;
+                            by their places among these
     "horizontal"            names of the latitude (or y) and the longitude (or x) dimension
     "dtype", "attributes"   as stored: packing, fill value, units, names
     "limits", "zeros", "gaps"  what is kept exactly: see `cf_exact`
@@ -46,7 +48,8 @@ DEFAULT_EXTENSION = ".nc"
 def opened(path: Path) -> Iterator[list[AnySignal]]:
     """Open all variables on a horizontal grid as signals, in the file's order, named by the variable.
 
-    Values are unpacked: [S, H, W, 1], S the product of all leading dimensions, in the variable's own type or,
+    Values are unpacked: [S, H, W, 1], S the product of all leading dimensions, those of the most similar neighbours
+    last; in the variable's own type or,
     if it was packed, float32 (float64 where float32 would not tell the packed numbers apart). What was infinite, or
     seems to be an undeclared fill value, is missing; a warning says so. Long signals are lazy: they are looked through
     once, and read from the file again as long as it is open.

@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.cf_grid import Grid, data_grids
+from inrcodec.signals.cf_order import leading_order
 from inrcodec.signals.cf_packing import packing_of
 from inrcodec.signals.cf_slices import Kept, Slices
 from inrcodec.signals.cf_survey import FieldNumbers, NoField, find
@@ -93,8 +94,18 @@ def _signal(label: str, name: str, variable: xarray.Variable, grid: Grid, slices
         packing = packing_of(label, variable.dtype, variable.attrs)
     except SignalError as error:
         raise NoField(str(error)) from error
-    found = find(label, FieldNumbers(slices, packing))
-    exactly = {"zeros": found.zeros, "limits": found.limits, "gaps": found.gaps}
+    numbers = FieldNumbers(slices, packing)
+
+    def read_one(number: int) -> tuple[np.ndarray, np.ndarray]:
+        _, values, missing = numbers.read(number, number + 1)
+        return values[0], missing[0]
+
+    order = leading_order(slices.sizes, read_one)
+    slices.put_in_order(order)
+    found = find(label, numbers)
+    exactly: dict[str, Any] = {"zeros": found.zeros, "limits": found.limits, "gaps": found.gaps}
+    if order != sorted(order):
+        exactly["leading"] = order
     filler = Filler(found.mean)
 
     def read(begin: int, end: int) -> Rows:

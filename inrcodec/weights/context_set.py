@@ -23,10 +23,12 @@ class ContextSet:
 
     coordinates: [B, N, d], or [1, N, d] where the signals share them.
     values: [B, N, C].
+    shape: how many of the N points there are along each axis, where they are a grid.
     """
 
     coordinates: Tensor
     values: Tensor
+    shape: tuple[int, ...] = ()
 
     def select(self, points: Tensor) -> "ContextSet":
         """Return the subset at `points`, [B, n] indices into the N points, different for every signal."""
@@ -45,11 +47,13 @@ class PatchContextSets:
 
     normalization: what turned the values in [0, 1] into those of the context sets.
     values: [P, N, C] float32; coordinates: [P or 1, N, d] float32.
+    shape: of a patch, see `Patches`.
     """
 
     normalization: Normalization
     values: np.ndarray
     coordinates: np.ndarray
+    shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -57,7 +61,7 @@ class PatchContextSets:
     def __getitem__(self, patches: slice | list[int]) -> "PatchContextSets":
         shared = len(self.coordinates) == 1
         coordinates = self.coordinates if shared else self.coordinates[patches]
-        return PatchContextSets(self.normalization[patches], self.values[patches], coordinates)
+        return PatchContextSets(self.normalization[patches], self.values[patches], coordinates, self.shape)
 
     @classmethod
     def concatenated(cls, parts: Sequence["PatchContextSets"], *, shared: bool) -> Self:
@@ -69,11 +73,13 @@ class PatchContextSets:
             ),
             np.concatenate([part.values for part in parts]),
             parts[0].coordinates if shared else np.concatenate([part.coordinates for part in parts]),
+            parts[0].shape,
         )
 
     def context_set(self, device: torch.device) -> ContextSet:
         """Return the context sets of all patches as one batch."""
-        return ContextSet(torch.from_numpy(self.coordinates).to(device), torch.from_numpy(self.values).to(device))
+        coordinates, values = (torch.from_numpy(each).to(device) for each in (self.coordinates, self.values))
+        return ContextSet(coordinates, values, self.shape)
 
     def batches(self, points: int) -> list[slice]:
         """Return slices of patches with at most `points` context points together (at least one patch each)."""
@@ -94,7 +100,7 @@ def patch_context_sets(signal: AnySignal, patches: Patches, channels: int) -> Pa
     finest = -min(bits, FLOAT_BITS)
     # Patch by patch: a video as 64-bit floats would not fit into memory.
     for patch in range(len(patches)):
-        unit = unit_values(signal, patches.values(signal, patch), patches.first_sample(patch))
+        unit = unit_values(signal, patches.values(signal, patch), patches.first_samples(patch))
         shown = field_channels(unit, channels)[None]
         normalization = Normalization.measure(shown, finest)
         if not patches.config.normalize:
@@ -103,4 +109,4 @@ def patch_context_sets(signal: AnySignal, patches: Patches, channels: int) -> Pa
         exponents[patch], means[patch] = normalization.exponents[0], normalization.means[0]
     asked = range(1 if patches.shares_coordinates() else len(patches))
     coordinates = np.stack([patches.coordinates(patch) for patch in asked])
-    return PatchContextSets(Normalization(exponents, means), values, coordinates)
+    return PatchContextSets(Normalization(exponents, means), values, coordinates, patches.shape)

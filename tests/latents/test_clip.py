@@ -116,12 +116,12 @@ def objective(clip: torch.Tensor, steps: int, initialization: Initialization | N
 def test_stages_code_every_picture_after_its_references(count: int) -> None:
     done: dict[int, int] = {}
     for stage in stages_of(count):
-        assert 1 <= len(stage.pictures) <= STAGE_PICTURES
-        assert len(stage.references) == (len(stage.pictures) if done else 0)
-        for picture, references in zip(stage.pictures, stage.references or [()] * len(stage.pictures), strict=True):
+        assert 1 <= len(stage.members) <= STAGE_PICTURES
+        assert len(stage.references) == (len(stage.members) if done else 0)
+        for picture, references in zip(stage.members, stage.references or [()] * len(stage.members), strict=True):
             assert picture not in done and len(set(references)) == len(references) <= 2
             assert all(each in done and done[each] <= stage.offset for each in references)
-        done |= dict.fromkeys(stage.pictures, stage.offset)
+        done |= dict.fromkeys(stage.members, stage.offset)
     assert sorted(done) == list(range(count))
 
 
@@ -142,7 +142,7 @@ def _nonzero(symbols: torch.Tensor) -> int:
 
 def test_stages_of_nine_pictures() -> None:
     stages = stages_of(9)
-    assert [stage.pictures for stage in stages] == [(0,), (8,), (4,), (2, 6), (1, 3, 5, 7)]
+    assert [stage.members for stage in stages] == [(0,), (8,), (4,), (2, 6), (1, 3, 5, 7)]
     assert stages[3].references == ((0, 4), (4, 8))
     assert stages[-1].offset == 0
 

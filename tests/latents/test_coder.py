@@ -21,7 +21,7 @@ from inrcodec.latents.codec import LatentCodec, LatentQuantization, PreparedLate
 from inrcodec.latents.coder import MAX_AT_ONCE, MAX_LATENTS, AdaptationPlan, LatentCoder, TransformCoder
 from inrcodec.latents.objective import trade_off_of_step_index
 from inrcodec.models import Grid, LatentClip, LatentField, LatentPyramid, LatentSpectrum
-from inrcodec.models.clip import MAX_PICTURES
+from inrcodec.models.sequence import MAX_MEMBERS
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.priors import LatentPrior
@@ -212,19 +212,19 @@ def test_small_is_what_a_decoder_has_memory_for() -> None:
     assert not coder_of("image", (1 << 30, 1 << 30)).is_small
     for count, side, together, small in (
         (32, 384, 4, True),
-        (85, 512, 4, True),
-        (86, 512, 4, False),  # too many in all
+        (170, 512, 4, True),
+        (171, 512, 4, False),  # too many in all
         (9, 1200, 4, False),  # too many at once
         (5, 1600, 2, True),
         (5, 1704, 2, False),
         (3, 2304, 1, True),
-        (MAX_PICTURES, 32, 4, True),
-        (MAX_PICTURES + 1, 32, 4, False),
+        (MAX_MEMBERS, 32, 4, True),
+        (MAX_MEMBERS + 1, 32, 4, False),
     ):
         own = coder_of("video", (count, side, side))
         assert (own.size, own.at_once) == (3 * count * side**2, 3 * together * side**2)
         assert own.is_small == small, (count, side)
-        assert small == (own.size <= MAX_LATENTS and own.at_once <= MAX_AT_ONCE and count <= MAX_PICTURES)
+        assert small == (own.size <= MAX_LATENTS and own.at_once <= MAX_AT_ONCE and count <= MAX_MEMBERS)
 
 
 def test_limits_are_those_of_the_coder(monkeypatch: pytest.MonkeyPatch) -> None:

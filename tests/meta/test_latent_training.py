@@ -195,7 +195,9 @@ def test_a_state_of_another_shape_is_refused() -> None:
 
 def a_batch() -> ContextSet:
     """Return three patches of the tiny preset."""
-    return ContextSet(torch.zeros(1, 256, 2), torch.rand((3, 256, 3), generator=torch.Generator().manual_seed(0)))
+    return ContextSet(
+        torch.zeros(1, 256, 2), torch.rand((3, 256, 3), generator=torch.Generator().manual_seed(0)), (16, 16)
+    )
 
 
 def test_a_batch_that_diverges_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

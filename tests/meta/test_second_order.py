@@ -84,7 +84,7 @@ def waves(crop: tuple[int, ...], channels: int, seed: int) -> ContextSet:
     places = torch.stack(torch.meshgrid(*(torch.arange(size) for size in crop), indexing="ij")).flatten(1).T.float()
     directions = torch.randn((len(crop), 2 * channels), generator=generator)
     values = 0.5 + 0.3 * torch.sin(0.5 * places @ directions).unflatten(1, (channels, 2)).permute(2, 0, 1)
-    return ContextSet(places[None], values + 0.03 * torch.randn(values.shape, generator=generator))
+    return ContextSet(places[None], values + 0.03 * torch.randn(values.shape, generator=generator), crop)
 
 
 UNSEEN = {"entropy_model/3.2.0.0.input.weight", "entropy_model/1.2.0.0.input.weight"}

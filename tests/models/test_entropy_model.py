@@ -384,6 +384,6 @@ def test_levels_of_the_same_bands_share_their_weights() -> None:
 
 def test_kinds_of_pictures_have_weights_of_their_own() -> None:
     model = EntropyModel.of(LatentClip(3, 3, (2, 2), prediction=4, divided=2), 3)
-    one = model.of_one_kind
+    one = model.of_kind("intra")
     assert one == EntropyModel.of(LatentPyramid(2, 3, (2, 2), divided=2), 3)
     assert set(model.shapes()) == {f"{kind}.{name}" for kind in ("intra", "inter") for name in one.shapes()}

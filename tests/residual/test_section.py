@@ -229,11 +229,19 @@ def test_payloads_of_another_length_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "scale", "bound"),
-    [((9, 14, 1), 1.0, 2.0), ((2, 11, 6, 2), 30.0, 0.5), ((23, 1), 1e5, 0.01), ((12, 13, 1), 1e13, 1e-3)],
+    [
+        ((9, 14, 1), 1.0, 2.0),
+        ((2, 11, 6, 2), 30.0, 0.5),
+        ((23, 1), 1e5, 0.01),
+        ((12, 13, 1), 1e13, 1e-3),
+        ((21, 13, 9, 1), 9.0, 0.5),
+    ],
 )
 def test_against_a_decoder_of_one_symbol_at_a_time(shape: tuple[int, ...], scale: float, bound: float) -> None:
     rng = np.random.default_rng(6)
     original = 100 + scale * np.cumsum(rng.normal(size=shape), axis=-2) * np.exp(rng.normal(size=shape))
+    if len(shape) == 4:  # a series, whose slices see each other
+        original += 1e2 * np.cumsum(rng.normal(size=shape), axis=0)
     decoded = np.full(shape, 100.0)
     payload = pack_residual(original, decoded, bound)
     assert (apply_residual(decoded, payload, bound) == naive_apply(decoded, payload, bound)).all()
@@ -280,77 +288,107 @@ def naive_apply(decoded: np.ndarray, payload: bytes, bound: float) -> np.ndarray
     gap = 12 - take([20])[0]
     channels, width = decoded.shape[-1], decoded.shape[-2]
     height = decoded.shape[-3] if decoded.ndim > 2 else 1
-    count = decoded.size // (height * width)
-    symbols: dict[tuple[int, int, int], int] = {}
+    count = decoded.size // (height * width * channels)
+    symbols: dict[tuple[int, int, int, int], int] = {}
     phases = [
+        ((0, 0), [], [], 24),
         ((1, 1), [(1, 1), (1, 3), (3, 1)], [3, 0, 0], 7),
         ((0, 1), [(0, 1), (1, 0), (0, 3), (3, 0), (1, 2), (2, 1)], [2, 2, 0, 0, 1, 1], 9),
         ((1, 0), [(0, 1), (1, 0), (1, 1), (0, 3), (3, 0)], [2, 2, 1, 0, 0], 6),
     ]
-    weights = [[0] * len(groups) for _, groups, _, _ in phases]
-    rows = [[max(14, first + 2 * (each // 4)) for each in range(276)] for _, _, _, first in phases]
-    corner_rows = [24 + 2 * (each // 4) for each in range(276)]
+    weights = {(n, sees): [0] * (len(phases[n][1]) + 8 * sees) for n in range(4) for sees in (0, 1)}
+    rows = {
+        (n, sees): [max(14, phases[n][3] + 2 * (each // 4)) for each in range(276)] for n in range(4) for sees in (0, 1)
+    }
 
-    def decode_phase(
-        points: list[tuple[int, int, int]],
-        stride: int,
-        groups: list[tuple[int, int]],
-        activities: list[int],
-        weights: list[int],
-        rows: list[int],
-    ) -> None:
+    def beside(group: tuple[int, int]) -> set[tuple[int, int]]:
+        dy, dx = group
+        return {(dy, dx), (-dy, dx), (dy, -dx), (-dy, -dx)}
+
+    def decode_phase(number: int, sees: int, points: list[tuple[int, int, int, int]], stride: int, far: int) -> None:
+        _, groups, activities, _ = phases[number]
+        own_weights, own_rows = weights[number, sees], rows[number, sees]
         if take([20]) == [1]:
-            for i, change in enumerate(take([36] * len(weights))):
-                weights[i] += change
-        predictions, classes = [], []
-        for s, y, x in points:
-            sides = []
-            for dy, dx in groups:
-                places = {(dy, dx), (-dy, dx), (dy, -dx), (-dy, -dx)}
-                sides.append([symbols.get((s, y + a * stride, x + b * stride), 0) for a, b in places])
-            total = sum(weight * sum(side) for weight, side in zip(weights, sides, strict=True))
-            rounded = (total + 32) // 64
+            for i, change in enumerate(take([38] * len(own_weights))):
+                own_weights[i] += change
+
+        def predict(t: int, c: int, y: int, x: int) -> tuple[int, int]:
+            """Return prediction and class of a point."""
+
+            def at(time: int, dy: int, dx: int) -> int:
+                return symbols.get((time, c, y + dy * stride, x + dx * stride), 0)
+
+            before = t - far
+            after = t + far if t + far < count else before
+            earlier = t - 3 * far if t >= 3 * far else before
+            later = t + 3 * far if t + 3 * far < count else after
+
+            def both(dy: int, dx: int) -> int:
+                return at(before, dy, dx) + at(after, dy, dx) if sees else 0
+
+            def beyond(dy: int, dx: int) -> int:
+                return at(earlier, dy, dx) + at(later, dy, dx) - both(dy, dx)
+
+            features = []
+            for sums in (both, beyond) if sees else ():
+                features.append(sums(0, 0))
+                for group in ((0, 1), (1, 0), (1, 1)):
+                    features.append(sum(sums(*place) - sums(0, 0) for place in beside(group)))
+            sides = [[2 * at(t, *place) - both(*place) for place in beside(group)] for group in groups]
+            for side in sides:
+                ratio = len(side) // len(sides[0]) if side is not sides[0] else 0
+                features.append(sum(side) - ratio * sum(sides[0]))
+            centre = both(0, 0)
+            total = 128 * centre + sum(weight * each for weight, each in zip(own_weights, features, strict=True))
+            rounded = (total + 128) // 256
             prediction = max(-(2**28), min(2**28, rounded))
-            activity = sum(
-                a * sum(abs(value - prediction) for value in side) for a, side in zip(activities, sides, strict=True)
-            )
+            activity = abs(at(before, 0, 0) - at(after, 0, 0)) if sees else 0
+            for a, side in zip(activities, sides, strict=True):
+                activity += a * sum(abs(value - (2 * prediction - centre)) for value in side)
+            activity //= 2
             half_octave = 0
             if activity:
                 octave = activity.bit_length() - 1
                 half_octave = 2 * octave + 1 + (2 * activity >= 3 * 2**octave)
-            predictions.append(prediction)
-            classes.append(4 * half_octave + min(3, abs(total - 64 * rounded) // 8))
+            return prediction, 4 * half_octave + min(3, abs(total - 256 * rounded) // 32)
+
+        predictions, classes = zip(*(predict(*point) for point in points), strict=True)
         occurring = sorted(set(classes))
         for each, change in zip(occurring, take([20] * len(occurring)), strict=True):
-            rows[each] += change
-        differences = take([rows[each] for each in classes])
+            own_rows[each] += change
+        differences = take([own_rows[each] for each in classes])
         for point, prediction, difference in zip(points, predictions, differences, strict=True):
             symbols[point] = prediction + difference
 
-    decode_phase([(s, 0, 0) for s in range(count)], 0, [], [], [], corner_rows)
     levels = 0
     while 2**levels < max(height, width):
         levels += 1
-    for level in reversed(range(levels)):
-        stride = 2**level
-        for number, ((oy, ox), groups, activities, _) in enumerate(phases):
-            points = [
-                (s, y, x)
-                for s in range(count)
-                for y in range(oy * stride, height, 2 * stride)
-                for x in range(ox * stride, width, 2 * stride)
-            ]
-            if points:
-                decode_phase(points, stride, groups, activities, weights[number], rows[number])
+    for far in (16, 8, 4, 2, 1):
+        times = range(0, count, 16) if far == 16 else range(far, count, 2 * far)
+        if not times:
+            continue
+        sees = take([20])[0] if far < 16 else 0
+        for level in reversed(range(levels + 1)):
+            stride = 2**level
+            for number in [0] if level == levels else [1, 2, 3]:
+                oy, ox = phases[number][0]
+                points = [
+                    (t, c, y, x)
+                    for t in times
+                    for c in range(channels)
+                    for y in range(oy * stride, height, 2 * stride)
+                    for x in range(ox * stride, width, 2 * stride)
+                ]
+                if points:
+                    decode_phase(number, sees, points, stride, far)
 
     mantissa, exponent = math.frexp(bound)
     spacings = math.floor(2 * mantissa * 2.0**gap)
     step = (2 * spacings + 1) * 2.0 ** (exponent - 1 - gap) * (1 - 2.0**-10)
     result = decoded.astype(np.float64).copy()
-    for (s, y, x), symbol in symbols.items():
-        leading, channel = divmod(s, channels)
+    for (t, c, y, x), symbol in symbols.items():
         if symbol:
-            result.reshape(-1, height, width, channels)[leading, y, x, channel] += symbol * step
+            result.reshape(-1, height, width, channels)[t, y, x, c] += symbol * step
     stored = take([0])[0]
     place = -1
     if stored:
