@@ -1,7 +1,9 @@
 """From the bytes of an `.inr` file back to signals, at any resolution."""
 
 import math
+import operator
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
@@ -94,12 +96,14 @@ def open_container(
     for stream in container.streams:
         _warn_of_damage(stream)
     used = check_container(container, resolution, initializations, max_samples)
-    count = len(container.streams)
+    samples = [math.prod(axis.size for axis in stream.header.axes) for stream in container.streams]
+    shares = [0.0] * len(samples)
 
     def open_stream(number: int) -> LazySignal:
         def report(share: float) -> None:
+            shares[number] = max(shares[number], share)  # what is read again is done already
             if on_progress is not None:
-                on_progress((number + share) / count)
+                on_progress(sum(map(operator.mul, samples, shares)) / sum(samples))
 
         return decode_stream(
             container.streams[number],
@@ -110,7 +114,7 @@ def open_container(
             on_progress=report,
         )
 
-    return [open_stream(number) for number in range(count)]
+    return [open_stream(number) for number in range(len(samples))]
 
 
 def check_container(
@@ -314,9 +318,9 @@ def _reporting(
     rendered: Iterator[RenderedPatch], count: int, on_progress: Callable[[float], None] | None
 ) -> Iterator[RenderedPatch]:
     for done, patch in enumerate(rendered, 1):
-        yield patch
         if on_progress is not None:
             on_progress(done / count)
+        yield patch
 
 
 def check_stream(stream: Stream, initialization: Initialization) -> None:
@@ -349,21 +353,26 @@ def check_stream(stream: Stream, initialization: Initialization) -> None:
 
 
 class _DamagedRows:
-    """Where patches of damaged chunks are."""
+    """Where patches of damaged chunks are, read from the first row to the last."""
 
     def __init__(self, stream: Stream, axes: tuple[Axis, ...], patches: Patches) -> None:
         self._others = [axis.size for axis in axes[1:]]
+        self._coverage = patches.coverage(axes)
         per_chunk = stream.header.patches_per_chunk
-        self._boxes = [
-            samples.indices
-            for number, samples in enumerate(patches.resampled(axes))
-            if number // per_chunk in stream.damaged
-        ]
+        self._left = deque(
+            patch
+            for chunk in sorted(stream.damaged)
+            for patch in range(chunk * per_chunk, min((chunk + 1) * per_chunk, len(patches)))
+        )
+        self._near: list[tuple[np.ndarray, ...]] = []
 
     def between(self, begin: int, end: int) -> np.ndarray:
-        """Return the rows from `begin` to before `end` as bool [rows, *grid]."""
+        """Return the rows from `begin` to before `end` as bool [rows, *grid]; `begin` is where the last ones ended."""
+        while self._left and (not self._near or self._near[-1][0].min(initial=end) < end):
+            self._near.append(self._coverage.samples(self._left.popleft()).indices)
+        self._near = [box for box in self._near if box[0].max(initial=-1) >= begin or box is self._near[-1]]
         mask = np.zeros((end - begin, *self._others), bool)
-        for first, *others in self._boxes:
+        for first, *others in self._near:
             mask[np.ix_(first[(first >= begin) & (first < end)] - begin, *others)] = True
         return mask
 

@@ -7,9 +7,10 @@ when the chunks of all patches around them are coded, and is compared and correc
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 import numpy as np
 import torch
@@ -173,9 +174,12 @@ def _encode_to_target(
     def code_all(parts: Sequence[PreparedSignal], quantizers: Quantizations, keep: bool) -> list[CodedSignal]:
         return [code_signal(part, each, keep=keep) for part, each in zip(parts, quantizers, strict=True)]
 
-    def report(trial: int, file: EncodedFile | SampledFile) -> None:
+    trials = count(1)
+
+    def report(_: int, file: EncodedFile | SampledFile) -> None:
         if on_progress is not None:
-            on_progress(Progress("search", trial, None, None if options.psnr is None else file.psnr, file.rate))
+            psnr = None if options.psnr is None else file.psnr
+            on_progress(Progress("search", next(trials), None, psnr, file.rate))
 
     trade_off = FIRST_LAMBDA
     signals = [part.signal for part in prepared]
@@ -229,9 +233,11 @@ def code_within(
             on_progress(Progress("search", trials, None, None, 8 * coded.size / sample.samples))
         return coded
 
-    trade_off, coded = error_bound.best_trade_off(code, error_bound.start_trade_off(part.signal, max_error))
-    if trial is part:
-        return coded
+    trade_off = error_bound.start_trade_off(part.signal, max_error)
+    with nullcontext() if whole else suppress(UsageError):  # the sample may have what the whole has not
+        trade_off, coded = error_bound.best_trade_off(code, trade_off)
+        if trial is part:
+            return coded
     return code_signal(part, part.choose(trade_off, quantization), original, max_error, keep=keep)
 
 

@@ -1,9 +1,14 @@
 """Native values of a signal to what a field is shown, and back."""
 
+import math
+
 import numpy as np
 
 from inrcodec.errors import UsageError
 from inrcodec.signals.lazy import AnySignal
+
+BLOCK_VALUES = 1 << 20
+"""Values that are converted at once, about."""
 
 
 def unit_values(signal: AnySignal, values: np.ndarray, slices: np.ndarray | None = None) -> np.ndarray:
@@ -26,14 +31,19 @@ def native_values(values: np.ndarray, ranges: np.ndarray, dtype: np.dtype) -> np
     networks of strangers may give, counts as 1/2.
     """
     native = np.empty(values.shape, dtype)
-    by_slice = np.broadcast_to(ranges, (len(values), 2))
-    for part, shown, (low, high) in zip(native, values, by_slice, strict=True):  # for the memory that 64 bits need
-        exact = np.where(np.isnan(shown), 0.5, shown.astype(np.float64)) * (high - low) + low
+    lows, highs = (
+        np.broadcast_to(ranges, (len(values), 2)).reshape(-1, 2, *(1 for _ in values.shape[1:])).swapaxes(0, 1)
+    )
+    rows = max(1, BLOCK_VALUES // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), rows):  # for the memory that 64 bits need
+        some = slice(start, start + rows)
+        shown = values[some]
+        exact = np.where(np.isnan(shown), 0.5, shown.astype(np.float64)) * (highs[some] - lows[some]) + lows[some]
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
             exact = np.rint(exact).clip(limits.min, limits.max)
         with np.errstate(over="ignore"):  # to infinity
-            part[...] = exact
+            native[some] = exact
     return native
 
 

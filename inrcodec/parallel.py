@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
 from typing import TypeVar
 
 from inrcodec.errors import InrcodecError
@@ -37,11 +36,11 @@ def shared(
     `multiprocessing` says.
     Raises: InrcodecError if a helper is lost.
     """
-    processes = min(processes, count // LEAST)
+    wanted, processes = processes, min(processes, count // LEAST)
     if processes <= 1:
         yield from map(function, tasks)
         return
-    helpers = _helpers(processes - 1)
+    helpers = _helpers(wanted - 1)
     results: deque[Future[Result]] = deque()
     sent: set[Future[Result]] = set()
     each = 1
@@ -61,13 +60,13 @@ def shared(
         while results:
             yield results.popleft().result()
     except BrokenProcessPool as error:
-        _helpers.cache_clear()
+        _end_helpers()
         raise InrcodecError(
             "a process that took part ended too early, as it does when memory runs out: use one process (--jobs 1)"
         ) from error
-    finally:
-        for result in results:
-            result.cancel()
+    except BaseException:  # also where nobody wants the rest: what is begun is not waited for
+        _end_helpers()
+        raise
 
 
 def _done(value: Result) -> Future[Result]:
@@ -76,11 +75,27 @@ def _done(value: Result) -> Future[Result]:
     return future
 
 
-@cache
+_POOLS: dict[int, ProcessPoolExecutor] = {}
+"""The helpers there are, of one pool, by their number."""
+
+
 def _helpers(count: int) -> ProcessPoolExecutor:
     """Return so many helpers, which start when there is something to do."""
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    return ProcessPoolExecutor(count, context, initializer=_begin)
+    if count not in _POOLS:
+        _end_helpers()
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        _POOLS[count] = ProcessPoolExecutor(count, context, initializer=_begin)
+    return _POOLS[count]
+
+
+def _end_helpers() -> None:
+    """End all helpers, whatever they do."""
+    while _POOLS:
+        _, pool = _POOLS.popitem()
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
 
 
 def _begin() -> None:

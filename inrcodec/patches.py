@@ -7,9 +7,10 @@ reconstruction is a weighted mean whose weights ramp from one patch to the next 
 
 import functools
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -101,55 +102,70 @@ class _AxisPatches:
         return max(0, self.size - max(gaps)) if gaps else 0
 
 
+KEPT_SAMPLES = 1 << 18
+"""Samples of patches along an axis whose coverage is kept, as it is asked for again by each patch beside."""
+
+
 class _Coverage:
     """The samples of `target` that each patch along an axis covers; found when asked for, as there may be many."""
 
     def __init__(self, patches: _AxisPatches, target: Axis) -> None:
         self._patches = patches
-        self._slices = patches.axis.kind == "slice"
-        if self._slices:
-            return
-        self._positions = patches.axis.positions(target)
-        self._total = np.zeros(target.size)
-        for start in patches.starts:
-            inside, _, weights = self._covered(start)
-            self._total[inside] += weights
+        self._target = target
+        self._found = lru_cache(max(2, KEPT_SAMPLES // patches.size))(self._find)
 
     def __getitem__(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the indices int64 [m], positions float64 [m] and weights float64 [m] of a patch.
 
         The weights of all patches sum to one at every index.
         """
-        start = self._patches.starts[patch]
-        if self._slices:
-            inside = np.arange(start, min(start + self._patches.size, self._patches.axis.size))
-            return inside, inside.astype(np.float64), np.ones(len(inside))
-        inside, unwrapped, weights = self._covered(start)
-        return inside, unwrapped, weights / self._total[inside]
+        return self._found(patch)
 
-    def _covered(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return `__getitem__` of the patch at `start`, its weights not divided by the sum."""
+    def _find(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         patches = self._patches
-        near = self._near(start)
-        unwrapped = self._positions[near]
-        if patches.axis.kind == "periodic":
-            unwrapped = start - 0.5 + (unwrapped - start + 0.5) % patches.axis.size
-        local = unwrapped - (start - 0.5)
-        inside = np.flatnonzero((local >= 0) & (local <= patches.size))
-        inside = inside[np.argsort(local[inside], kind="stable")]
-        local = local[inside]
-        ramp = np.minimum(local, patches.size - local) / patches.overlap if patches.overlap else np.ones_like(local)
-        return near[inside], unwrapped[inside], np.clip(ramp, 1e-3, 1.0)
+        start, size = patches.starts[patch], patches.size
+        if patches.axis.kind == "slice":
+            inside = np.arange(start, min(start + size, patches.axis.size))
+            return inside, inside.astype(np.float64), np.ones(len(inside))
+        near, positions = self._near(start)
+        unwrapped, ramp = self._ramp(start, positions)
+        inside = np.flatnonzero(ramp)
+        inside = inside[np.argsort(unwrapped[inside], kind="stable")]
+        total = np.zeros(len(inside))
+        for other in self._around(start):
+            total += self._ramp(other, positions[inside])[1]
+        return near[inside], unwrapped[inside], ramp[inside] / total
 
-    def _near(self, start: int) -> np.ndarray:
-        """Return the indices of all samples that the patch at `start` may cover, ascending; positions ascend, too."""
+    def _ramp(self, start: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions as the patch at `start` counts them, and its weights there: not yet shares, 0 outside."""
+        patches = self._patches
+        unwrapped = positions
+        if patches.axis.kind == "periodic":
+            unwrapped = start - 0.5 + (positions - start + 0.5) % patches.axis.size
+        local = unwrapped - (start - 0.5)
+        ramp = np.minimum(local, patches.size - local) / patches.overlap if patches.overlap else np.ones_like(local)
+        return unwrapped, np.where((local >= 0) & (local <= patches.size), np.clip(ramp, 1e-3, 1.0), 0.0)
+
+    def _around(self, start: int) -> list[int]:
+        """Return the starts of all patches that may share samples with the one at `start`, ascending."""
+        starts, size, whole = self._patches.starts, self._patches.size + 1, self._patches.axis.size
+        turns = (-whole, 0, whole) if self._patches.axis.kind == "periodic" else (0,)
+        found: set[int] = set()
+        for turn in turns:
+            first = bisect_left(starts, start - size - turn)
+            found.update(starts[first : bisect_right(starts, start + size - turn)])
+        return sorted(found)
+
+    def _near(self, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of all samples that the patch at `start` may cover, ascending, and their positions."""
         axis, size = self._patches.axis, self._patches.size
         turns = (-axis.size, 0, axis.size) if axis.kind == "periodic" else (0,)
         ranges = []
         for turn in turns:
-            first, last = np.searchsorted(self._positions, (start - 1 - turn, start + size + 1 - turn))
+            first, last = axis.indices(self._target, start - 1 - turn, start + size + 1 - turn)
             ranges.append(np.arange(first, last))
-        return ranges[0] if len(ranges) == 1 else np.unique(np.concatenate(ranges))
+        near = ranges[0] if len(ranges) == 1 else np.unique(np.concatenate(ranges))
+        return near, axis.positions_at(self._target, near)
 
 
 def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:
@@ -383,12 +399,12 @@ class Coverage:
         return PatchSamples(self.patches, patch, indices, positions, weights)
 
     def between(self, begin: int, end: int) -> range:
-        """Return the numbers of the patches around some indices of the first axis."""
-        starts = self.patches.axes[0].starts
-        first = [self.along[0][i][0] for i in range(len(starts))]
-        touched = [i for i, indices in enumerate(first) if ((indices >= begin) & (indices < end)).any()]
-        each = len(self.patches) // len(starts)
-        return range(touched[0] * each, (touched[-1] + 1) * each)
+        """Return the numbers of the patches around some indices of the first axis, of the signal's own grid."""
+        axis = self.patches.axes[0]
+        last = bisect_left(axis.starts, end) - 1
+        first = min(bisect_left(axis.starts, begin - axis.size + 1), last)
+        each = len(self.patches) // len(axis.starts)
+        return range(first * each, (last + 1) * each)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,15 @@ from inrcodec.signals.signal import Axis, Signal
 SAMPLE_VALUES = 1 << 23
 """Values that a signal may have, about, to be its own sample."""
 
+OF_THE_WHOLE = ("file", "zeros", "limits", "gaps")
+"""Attributes that would be wrong of a part."""
+
 
 def sample_of(signal: AnySignal, config: PatchConfig) -> AnySignal:
     """Return a signal, or if it is long some of its patches, evenly spread and one after the other.
 
-    Missing values stay missing. A sample has no attributes, and the points of its first patch.
+    Missing values stay missing. A sample has the attributes but for those that are about the whole, and the points of
+    its first patch.
     """
     patches = Patches.cover(signal.axes, config)
     count = max(1, SAMPLE_VALUES // (patches.points * signal.channels))
@@ -41,6 +45,7 @@ def sample_of(signal: AnySignal, config: PatchConfig) -> AnySignal:
         name=signal.name,
         sphere=signal.sphere,
         missing=np.concatenate(masks) if masks else None,
+        attributes={key: value for key, value in signal.attributes.items() if key not in OF_THE_WHOLE},
         slice_ranges=np.concatenate(ranges) if ranges else None,
     )
 

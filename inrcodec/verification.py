@@ -10,7 +10,7 @@ import numpy as np
 
 from inrcodec.coding.container import Container, Stream, read_container
 from inrcodec.coding.missing import MissingReader
-from inrcodec.decoder import SAMPLES, check_container, exact_rows, open_container
+from inrcodec.decoder import SAMPLES, check_container, exact_rows, open_container, signal_of
 from inrcodec.device import pick_device
 from inrcodec.errors import ContainerError, CorruptFile, InitializationError, SignalError, UsageError
 from inrcodec.field_codec import codec_of
@@ -18,8 +18,8 @@ from inrcodec.initialization import Initialization
 from inrcodec.metrics import Fidelity
 from inrcodec.residual.section import apply_slab, unpack_section
 from inrcodec.resolution import Resolution
-from inrcodec.signals import opened
-from inrcodec.signals.lazy import AnySignal, slab_count, slab_rows, slabs_of
+from inrcodec.signals import check, opened
+from inrcodec.signals.lazy import AnySignal, Rows, slab_count, slab_rows, slabs_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,15 @@ def _checked(stream: Stream, initialization: Initialization, device: str) -> dic
         exact(values, begin)
         if missing is not None:
             missing.take(some)
+    try:
+        check(signal_of(header, header.axes, _unread, has_missing=header.has_missing))
+    except SignalError as error:
+        raise CorruptFile(f"{error}: obtain the file again") from error
     return {"name": header.name, "modality": header.modality, "chunks": header.chunks, "symbols": symbols}
+
+
+def _unread(begin: int, end: int) -> Rows:
+    raise ValueError("the values of a signal whose attributes are checked are not read")
 
 
 def _compared(

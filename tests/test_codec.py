@@ -196,6 +196,17 @@ def test_options_out_of_range(options):
         EncodeOptions(**options)
 
 
+def test_progress_goes_forward_to_the_end(image_initialization):
+    signals = [tiny_image(1, 60, 60), replace(tiny_image(2, 60, 90), name="alpha")]
+    data, _ = encode(signals, [image_initialization] * 2, EncodeOptions(steps=1, device="cpu"), embed=True)
+    seen = []
+    one, other = open_container(read_container(data), device="cpu", on_progress=seen.append)
+    other.part(0, 30)
+    one.loaded()
+    other.loaded()
+    assert seen == sorted(seen) and seen[-1] == 1.0 and len(set(seen)) > 4
+
+
 def test_a_rescaling_that_does_not_exist():
     with pytest.raises(UsageError, match="no rescaling is called 'foo': choose from exact, loss-ratio, none"):
         EncodeOptions(rescaling="foo")

@@ -1,5 +1,6 @@
 """Work that several processes share."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -23,9 +24,7 @@ from inrcodec.patches import PatchConfig
 @pytest.fixture(autouse=True)
 def no_helpers_left() -> Iterator[None]:
     yield
-    if parallel._helpers.cache_info().currsize:
-        parallel._helpers(1).shutdown(cancel_futures=True)
-        parallel._helpers.cache_clear()
+    parallel._end_helpers()
 
 
 def slowly(task: int) -> float:
@@ -50,12 +49,12 @@ def test_one_process_is_this_one() -> None:
     results = shared(float, str, tasks(), 5, 1)
     assert next(results) == 0.0 and taken == [0]
     assert list(results) == [1.0, 2.0, 3.0, 4.0]
-    assert not parallel._helpers.cache_info().currsize
+    assert not parallel._POOLS
 
 
 def test_few_tasks_are_not_worth_a_helper() -> None:
     assert list(shared(float, str, range(3), 3, 2)) == [0.0, 1.0, 2.0]
-    assert not parallel._helpers.cache_info().currsize
+    assert not parallel._POOLS
 
 
 def test_an_error_in_a_helper() -> None:
@@ -67,6 +66,24 @@ def test_a_helper_that_is_killed() -> None:
     with pytest.raises(InrcodecError, match=r"ended too early.*--jobs 1"):
         list(shared(slowly, os._exit, [9] * 4, 4, 2))
     assert next(shared(slowly, str, [1] * 4, 4, 2)) == "1"
+
+
+def test_helpers_end_when_nobody_wants_the_rest() -> None:
+    results = shared(slowly, str, range(200), 200, 2)
+    while type(next(results)) is float:
+        pass
+    (helper,) = [process for process in multiprocessing.active_children() if process.is_alive()]
+    results.close()
+    helper.join(10)
+    assert not helper.is_alive() and not parallel._POOLS
+
+
+def test_there_is_one_pool() -> None:
+    for count in (4, 6, 8):
+        list(shared(slowly, str, range(count), count, 3))
+    assert len(multiprocessing.active_children()) <= 2
+    list(shared(slowly, str, range(8), 8, 2))
+    assert list(parallel._POOLS) == [1]
 
 
 def test_a_signal_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -646,3 +646,20 @@ def test_slices_come_in_groups_where_patches_have_a_number_for_them(slices: int,
     np.testing.assert_array_equal(last, signal.values[patches.first_samples(len(sizes) - 1)].reshape(-1, 20))
     for filled in last[sizes[-1] :]:
         np.testing.assert_array_equal(filled, signal.values[-1].ravel())
+
+
+def test_what_a_patch_covers_does_not_take_the_whole_axis() -> None:
+    """A day of sound takes as little as a second."""
+    axis = Axis(10**10, "start", rate=Fraction(48000))
+    patches = Patches.cover((axis,), PatchConfig((1 << 16,), (256,)))
+    last = len(patches) - 1
+    before, middle, after = (patches.coverage((axis,)).samples(last // 2 + step) for step in (-1, 0, 1))
+    total = np.zeros(axis.size // last * 4)
+    first = int(before.indices[0][0])
+    for each in (before, middle, after):
+        total[each.indices[0] - first] += each.weights[0]
+    np.testing.assert_allclose(total[middle.indices[0] - first], 1)
+    assert patches.coverage((axis,)).samples(last).indices[0][-1] == axis.size - 1
+    half = axis.at_rate(Fraction(24000))
+    assert patches.coverage((half,)).samples(last).indices[0][-1] == half.size - 1
+    assert last in patches.coverage((axis,)).between(axis.size - 5, axis.size)

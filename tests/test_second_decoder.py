@@ -19,6 +19,7 @@ import second_decoder.entropy_model
 import second_decoder.prediction
 from damage import with_flipped_bits
 from headers import file_with, section
+from random_latents import random_initialization
 from second_decoder.integers import activation
 from second_decoder.sections import read_sections
 from symbols import symbols_digest
@@ -32,8 +33,9 @@ import inrcodec.weights.codec
 from inrcodec.initialization import Initialization
 from inrcodec.latents.codec import LatentQuantization, PreparedLatents
 from inrcodec.latents.objective import trade_off_of_step_index
-from inrcodec.models import LatentClip, LatentPyramid, LatentSpectrum, Parameters
+from inrcodec.models import LatentClip, LatentPyramid, LatentSeries, LatentSpectrum, Parameters
 from inrcodec.options import EncodeOptions
+from inrcodec.patches import PatchConfig
 from inrcodec.priors import LatentPrior
 from inrcodec.signals.signal import Axis, Signal
 
@@ -290,6 +292,100 @@ def sound_of_two_channels() -> Case:
     return Case([signal], [initialization], inrcodec.Resolution(sample_rate=12000), [(1350, 2)])
 
 
+def weather(count: int, height: int, width: int, seed: int, noise: float = 0.005) -> np.ndarray:
+    """Return fields that drift, [count, height, width, 1] in 0..1, each like the one after it."""
+    random = np.random.default_rng(seed)
+    times, rows, columns = np.indices((count, height, width))
+    values = 0.5 + random.normal(0, noise, times.shape)
+    for turns in range(1, 5):
+        down, onward = random.uniform(0.1, 0.6), random.uniform(0.05, 0.2)
+        values += np.sin(down * rows + 2 * np.pi * turns * columns / width + onward * times) / 10
+    return values[..., None].clip(0, 1).astype(np.float32)
+
+
+def climate(values: np.ndarray, longitudes: str = "periodic", **settings: Any) -> Signal:
+    count, height, width, _ = values.shape
+    axes = (Axis(count, "slice"), Axis(height, "node"), Axis(width, longitudes))
+    return Signal("climate", values, axes, (float(values.min()), float(values.max())), **settings)
+
+
+def series_of_groups_around_the_globe() -> Case:
+    """Return four groups, of which the last has three copies of its last field; longitudes are closed."""
+    field = LatentSeries(3, 1, (3, 3), prediction=4, divided=4)
+    initialization = wild_initialization("climate", field, (3, 30, 50), (0, 4, 4), 14)
+    sizes = (13, 25, 50)
+    return Case(
+        [climate(weather(13, 19, 36, 20))],
+        [initialization],
+        inrcodec.Resolution(size=(25, 50)),
+        [sizes],
+        1,
+        None,
+        (-40, 0),
+    )
+
+
+def series_without_references() -> Case:
+    field = LatentSeries(3, 1, (3, 2), prediction=4, divided=2)
+    initialization = wild_initialization("climate", field, (5, 30, 50), (0, 4, 4), 15)
+    sizes = (9, 25, 50)
+    return Case(
+        [climate(weather(9, 19, 36, 21))],
+        [initialization],
+        inrcodec.Resolution(size=(25, 50)),
+        [sizes],
+        0,
+        None,
+        (-40, 1),
+    )
+
+
+def series_of_a_field_alone() -> Case:
+    field = LatentSeries(3, 1, (2, 3), prediction=4, divided=2)
+    initialization = wild_initialization("climate", field, (5, 30, 50), (0, 4, 4), 16)
+    sizes = (1, 25, 50)
+    return Case(
+        [climate(weather(1, 19, 36, 22))],
+        [initialization],
+        inrcodec.Resolution(size=(25, 50)),
+        [sizes],
+        0,
+        None,
+        (-40, 0),
+    )
+
+
+def series_of_small_patches() -> Case:
+    """Return a region of several patches, some of them in one chunk."""
+    field = LatentSeries(3, 1, (2, 2), prediction=4, divided=4)
+    initialization = wild_initialization("climate", field, (2, 9, 12), (0, 2, 3), 17)
+    signal = climate(weather(5, 19, 36, 23), "node")
+    sizes = (5, 25, 50)
+    return Case([signal], [initialization], inrcodec.Resolution(size=(25, 50)), [sizes], 0, None, (-54, 0))
+
+
+def series_with_a_bound() -> Case:
+    """Return fields with ranges of their own and missing values. Some slices of the residual see references."""
+    values = weather(22, 19, 36, 24) * np.linspace(1, 3, 22, dtype=np.float32).reshape(-1, 1, 1, 1)
+    missing = np.zeros(values.shape[:-1], bool)
+    missing[:, 3:9, 5:20] = True
+    missing[1, 9, 5] = True
+    ranges = np.stack([values.min((1, 2, 3)), values.max((1, 2, 3))], 1).astype(np.float64)
+    field = LatentSeries(3, 1, (3, 3), prediction=4, divided=2)
+    initialization = random_initialization("climate", field, PatchConfig((12, 30, 50), (0, 4, 4), normalize=False))
+    signal = climate(values, missing=missing, slice_ranges=ranges)
+    return Case([signal], [initialization], inrcodec.Resolution(size=(25, 50)), [(22, 25, 50)], 0, 0.002, (-24, 0))
+
+
+def series_of_large_fields() -> Case:
+    """Return fields whose stages have streams of their own."""
+    field = LatentSeries(3, 1, (4, 4), prediction=2, divided=1)
+    patches = PatchConfig((3, 260, 520), (0, 4, 4), normalize=False)
+    initialization = random_initialization("climate", field, patches)
+    signal = climate(weather(3, 256, 512, 25))
+    return Case([signal], [initialization], inrcodec.Resolution(size=(40, 80)), [(3, 40, 80)], 0, None, (-8, 0))
+
+
 CASES = [
     picture_of_parts_and_a_hue,
     picture_of_bare_levels_and_fine_steps,
@@ -303,6 +399,12 @@ CASES = [
     clip_of_six_pictures,
     clip_of_fine_steps,
     sound_of_two_channels,
+    series_of_groups_around_the_globe,
+    series_without_references,
+    series_of_a_field_alone,
+    series_of_small_patches,
+    series_with_a_bound,
+    series_of_large_fields,
 ]
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Axis",
     "LazySignal",
     "Signal",
+    "check",
     "check_writable",
     "default_extension",
     "exact_reader",
@@ -116,6 +117,14 @@ def exact_reader(
         return lambda values, begin: values
     correct: Callable[[np.ndarray, int], np.ndarray] = make(name, attributes, stored, shape, dtype)
     return correct
+
+
+def check(signal: AnySignal) -> None:
+    """Look at those attributes of a decoded signal that matter only when it is written.
+
+    Raises: SignalError if they are malformed.
+    """
+    getattr(_module(signal.modality), "check", lambda _: None)(signal)
 
 
 def write(signals: Sequence[AnySignal], path: Path) -> None:

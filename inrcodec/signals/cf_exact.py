@@ -156,6 +156,12 @@ class GapNumbers:
             return self.frequent
         return numbers if self._kinds is None else self._kinds[numbers]
 
+    def check(self) -> None:
+        """Raises: as when all numbers are taken."""
+        if self._numbers is not None:
+            for _ in self._numbers.pieces():
+                pass
+
     @property
     def fit(self) -> bool:
         """Say whether as many were taken as are known: the missing points are not the original ones otherwise."""

@@ -32,6 +32,7 @@ from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.signal import Signal
 
 if TYPE_CHECKING:
+    from inrcodec.signals.cf_slices import Key
     from inrcodec.signals.netcdf import Contents
 
 MODALITY = "climate"
@@ -160,9 +161,30 @@ def write(signals: Sequence[AnySignal], path: Path) -> None:
 
     if not signals:
         raise SignalError(f"{path}: no signals to write")
-    try:
+    with _malformed(f"{path}: the signals' attributes"):
         contents, fields = contents_of(signals)
         numbers = {name: regions_of(field) for name, field in fields.items()}
+
+    def regions(name: str) -> Iterator["tuple[Key, np.ndarray]"]:
+        with _malformed(f"{path}: the attributes of variable {name!r}"):
+            yield from numbers[name]
+
+    save(contents, path, {name: regions(name) for name in fields})
+
+
+def check(signal: AnySignal) -> None:
+    """Look at what stands for missing values, which decoding does not. Raises: SignalError if it is malformed."""
+    from inrcodec.signals.cf_exact import GapNumbers
+    from inrcodec.signals.cf_fields import field_of
+
+    if "gaps" in signal.attributes:
+        with _malformed(f"what stands for missing values of variable {signal.name!r}"):
+            GapNumbers(signal.attributes["gaps"], field_of(signal).packing).check()
+
+
+@contextmanager
+def _malformed(what: str) -> Iterator[None]:
+    try:
+        yield
     except MALFORMED as error:
-        raise SignalError(f"{path}: the signals' attributes are malformed ({error!r})") from error
-    save(contents, path, numbers)
+        raise SignalError(f"{what} are malformed ({error!r})") from error

@@ -1,6 +1,7 @@
 """What flows through the codec: values on a grid, and what is needed to write the file back."""
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -40,7 +41,11 @@ class Axis:
 
         Returns [target.size] float64; exactly 0, 1, 2, ... where the resolution is the same.
         """
-        index = np.arange(target.size, dtype=np.float64)
+        return self.positions_at(target, np.arange(target.size))
+
+    def positions_at(self, target: "Axis", indices: np.ndarray) -> np.ndarray:
+        """Return `positions` of some samples of `target` only."""
+        index = indices.astype(np.float64)
         if self.rate is not None and target.rate is not None:
             return np.minimum(index * float(self.rate / target.rate), self.size - 1)
         if target.size == self.size:
@@ -52,6 +57,15 @@ class Axis:
         if self.kind == "node":
             return index * (self.size - 1) / max(target.size - 1, 1)
         raise ValueError(f"a {self.kind!r} axis cannot have another size: {self.size = }, {target.size = }")
+
+    def indices(self, target: "Axis", low: float, high: float) -> tuple[int, int]:
+        """Return a range of indices of `target` with all positions from `low` to before `high`, and no others."""
+
+        def position(index: int) -> float:
+            return float(self.positions_at(target, np.array(index)))
+
+        first, last = (bisect_left(range(target.size), each, key=position) for each in (low, high))
+        return first, last
 
     def points_at(self, positions: np.ndarray) -> np.ndarray:
         """Return the degrees at fractional sample positions (linear between samples, continued beyond the ends).

@@ -12,8 +12,8 @@ from random_latents import random_initialization
 from tiny_latents import CPU, initialization_of, latent_trainer
 
 from inrcodec import metrics
-from inrcodec.decoder import Resolution, decode_stream
-from inrcodec.encoder import encode
+from inrcodec.decoder import decode_stream
+from inrcodec.encoder import code_signal, encode
 from inrcodec.errors import CorruptFile
 from inrcodec.initialization import Initialization
 from inrcodec.latents import sequence_coder
@@ -30,6 +30,7 @@ from inrcodec.models.series import STAGE_SAMPLES
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.priors import LatentPrior
+from inrcodec.resolution import Resolution
 from inrcodec.signals.signal import Axis, Signal
 
 FIELD = LatentSeries(3, 1, (3, 3), prediction=4, divided=2)
@@ -169,13 +170,10 @@ def test_a_signal_of_several_groups(known: Initialization, count: int) -> None:
     signal = signal_of(count)
     part = LatentCodec().prepare(signal, known, EncodeOptions(steps=0), CPU)
     assert part.patches.closed == (False, False, True)
-    stream = part.code(part.choose(trade_off_of_step_index(STEP_INDEX, 1), None))
-    found, fresh = (
-        decode_stream(stream, known, resolution=Resolution(), device="cpu", reader=reader)
-        for reader in (part.reader(stream), None)
-    )
-    assert found.values.shape == signal.values.shape
-    np.testing.assert_array_equal(found.values, fresh.values)
+    coded = code_signal(part, part.choose(trade_off_of_step_index(STEP_INDEX, 1), None), keep=True)
+    fresh = decode_stream(coded.stream, known, resolution=Resolution(), device="cpu").loaded()
+    assert coded.decoded is not None and coded.decoded.values.shape == signal.values.shape
+    np.testing.assert_array_equal(coded.decoded.values, fresh.values)
 
 
 def test_slices_of_other_ranges_keep_them(known: Initialization) -> None:

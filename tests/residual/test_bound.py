@@ -306,6 +306,17 @@ def test_only_what_is_found_is_adapted(steps: int, codings: int, monkeypatch: py
     assert all(number == steps and step_index in trials for number, step_index in adapted[len(trials) :])
 
 
+def test_a_sample_knows_how_its_file_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sound of floats can be nearer than 16 bits are apart, also where the search is on a part of it."""
+    monkeypatch.setattr(sampling, "SAMPLE_VALUES", 1 << 12)
+    random = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.wav", np.cumsum(random.normal(0, 0.001, 20000)), 8000, subtype="FLOAT")
+    (signal,) = read(tmp_path / "a.wav")
+    assert sampling.sample_of(signal, AUDIO.patches) is not signal
+    _, (decoded,) = encode([signal], [AUDIO], bounds(1e-6))
+    assert errors(signal, decoded).max() <= 1e-6
+
+
 @dataclass(frozen=True)
 class Sized:
     size: int

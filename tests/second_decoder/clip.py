@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 KINDS = ("intra.", "inter.")
 REFERENCES = {"intra.": 0, "inter.": 2}
+FIRST_OFFSET = 8
 OFFSETS = (0, 1, 2, 4, 5, 6)
-"""How much the step index is lowered, from the last layer to the first."""
+"""How much the step index is lowered: for picture 0, and from the last layer to the first."""
 
 
 def grids_of(field: Mapping[str, Any], grid: tuple[int, ...] = ()) -> LatentGrids:
@@ -58,8 +59,14 @@ class Stage:
         return "inter." if self.references else "intra."
 
 
-def stages_of(pictures: int) -> list[Stage]:
-    """Return the stages of a patch in coding order."""
+def stages_of(
+    pictures: int, first: int = FIRST_OFFSET, offsets: Sequence[int] = OFFSETS, largest: int = 4
+) -> list[Stage]:
+    """Return the stages of a patch in coding order.
+
+    first, offsets: o of picture 0, and of the layers from the last to the first. largest: how many pictures of a layer
+    are a stage at most.
+    """
     if pictures == 1:
         return [Stage((0,), (), 0)]
     layers = []
@@ -69,11 +76,11 @@ def stages_of(pictures: int) -> list[Stage]:
         known = sorted(known + [picture for picture, _ in layers[-1]])
     # Seen from the last layer, they are number 0, 1, …; picture T - 1 is a layer before all of them.
     numbered = [[(pictures - 1, (0,))], *layers]
-    stages = [Stage((0,), (), 8)]
+    stages = [Stage((0,), (), first)]
     for number, layer in zip(reversed(range(len(numbered))), numbered, strict=True):
-        lowered = OFFSETS[min(number, len(OFFSETS) - 1)]
-        for begin in range(0, len(layer), 4):
-            some = layer[begin : begin + 4]
+        lowered = offsets[min(number, len(offsets) - 1)]
+        for begin in range(0, len(layer), largest):
+            some = layer[begin : begin + largest]
             stages.append(Stage(tuple(picture for picture, _ in some), tuple(seen for _, seen in some), lowered))
     return stages
 
@@ -101,16 +108,16 @@ class ClipField(LatentField):
         self._stages = stages_of(pictures)
         self.latents = pictures * self._grids.latents
         self.latents_at_once = max(len(stage.pictures) for stage in self._stages) * self._grids.latents
-        require(self.latents <= 1 << 26, "a patch of a clip has at most 2^26 latents")
+        require(self.latents <= 1 << 27, "a patch of a clip has at most 2^27 latents")
         self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
         self._patches: list[tuple[int, list[CodedStage]]] = []
         self._model, self._pyramid = cache(self._new_model), cache(self._new_pyramid)
 
     def _new_model(self, kind: str, step_index: int) -> EntropyModel:
-        return EntropyModel(self._grids, _of_kind(self._weights, kind), step_index)
+        return EntropyModel(self._grids, of_kind(self._weights, kind), step_index)
 
     def _new_pyramid(self, kind: str, step_index: int) -> pyramid.Pyramid:
-        return pyramid.Pyramid(self._grids, _of_kind(self._tensors, kind), self.around[1:], step_index, self._hue)
+        return pyramid.Pyramid(self._grids, of_kind(self._tensors, kind), self.around[1:], step_index, self._hue)
 
     def _step_index_of(self, stage: Stage) -> int:
         return min(max(self.step_index - stage.lowered, -120), 24)
@@ -162,5 +169,6 @@ class ClipField(LatentField):
         return [references[0], references[-1]]  # one reference is seen twice
 
 
-def _of_kind(tensors: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+def of_kind(tensors: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    """Return the tensors of a kind of pictures, by their names without it."""
     return {name.removeprefix(kind): tensor for name, tensor in tensors.items() if name.startswith(kind)}

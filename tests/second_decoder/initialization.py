@@ -14,7 +14,7 @@ import rfc8785
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from second_decoder import clip, entropy_model, pyramid, spectrum, weight_fields
+from second_decoder import clip, entropy_model, pyramid, series, spectrum, weight_fields
 from second_decoder.reading import Refused, require
 
 TYPES = {"float32": "F32", "int16": "I16"}
@@ -88,13 +88,15 @@ def _tensors_fit(field: Mapping[str, Any], document: Mapping[str, Any], tensors:
         shared = {**coded, **weight_fields.other_tensors(field)}
         prior = {f"scales/{name}": ("int16", shape) for name, shape in coded.items()}
     else:
-        family = {"pyramid": pyramid, "clip": clip, "spectrum": spectrum}[field["name"]]
+        family = {"pyramid": pyramid, "clip": clip, "series": series, "spectrum": spectrum}[field["name"]]
         shared = family.shared_tensors(field)
         hidden = document["entropy_model"]["hidden"]
         prior = {
             f"entropy_model/{kind}{name}": ("float32", shape)
             for kind in family.KINDS
-            for name, shape in entropy_model.weight_tensors(family.grids_of(field), hidden).items()
+            for name, shape in entropy_model.weight_tensors(
+                family.grids_of(field), hidden, hints=(field["name"], kind) == ("series", "inter.")
+            ).items()
         }
     expected = prior | {f"theta_0/{name}": ("float32", shape) for name, shape in shared.items()}
     found = {name: (t.dtype.name, t.shape) for name, t in tensors.items() if not name.startswith("step_sizes/")}

@@ -26,8 +26,9 @@ def quantization_step(step_index: int) -> float:
 class LatentField(ABC):
     """The latent fields of a stream. symbols: of each chunk in turn, as the subclass says.
 
-    channels: C, outputs of the field. grid: samples of a patch along the axes that are not *slice*. around: along which
-    of them a patch goes all around. latents: of a patch. latents_at_once: those of them that are decoded at once.
+    channels: C, outputs of the field. grid: samples of a patch along the axes that have entries in `patches.shape`.
+    around: along which of them a patch goes all around. latents: of a patch. latents_at_once: those of them that are
+    decoded at once.
     """
 
     latents: int
@@ -54,7 +55,7 @@ class LatentField(ABC):
         local = [
             x - start
             for axis, start, x in zip(self.layout.axes, patch.starts, positions, strict=True)
-            if axis.axis.kind != "slice"
+            if axis.has_entry
         ]
         values = self._value(patch.number, local)[0]
         return values.reshape(self.channels, -1).T

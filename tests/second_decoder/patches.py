@@ -30,11 +30,15 @@ class Covered(NamedTuple):
 
 @dataclass(frozen=True)
 class AxisPatches:
-    """The patches along one axis. count, size: how many (c), and of how many samples (p)."""
+    """The patches along one axis.
+
+    count, size: how many (c), and of how many samples (p). has_entry: whether `patches.shape` has one for the axis.
+    """
 
     axis: Axis
     count: int
     size: int
+    has_entry: bool = True
 
     @property
     def goes_all_around(self) -> bool:
@@ -45,6 +49,8 @@ class AxisPatches:
         """Return where a patch starts."""
         if self.axis.kind == "periodic" and self.count > 1:
             return patch * self.axis.size // self.count
+        if self.axis.kind == "slice":
+            return patch * self.size
         return patch * (self.axis.size - self.size) // max(self.count - 1, 1)
 
     @cached_property
@@ -59,7 +65,9 @@ class AxisPatches:
     def covered(self, positions: np.ndarray) -> list[Covered]:
         """Return what each patch covers of a grid with samples at these positions."""
         if self.axis.kind == "slice":
-            return [Covered(np.array([i]), np.array([float(i)]), np.ones(1)) for i in range(self.count)]
+            starts = [self.first_sample(patch) for patch in range(self.count)]
+            own = [np.arange(start, min(start + self.size, self.axis.size)) for start in starts]
+            return [Covered(samples, samples.astype(np.float64), np.ones(len(samples))) for samples in own]
         total = np.zeros(len(positions))
         parts = []
         for patch in range(self.count):
@@ -95,8 +103,8 @@ class Layout:
 
     @property
     def regular(self) -> list[AxisPatches]:
-        """The patches along the axes that are not *slice*."""
-        return [axis for axis in self.axes if axis.axis.kind != "slice"]
+        """The patches along the axes that have entries: all, or those that are not *slice*."""
+        return [axis for axis in self.axes if axis.has_entry]
 
     def patches(self) -> Iterator[Patch]:
         """Yield all patches in order."""
@@ -107,16 +115,24 @@ class Layout:
 def layout_of(axes: Sequence[Axis], settings: Mapping[str, Any]) -> Layout:
     """Return how a grid is cut. settings: `patches` of the initialization."""
     nominal = list(zip(settings["shape"], settings["overlap"], strict=True))
+    if len(nominal) == len(axes):
+        return Layout(tuple(_cut(axis, *sizes) for axis, sizes in zip(axes, nominal, strict=True)))
     regular = sum(axis.kind != "slice" for axis in axes)
     require(regular == len(nominal), "a signal has the axes of its initialization's patches")
-    sizes = iter(nominal)
-    return Layout(tuple(_cut(axis, *((1, 0) if axis.kind == "slice" else next(sizes))) for axis in axes))
+    entries = iter(nominal)
+    return Layout(
+        tuple(
+            AxisPatches(axis, axis.size, 1, False) if axis.kind == "slice" else _cut(axis, *next(entries))
+            for axis in axes
+        )
+    )
 
 
 def _cut(axis: Axis, nominal: int, overlap: int) -> AxisPatches:
     n = axis.size
     if axis.kind == "slice":
-        return AxisPatches(axis, n, 1)
+        size = ceil_div(n, max(1, round(n / nominal)))
+        return AxisPatches(axis, ceil_div(n, size), size)
     if axis.kind == "periodic" and n > nominal:
         count = max(2, round(n / (nominal - overlap)))
         return AxisPatches(axis, count, min(n, ceil_div(n, count) + overlap))

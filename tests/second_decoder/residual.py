@@ -13,37 +13,77 @@ from second_decoder.entropy import EntropyDecoder
 from second_decoder.reading import read_varint, require
 
 LAST_ROW = 140
+LARGEST_WEIGHT = 2048
 SYMBOL_LIMIT = 1 << 28
 CLASSES = 276
+
+AROUND = ((0, 1), (1, 0), (1, 1))
+"""The groups of neighbours whose features references have."""
 
 
 @dataclass
 class Phase:
     """A phase. offset: (y0, x0). groups, activities, first_row: as in the page's table.
 
-    weights: of the groups. rows: of the classes. Both stay from level to level.
+    referring: whether slices see references. weights: of the features. rows: of the classes. Both stay from level to
+    level, and from layer to layer.
     """
 
     offset: tuple[int, int]
     groups: tuple[tuple[int, int], ...]
     activities: tuple[int, ...]
     first_row: int
+    referring: bool
     weights: np.ndarray = field(init=False)
     rows: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.weights = np.zeros(len(self.groups), np.int64)
+        features = len(self.groups) + (2 * (1 + len(AROUND)) if self.referring else 0)
+        self.weights = np.zeros(features, np.int64)
         self.rows = np.maximum(14, self.first_row + 2 * (np.arange(CLASSES) // 4)).clip(max=LAST_ROW)
 
 
-def phases() -> list[Phase]:
+def phases(*, referring: bool) -> list[Phase]:
     """Return corner, A, B and C as they are at first."""
     return [
-        Phase((0, 0), (), (), 24),
-        Phase((1, 1), ((1, 1), (1, 3), (3, 1)), (3, 0, 0), 7),
-        Phase((0, 1), ((0, 1), (1, 0), (0, 3), (3, 0), (1, 2), (2, 1)), (2, 2, 0, 0, 1, 1), 9),
-        Phase((1, 0), ((0, 1), (1, 0), (1, 1), (0, 3), (3, 0)), (2, 2, 1, 0, 0), 6),
+        Phase((0, 0), (), (), 24, referring),
+        Phase((1, 1), ((1, 1), (1, 3), (3, 1)), (3, 0, 0), 7, referring),
+        Phase((0, 1), ((0, 1), (1, 0), (0, 3), (3, 0), (1, 2), (2, 1)), (2, 2, 0, 0, 1, 1), 9, referring),
+        Phase((1, 0), ((0, 1), (1, 0), (1, 1), (0, 3), (3, 0)), (2, 2, 1, 0, 0), 6, referring),
     ]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Slices of a slab. references: a, b, a' and b' of each slice, [4, slices], or None if it can have none."""
+
+    slices: np.ndarray
+    references: np.ndarray | None
+
+
+def layers_of(slices: int) -> list[Layer]:
+    """Return the layers of a slab in coding order."""
+    layers = [Layer(np.arange(0, slices, 16), None)]
+    for d in (8, 4, 2, 1):
+        own = np.arange(d, slices, 2 * d)
+        a, b, further_a, further_b = own - d, own + d, own - 3 * d, own + 3 * d
+        b = np.where(b < slices, b, a)
+        further_a = np.where(further_a >= 0, further_a, a)
+        further_b = np.where(further_b < slices, further_b, b)
+        layers.append(Layer(own, np.stack([a, b, further_a, further_b])))
+    return [layer for layer in layers if len(layer.slices)]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the slices of a layer see of their references, [planes, height, width] each.
+
+    near: r. far: r'. apart: |q_a - q_b|. All are 0 if they see none.
+    """
+
+    near: np.ndarray
+    far: np.ndarray
+    apart: np.ndarray
 
 
 class ResidualDecoder:
@@ -112,8 +152,8 @@ def _corrected_slab(values: np.ndarray, payload: bytes, largest_error: float) ->
     step = _step(beta, 12 - decoder.one(20))
     *grid, channels = values.shape
     height, width = (1, *grid)[-2:]
-    planes = _symbols(decoder, values.size // (height * width), height, width)
-    q = np.moveaxis(planes.reshape(-1, channels, height, width), 1, -1).reshape(values.shape)
+    planes = _symbols(decoder, values.size // (height * width * channels), channels, height, width)
+    q = np.moveaxis(planes, 1, -1).reshape(values.shape)
     places = _places(decoder, values.size)
     stored = decoder.finish()
     require(len(stored) == len(places) * values.itemsize, "there are as many stored values as places")
@@ -131,32 +171,75 @@ def _step(beta: float, g: int) -> float:
     return (2 * math.floor(beta / u) + 1) * u * 1023 / 1024
 
 
-def _symbols(decoder: ResidualDecoder, planes: int, height: int, width: int) -> np.ndarray:
-    """Return the symbols q of all planes, int64 [planes, height, width]."""
-    q = np.zeros((planes, height, width), np.int64)
-    corner, *others = phases()
-    _read_phase(decoder, corner, q, np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
-    for level in reversed(range((max(height, width) - 1).bit_length())):
+def _symbols(decoder: ResidualDecoder, slices: int, channels: int, height: int, width: int) -> np.ndarray:
+    """Return the symbols q of a slab, int64 [slices, channels, height, width]."""
+    result = np.zeros((slices, channels, height, width), np.int64)
+    known = {referring: phases(referring=referring) for referring in (False, True)}
+    for layer in layers_of(slices):
+        referring = 0
+        if layer.references is not None:
+            referring = decoder.one(20)
+            require(referring in (0, 1), "the flag of references is 0 or 1")
+        q = np.zeros((len(layer.slices) * channels, height, width), np.int64)
+        seen = Seen(*[np.zeros_like(q)] * 3)
+        if layer.references is not None and referring:
+            a, b, further_a, further_b = (result[each].reshape(q.shape) for each in layer.references)
+            seen = Seen(a + b, further_a + further_b - (a + b), np.abs(a - b))
+        _read_layer(decoder, known[bool(referring)], q, seen)
+        result[layer.slices] = q.reshape(-1, channels, height, width)
+    return result
+
+
+def _read_layer(decoder: ResidualDecoder, known: list[Phase], q: np.ndarray, seen: Seen) -> None:
+    """Decode the planes of a layer into `q`."""
+    _, height, width = q.shape
+    corner, *others = known
+    levels = (max(height, width) - 1).bit_length()
+    _read_phase(decoder, corner, q, seen, np.zeros(1, np.int64), np.zeros(1, np.int64), 1 << levels)
+    for level in reversed(range(levels)):
         for phase in others:
             y0, x0 = phase.offset
             ys = np.arange(y0 << level, height, 2 << level)
             xs = np.arange(x0 << level, width, 2 << level)
             if len(ys) and len(xs):
-                _read_phase(decoder, phase, q, ys, xs, 1 << level)
-    return q
+                _read_phase(decoder, phase, q, seen, ys, xs, 1 << level)
 
 
 def _read_phase(
-    decoder: ResidualDecoder, phase: Phase, q: np.ndarray, ys: np.ndarray, xs: np.ndarray, distance: int
+    decoder: ResidualDecoder, phase: Phase, q: np.ndarray, seen: Seen, ys: np.ndarray, xs: np.ndarray, distance: int
 ) -> None:
     """Decode the points of a phase into `q`. ys, xs: theirs. distance: 2^l."""
     changed = decoder.one(20)
     require(changed in (0, 1), "the flag of new weights is 0 or 1")
     if changed:
-        phase.weights += decoder.batch(np.full(len(phase.groups), 36))
-        require(bool((np.abs(phase.weights) <= 1024).all()), "a weight is -1024..1024")
-    groups = [_neighbours(q, ys, xs, dy * distance, dx * distance) for dy, dx in phase.groups]
-    prediction, classes = _predicted(phase, groups, (len(q), len(ys), len(xs)))
+        phase.weights += decoder.batch(np.full(len(phase.weights), 38))
+        require(bool((np.abs(phase.weights) <= LARGEST_WEIGHT).all()), "a weight is -2048..2048")
+
+    def neighbours(values: np.ndarray, group: tuple[int, int]) -> np.ndarray:
+        return _neighbours(values, ys, xs, group[0] * distance, group[1] * distance)
+
+    def here(values: np.ndarray) -> np.ndarray:
+        return values[:, ys[:, None], xs]
+
+    features = []
+    for each in (seen.near, seen.far) if phase.referring else ():
+        own = here(each)
+        features += [own, *[(neighbours(each, group) - own).sum(0) for group in AROUND]]
+    groups = [neighbours(2 * q - seen.near, group) for group in phase.groups]
+    sums = [group.sum(0) for group in groups]
+    features += [
+        total - (len(group) // len(groups[0]) * sums[0] if number else 0)
+        for number, (group, total) in enumerate(zip(groups, sums, strict=True))
+    ]
+    t = 128 * here(seen.near)
+    for weight, feature in zip(phase.weights, features, strict=True):
+        t = t + weight * feature
+    rounded = (t + 128) >> 8
+    prediction = rounded.clip(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+    activity = here(seen.apart)
+    for weight, group in zip(phase.activities, groups, strict=True):
+        activity = activity + weight * np.abs(group - (2 * prediction - here(seen.near))).sum(0)
+    classes = 4 * _halves_of_octaves(activity // 2) + np.minimum(3, np.abs(t - 256 * rounded) // 32)
     used = np.unique(classes)
     phase.rows[used] += decoder.batch(np.full(len(used), 20))
     require(bool(((phase.rows >= 0) & (phase.rows <= LAST_ROW)).all()), "a row is 0..140")
@@ -165,29 +248,20 @@ def _read_phase(
     q[:, ys[:, None], xs] = found
 
 
-def _predicted(phase: Phase, groups: list[np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return predictions and classes of points [planes, rows, columns]. groups: neighbours [n, *shape] each."""
-    t = np.zeros(shape, np.int64)
-    for weight, neighbours in zip(phase.weights, groups, strict=True):
-        t += weight * neighbours.sum(0)
-    rounded = (t + 32) >> 6
-    prediction = rounded.clip(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-    activity = np.zeros(shape, np.int64)
-    for weight, neighbours in zip(phase.activities, groups, strict=True):
-        activity += weight * np.abs(neighbours - prediction).sum(0)
+def _halves_of_octaves(activity: np.ndarray) -> np.ndarray:
+    """Return h."""
     e = np.frexp(activity.astype(np.float64))[1].astype(np.int64) - 1  # of 0 it is -1
-    h = np.where(activity == 0, 0, 2 * e + 1 + (2 * activity >= 3 * 2.0**e))
-    return prediction, 4 * h + np.minimum(3, np.abs(t - 64 * rounded) // 8)
+    return np.where(activity == 0, 0, 2 * e + 1 + (2 * activity >= 3 * 2.0**e))
 
 
-def _neighbours(q: np.ndarray, ys: np.ndarray, xs: np.ndarray, dy: int, dx: int) -> np.ndarray:
+def _neighbours(values: np.ndarray, ys: np.ndarray, xs: np.ndarray, dy: int, dx: int) -> np.ndarray:
     """Return the different neighbours (y ± dy, x ± dx) of points, [n, planes, rows, columns]; 0 beyond a plane."""
-    _, height, width = q.shape
+    _, height, width = values.shape
     found = []
     for down, across in sorted({(dy, dx), (dy, -dx), (-dy, dx), (-dy, -dx)}):
         y, x = (ys + down)[:, None], xs + across
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        found.append(np.where(inside, q[:, y.clip(0, height - 1), x.clip(0, width - 1)], 0))
+        found.append(np.where(inside, values[:, y.clip(0, height - 1), x.clip(0, width - 1)], 0))
     return np.stack(found)
 
 

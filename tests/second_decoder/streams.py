@@ -19,12 +19,14 @@ from second_decoder.pyramid import PyramidField
 from second_decoder.reading import inflate, require
 from second_decoder.residual import corrected
 from second_decoder.sections import StreamSections, read_file
+from second_decoder.series import SeriesField
 from second_decoder.spectrum import SpectrumField
 
 FIELDS = {
     **dict.fromkeys(weight_fields.NAMES, weight_fields.WeightField),
     "pyramid": PyramidField,
     "clip": ClipField,
+    "series": SeriesField,
     "spectrum": SpectrumField,
 }
 

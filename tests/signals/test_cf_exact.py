@@ -630,6 +630,24 @@ def test_malformed_exact_parts(tmp_path: Path, wrong: dict[str, Any]) -> None:
     np.testing.assert_array_equal(climate.read_back(damaged), signal.values)
 
 
+def test_gaps_that_end_early_are_found(tmp_path: Path) -> None:
+    """Also where so many are whole that the first look finds nothing."""
+    values = np.full((1, 1024, 1030), np.nan, "f4")
+    values[0, :2, :2] = 1, 2
+    axes = grid(np.linspace(90, -90, 1024), np.arange(1030.0) / 3)
+    path = make(tmp_path / "a.nc", {"time": (("time",), np.zeros(1), {})} | axes | {"t": (DIMENSIONS, values, {})})
+    (signal,) = read(path)
+    count = int(np.count_nonzero(np.isnan(values)))
+    numbers = zlib.compress(np.full(1 << 20, -1, "f4").tobytes())
+    gaps = [{"dtype": "<f4", "shape": [count], "data": numbers, "deflated": True}]
+    damaged = dataclasses.replace(signal, attributes=signal.attributes | {"gaps": gaps})
+    with pytest.raises(SignalError, match="malformed"):
+        climate.check(damaged)
+    with pytest.raises(SignalError, match="malformed"):
+        climate.write([damaged], tmp_path / "b.nc")
+    climate.check(signal)
+
+
 def test_zeros_of_another_resolution_only_widen_the_limits() -> None:
     values = np.linspace(-1, 5, 3 * 7 * 9, dtype="f4").reshape(3, 7, 9, 1)
     attributes = {"limits": [1.0, 4.0], "zeros": [0.0, *SHAPE, pack_mask(np.ones(SHAPE, bool))]}

@@ -1,13 +1,14 @@
 """The order of leading dimensions: neighbours that are alike come last, and the file gets its own order back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
 
+from inrcodec.errors import SignalError
 from inrcodec.signals import read, write
-from inrcodec.signals.cf_order import restored
 
 
 def ensemble(*, missing: bool = False) -> xarray.DataArray:
@@ -45,6 +46,9 @@ def test_an_order_that_suits_stays(tmp_path: Path, dimensions: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("order", [[0], [0, 0], [1, 2], [0, 1, 2]])
-def test_what_is_no_order_is_refused(order: list[int]) -> None:
-    with pytest.raises(ValueError, match="no order of 2 dimensions"):
-        restored(np.zeros((6, 2, 2)), [3, 2], order)
+def test_what_is_no_order_is_refused(tmp_path: Path, order: list[int]) -> None:
+    ensemble().to_netcdf(tmp_path / "a.nc")
+    (signal,) = read(tmp_path / "a.nc", "climate")
+    wrong = replace(signal, attributes=signal.attributes | {"leading": order})
+    with pytest.raises(SignalError, match="no order of 2 dimensions"):
+        write([wrong], tmp_path / "b.nc")

@@ -1,0 +1,132 @@
+"""The series: pyramids of a group of climate fields, which see each other where they are.
+
+It follows "Series" of docs/FORMAT.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from second_decoder import clip, pyramid
+from second_decoder.clip import KINDS, REFERENCES, Stage, of_kind
+from second_decoder.entropy import EntropyDecoder
+from second_decoder.entropy_model import EntropyModel, hints_of
+from second_decoder.latent_fields import LatentField, quantization_step
+from second_decoder.latent_grids import LatentGrids
+from second_decoder.prediction import Reference, network_tensors
+from second_decoder.reading import read_varint, require
+
+if TYPE_CHECKING:
+    from second_decoder.initialization import Initialization
+
+__all__ = ["KINDS", "SeriesField", "grids_of", "shared_tensors", "stages_of"]
+
+FIRST_OFFSET = 5
+OFFSETS = (0, 2, 3, 4, 5)
+"""How much the step index is lowered: for field 0, and from the last layer to the first."""
+
+STAGE_SAMPLES = 1 << 21
+APART_SAMPLES = 1 << 17
+
+
+def grids_of(field: Mapping[str, Any], grid: tuple[int, ...] = ()) -> LatentGrids:
+    """Return the grids of a field's latents: all channels are one group."""
+    return LatentGrids(tuple(field["levels"]), (field["out_features"],), field["divided"], grid)
+
+
+def shared_tensors(field: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of `theta_0`."""
+    return {
+        f"{kind}{name}": shape
+        for kind in KINDS
+        for name, shape in network_tensors(grids_of(field), field["prediction"], REFERENCES[kind]).items()
+    }
+
+
+def stages_of(fields: int, samples: int, variant: int) -> list[Stage]:
+    """Return the stages of a patch in coding order. samples: of a field."""
+    largest = max(1, STAGE_SAMPLES // samples)
+    if variant == 0:
+        return clip.stages_of(fields, FIRST_OFFSET, OFFSETS, min(4, largest))
+    return [Stage(tuple(range(fields))[begin : begin + largest], (), 0) for begin in range(0, fields, largest)]
+
+
+class SeriesField(LatentField):
+    """The series of a stream. symbols: of each stage of each chunk those of the means and of every pass."""
+
+    def _prepare(self, initialization: "Initialization", parameters: tuple[int, ...]) -> None:
+        kinds = [axis.axis.kind == "slice" for axis in self.layout.axes]
+        require(kinds == [True, False, False], "a series has three axes, of which the first is a slice axis")
+        require(parameters in ((0,), (1,)), "the variant of a series is 0 or 1")
+        fields, *grid = self.grid
+        require(fields <= 1 << 10, "a patch of a series has at most 2^10 fields")
+        self._grids = grids_of(self.field, tuple(grid))
+        self._samples = int(np.prod(grid))
+        self._stages = stages_of(fields, self._samples, parameters[0])
+        self.latents = fields * self._grids.latents
+        self.latents_at_once = max(len(stage.pictures) for stage in self._stages) * self._grids.latents
+        require(self.latents <= 1 << 27, "a patch of a series has at most 2^27 latents")
+        self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
+        self._patches: list[dict[int, np.ndarray]] = []
+        self._model, self._pyramid = cache(self._new_model), cache(self._new_pyramid)
+
+    def _new_model(self, kind: str, step_index: int) -> EntropyModel:
+        return EntropyModel(self._grids, of_kind(self._weights, kind), step_index)
+
+    def _new_pyramid(self, kind: str, step_index: int) -> pyramid.Pyramid:
+        return pyramid.Pyramid(self._grids, of_kind(self._tensors, kind), self.around[1:], step_index, 0)
+
+    def read_chunk(self, chunk: bytes, patches: int) -> None:
+        decoded: dict[int, np.ndarray] = {}  # [patches, C, *grid] of every field
+        for stage, decoder in self._decoders(chunk):
+            step_index = min(max(self.step_index - stage.lowered, -120), 24)
+            networks = self._pyramid(stage.kind, step_index)
+            references, hints = self._references(stage, decoded, networks), None
+            if references:
+                first, second = (each.details for each in references)
+                alone = len(stage.references[0]) == 1
+                hints = hints_of(first, second, quantization_step(step_index), alone=alone)
+            symbols = self._model(stage.kind, step_index).read(decoder, patches * len(stage.pictures), hints)
+            self.symbols += symbols
+            values = networks.values(symbols, references)
+            values = values.reshape(patches, len(stage.pictures), *values.shape[1:])
+            decoded.update({field: values[:, n] for n, field in enumerate(stage.pictures)})
+        self._patches += [
+            {field: values[patch : patch + 1] for field, values in decoded.items()} for patch in range(patches)
+        ]
+
+    def _decoders(self, chunk: bytes) -> Iterator[tuple[Stage, EntropyDecoder]]:
+        """Yield the stages with what decodes each, and make sure that nothing is left."""
+        if self._samples < APART_SAMPLES:
+            decoder = EntropyDecoder(chunk)
+            for stage in self._stages:
+                yield stage, decoder
+            decoder.finish()
+            return
+        position = 0
+        for stage in self._stages:
+            length, begin = read_varint(chunk, position)
+            position = begin + length
+            require(position <= len(chunk), "a stage is within its chunk")
+            decoder = EntropyDecoder(chunk[begin:position])
+            yield stage, decoder
+            decoder.finish()
+        require(position == len(chunk), "a chunk ends with its last stage")
+
+    def _references(
+        self, stage: Stage, decoded: Mapping[int, np.ndarray], networks: pyramid.Pyramid
+    ) -> list[Reference]:
+        """Return what the fields of a stage see, patch by patch: two references, or none."""
+        seen = []
+        for numbers in zip(*stage.references, strict=True):
+            fields = np.stack([decoded[number] for number in numbers], 1).clip(0, 1)
+            seen.append(networks.reference(fields.reshape(-1, *fields.shape[2:])))
+        return [seen[0], seen[-1]] if seen else []  # one reference is seen twice
+
+    def _value(self, patch: int, positions: Sequence[np.ndarray]) -> np.ndarray:
+        fields, *places = positions
+        values = self._patches[patch]
+        shown = [pyramid.interpolated(values[int(field)], places, self.around[1:]) for field in fields]
+        return np.stack(shown, 2).clip(0, 1)
