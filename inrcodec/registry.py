@@ -14,7 +14,7 @@ DEFAULTS: dict[str, str] = {
     "image": "image-pyramid",
     "video": "video-clip",
     "audio": "audio-spectrum",
-    "climate": "climate-pyramid",
+    "climate": "climate-series",
 }
 """Name of the installed initialization that encodes a modality when none is asked for."""
 
