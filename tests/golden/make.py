@@ -34,7 +34,7 @@ FIELDS = {
     "image": ("siren", "ffn", "pyramid"),
     "video": ("siren", "ffn", "nerv", "clip"),
     "audio": ("siren", "ffn", "spectrum"),
-    "climate": ("siren", "ffn", "pyramid", "bound"),
+    "climate": ("siren", "ffn", "series", "bound"),
 }
 SAMPLES = HERE.parent.parent / "assets" / "samples"
 
@@ -76,15 +76,21 @@ def random_initialization(modality: str, kind: str) -> Initialization:
     )
 
 
+def drifting(signal: Signal) -> Signal:
+    """Return five fields, each the one before moved by a point."""
+    values = np.concatenate([np.roll(signal.values, step, 2) for step in range(5)])
+    return replace(signal, values=values, axes=(Axis(5, "slice"), *signal.axes[1:]))
+
+
 def signals() -> dict[str, Signal]:
     """Return a small part of a sample signal of every modality."""
     first = {
         "image": inrcodec.read(SAMPLES / "photo.png")[0],
         "video": inrcodec.read(SAMPLES / "clip.mp4")[0],
         "audio": later(inrcodec.read(SAMPLES / "speech.flac")[0], 8000),
-        "climate": inrcodec.read(SAMPLES / "t2m.nc")[0],
+        "climate": drifting(inrcodec.read(SAMPLES / "t2m.nc")[0]),
     }
-    sizes = {"image": (40, 50), "video": (5, 26, 30), "audio": (1600, 1), "climate": (1, 40, 70)}
+    sizes = {"image": (40, 50), "video": (5, 26, 30), "audio": (1600, 1), "climate": (5, 40, 70)}
     return {modality: cropped(signal, *sizes[modality]) for modality, signal in first.items()}
 
 
@@ -98,7 +104,7 @@ def main() -> None:
                 continue
             published = field not in ("ffn", "nerv")
             initialization = (
-                inrcodec.named_initialization(f"{modality}-{'pyramid' if field == 'bound' else field}")
+                inrcodec.named_initialization(f"{modality}-{'series' if field == 'bound' else field}")
                 if published
                 else random_initialization(modality, field)
             )
