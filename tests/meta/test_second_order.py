@@ -36,7 +36,7 @@ from inrcodec.meta.data import PatchSampler, TrainingData
 from inrcodec.meta.latent_trainer import LatentTrainer, bootstrap_distance, objective_to_learn
 from inrcodec.meta.presets import Preset, preset
 from inrcodec.meta.run import meta_train
-from inrcodec.models import Grid, LatentClip, LatentField, LatentPyramid, LatentSpectrum
+from inrcodec.models import Grid, LatentClip, LatentField, LatentPyramid, LatentSeries, LatentSpectrum
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.settings import AdaptationConfig
@@ -102,10 +102,16 @@ UNSEEN = {"entropy_model/3.2.0.0.input.weight", "entropy_model/1.2.0.0.input.wei
             (3, 64, 64),
             {name.replace("/", f"/{kind}.") for name in UNSEEN for kind in ("intra", "inter")},
         ),
+        (
+            "climate",
+            LatentSeries(3, 1, (2, 3), prediction=4, divided=2),
+            (3, 32, 32),
+            {name.replace("/", f"/{kind}.") for name in UNSEEN for kind in ("intra", "inter")},
+        ),
         # Without predictions no target moves.
         ("audio", LatentSpectrum(1, 1, (2, 3), hop=16), (256,), UNSEEN | {"step_sizes/move"}),
     ],
-    ids=["pyramid", "clip", "spectrum"],
+    ids=["pyramid", "clip", "series", "spectrum"],
 )
 def test_everything_learned_gets_a_gradient(
     modality: str, field: LatentField, crop: tuple[int, ...], unused: set[str], second_order: float
