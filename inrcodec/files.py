@@ -20,6 +20,9 @@ from inrcodec.resolution import Resolution
 from inrcodec.signals import check_writable, default_extension, opened, write, write_whole
 from inrcodec.signals.lazy import AnySignal
 
+NAMED_FIELDS = 3
+"""Variables of a file that a message names."""
+
 
 @dataclass(frozen=True)
 class EncodeReport:
@@ -66,11 +69,14 @@ def encode_file(
 
     initialization: for the signals of its modality, instead of the installed one. field: choose the installed
     initialization by its field. modality: read the file as this, whatever its name.
-    Raises: SignalError, UsageError, UnknownInitialization.
+    Raises: SignalError, UnknownInitialization, UsageError; the last also for climate fields of which the options do not
+        say how near they shall be.
     """
     options = options or EncodeOptions()
     began = time.perf_counter()
     with opened(path, modality) as signals:
+        if signals[0].modality == "climate" and options.leaves_open:
+            raise UsageError(f"{path}: {_suggestion(signals)}")
         chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
         file = encode_signals(signals, chosen, options, embed=embed, on_progress=on_progress)
         samples, bounds = counted_samples(signals), options.bounds(signals)
@@ -167,6 +173,19 @@ def decode_file(
     except (ContainerError, InitializationError) as error:
         raise type(error)(f"{path}: {error}") from error
     return output
+
+
+def _suggestion(signals: Sequence[AnySignal]) -> str:
+    """Return what to say where nobody said how near climate fields shall be: how to, with a thousandth of ranges."""
+    bounds = []
+    for signal in signals[:NAMED_FIELDS]:
+        low, high = signal.value_range
+        bounds.append(f"--max-error {signal.name}={float(f'{(high - low) / 1000:.0e}'):g}")
+    more = ", and others" if len(signals) > NAMED_FIELDS else ""
+    return (
+        f"say how far values may be off, in the unit of each variable, for a start {' '.join(bounds)}{more}; or give "
+        "--quality for a file without such a promise"
+    )
 
 
 def _initialization(signal: AnySignal, main: str, given: Initialization | None, field: str | None) -> Initialization:

@@ -75,6 +75,11 @@ class EncodeOptions:
             return None
         return Target(self.bits_per_sample, self.psnr)
 
+    @property
+    def leaves_open(self) -> bool:
+        """Whether nothing is said of how near or how large the result shall be."""
+        return self.quality is None and self.max_error is None and self.target is None
+
     def bounds(self, signals: Sequence[AnySignal]) -> list[float | None]:
         """Return the largest error of each signal of a file, None for those that may have any.
 
