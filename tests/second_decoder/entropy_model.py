@@ -173,7 +173,7 @@ def _hint(values: np.ndarray) -> np.ndarray:
     """Return m(4 |values|) of float32."""
     a = 4 * np.abs(values) + np.float32(1)
     n = np.frexp(a)[1] - 1
-    exact = np.float32(128) * (n.astype(np.float32) + np.ldexp(a, -n) - np.float32(1))
+    exact = np.float32(128) * ((n - 1).astype(np.float32) + np.ldexp(a, -n))
     assert exact.dtype == np.float32
     return np.minimum(np.floor(exact), LARGEST_ACTIVATION).astype(np.float64)
 

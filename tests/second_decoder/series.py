@@ -49,7 +49,7 @@ def stages_of(fields: int, samples: int, variant: int) -> list[Stage]:
     """Return the stages of a patch in coding order. samples: of a field."""
     largest = max(1, STAGE_SAMPLES // samples)
     if variant == 0:
-        return clip.stages_of(fields, FIRST_OFFSET, OFFSETS, min(4, largest))
+        return clip.stages_of(fields, FIRST_OFFSET, OFFSETS, largest)
     return [Stage(tuple(range(fields))[begin : begin + largest], (), 0) for begin in range(0, fields, largest)]
 
 
