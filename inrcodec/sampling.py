@@ -18,16 +18,22 @@ OF_THE_WHOLE = ("file", "zeros", "limits", "gaps")
 def sample_of(signal: AnySignal, config: PatchConfig) -> AnySignal:
     """Return a signal, or if it is long some of its patches, evenly spread and one after the other.
 
+    Of patches that are long themselves only the first indices of the first axis are taken.
     Missing values stay missing. A sample has the attributes but for those that are about the whole, and the points of
     its first patch.
     """
+    if signal.samples * signal.channels <= SAMPLE_VALUES:
+        return signal
     patches = Patches.cover(signal.axes, config)
+    size = patches.axes[0].size
+    rows = min(size, max(1, SAMPLE_VALUES * size // (patches.points * signal.channels)))
     count = max(1, SAMPLE_VALUES // (patches.points * signal.channels))
-    if count >= len(patches):
+    if count >= len(patches) and rows == size:
         return signal
     values, masks, ranges = [], [], []
     for patch in np.linspace(0, len(patches) - 1, count).round().astype(int).tolist():
         first, *others = patches.samples(patch)
+        first = first[:rows]
         part = signal.part(int(first[0]), int(first[-1]) + 1)
         values.append(part.values[np.ix_(first - first[0], *others)])
         if part.missing is not None:

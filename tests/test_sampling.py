@@ -40,6 +40,18 @@ def test_patches_one_below_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(part, boxes[number])
 
 
+def test_the_beginning_of_a_long_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of fields is longer than what is tried; its last one may be there several times."""
+    values = np.arange(10 * 4 * 6, dtype=np.float32).reshape(10, 4, 6, 1)
+    axes = (Axis(10, "slice"), Axis(4, "node"), Axis(6, "node"))
+    signal = Signal("climate", values, axes, (0.0, 300.0))
+    monkeypatch.setattr(sampling, "SAMPLE_VALUES", 3 * 24)
+    sample = sample_of(signal, PatchConfig((10, 64, 64), (0, 4, 4)))
+    np.testing.assert_array_equal(sample.loaded().values, values[:3])
+    monkeypatch.setattr(sampling, "SAMPLE_VALUES", 10 * 24)
+    assert sample_of(signal, PatchConfig((10, 64, 64), (0, 4, 4))) is signal
+
+
 def test_a_part_of_the_globe(monkeypatch: pytest.MonkeyPatch) -> None:
     """A patch of it does not go round, and has the longitudes that it has."""
     values = np.zeros((1, 4, 12, 1), np.float32)

@@ -26,7 +26,7 @@ def coordinates(
     local = [
         2 * (x - start + 0.5) / axis.size - 1
         for axis, start, x in zip(layout.axes, patch.starts, positions, strict=True)
-        if axis.axis.kind != "slice"
+        if axis.has_entry
     ]
     mesh = np.stack(np.meshgrid(*local, indexing="ij"), -1).reshape(-1, len(local))
     if settings["sphere"]:

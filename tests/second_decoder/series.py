@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from second_decoder import clip, pyramid
+from second_decoder.arrays import cubic_convolution
 from second_decoder.clip import KINDS, REFERENCES, Stage, of_kind
 from second_decoder.entropy import EntropyDecoder
 from second_decoder.entropy_model import EntropyModel, hints_of
@@ -32,8 +33,8 @@ APART_SAMPLES = 1 << 17
 
 
 def grids_of(field: Mapping[str, Any], grid: tuple[int, ...] = ()) -> LatentGrids:
-    """Return the grids of a field's latents: all channels are one group."""
-    return LatentGrids(tuple(field["levels"]), (field["out_features"],), field["divided"], grid)
+    """Return the grids of a field's latents."""
+    return pyramid.grids_of(field, grid)
 
 
 def shared_tensors(field: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -57,8 +58,6 @@ class SeriesField(LatentField):
     """The series of a stream. symbols: of each stage of each chunk those of the means and of every pass."""
 
     def _prepare(self, initialization: "Initialization", parameters: tuple[int, ...]) -> None:
-        kinds = [axis.axis.kind == "slice" for axis in self.layout.axes]
-        require(kinds == [True, False, False], "a series has three axes, of which the first is a slice axis")
         require(parameters in ((0,), (1,)), "the variant of a series is 0 or 1")
         fields, *grid = self.grid
         require(fields <= 1 << 10, "a patch of a series has at most 2^10 fields")
@@ -128,5 +127,5 @@ class SeriesField(LatentField):
     def _value(self, patch: int, positions: Sequence[np.ndarray]) -> np.ndarray:
         fields, *places = positions
         values = self._patches[patch]
-        shown = [pyramid.interpolated(values[int(field)], places, self.around[1:]) for field in fields]
-        return np.stack(shown, 2).clip(0, 1)
+        shown = [pyramid.interpolated(values[n], places, self.around[1:]).clip(0, 1) for n in range(self.grid[0])]
+        return cubic_convolution(np.stack(shown, 2), 2, fields, closed=False)
