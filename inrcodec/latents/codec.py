@@ -13,7 +13,7 @@ import torch
 from inrcodec.coding.container import header_of
 from inrcodec.coding.header import StreamHeader
 from inrcodec.errors import CorruptFile, UsageError
-from inrcodec.field_values import check_channels, field_channels, signal_channels, unit_values
+from inrcodec.field_values import BLOCK_VALUES, check_channels, field_channels, signal_channels, unit_values
 from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import best_variant
 from inrcodec.latents.chunks import (
@@ -233,9 +233,16 @@ class PreparedLatents:
     def _values(self, patch: int, signal: AnySignal | Window) -> np.ndarray:
         """Return the values of one patch, in [0, 1]: [1, C, *shape] float32."""
         native = self.patches.values(signal, patch)
-        values = unit_values(self.signal, native, self.patches.first_samples(patch))
-        shown = field_channels(values, self.initialization.field.out_features).astype(np.float32)
-        return np.ascontiguousarray(shown.T).reshape(1, -1, *self.patches.shape)
+        slices = self.patches.first_samples(patch)
+        outputs = self.initialization.field.out_features
+        shown = np.empty((outputs, len(native)), np.float32)
+        each = len(native) // len(slices)
+        rows = max(1, BLOCK_VALUES // native[:each].size)
+        for begin in range(0, len(slices), rows):  # for the memory that 64 bits need
+            some = slice(begin * each, (begin + rows) * each)
+            values = unit_values(self.signal, native[some], slices[begin : begin + rows])
+            shown[:, some] = field_channels(values, outputs).T
+        return shown.reshape(1, -1, *self.patches.shape)
 
 
 def _rendered(shown: np.ndarray, channels: int) -> np.ndarray:

@@ -64,7 +64,8 @@ class SequenceCoder(LatentCoder):
         """Return the references as networks see them. side: symbols of `_read_side`, [references, members, ...]."""
 
     def encode(self, values: Tensor, plan: AdaptationPlan) -> tuple[bytes, Tensor]:
-        streams: list[list[entropy.Batch]] = []
+        coded: list[bytes] = []
+        batches: list[entropy.Batch] = []
         decoded: dict[int, Tensor] = {}
         for stage in self._stages:
             step_index = self._step_index(stage)
@@ -77,10 +78,15 @@ class SequenceCoder(LatentCoder):
             # Each stage trades at its own step index, so that references are finer than members that are none.
             trade_off = plan.trade_off * 4 ** ((step_index - self.step_index) / STEPS_PER_OCTAVE)
             found = adapt_latents(model, members, self._member, steps=plan.steps, trade_off=trade_off)
-            streams.append([*side, *SymbolCoder(model, self._member).batches(found.symbols, found.outputs)])
+            batches += [*side, *SymbolCoder(model, self._member).batches(found.symbols, found.outputs)]
+            if self._apart:  # at once, as the symbols of many large members take more memory than all else
+                stream = entropy.encode_batches(batches)
+                coded.append(write_varint(len(stream)) + stream)
+                batches.clear()
             with torch.no_grad():
                 decoded |= _by_number(stage, model.values(found.linear, self._member))
-        return self._joined(streams), torch.stack([decoded[number] for number in sorted(decoded)], 2).clamp(0, 1)
+        values = torch.stack([decoded.pop(number) for number in sorted(decoded)], 2).clamp_(0, 1)
+        return b"".join(coded) if self._apart else entropy.encode_batches(batches), values
 
     def symbols(self, chunk: bytes, count: int) -> list[Tensor]:
         everything = set(range(self.grid.shape[0]))
@@ -140,13 +146,6 @@ class SequenceCoder(LatentCoder):
             if not needed.isdisjoint(stage.members):
                 needed.update(number for references in stage.references for number in references)
         return needed
-
-    def _joined(self, streams: Sequence[list[entropy.Batch]]) -> bytes:
-        """Return a chunk of the stages' batches."""
-        if not self._apart:
-            return entropy.encode_batches([batch for stream in streams for batch in stream])
-        coded = [entropy.encode_batches(stream) for stream in streams]
-        return b"".join(write_varint(len(each)) + each for each in coded)
 
     def _decoders(self, chunk: bytes) -> Iterator[entropy.Decoder]:
         """Yield a decoder for every stage. Raises: CorruptFile."""
