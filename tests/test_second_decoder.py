@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import json
+import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +18,15 @@ import pytest
 import second_decoder
 import second_decoder.entropy_model
 import second_decoder.prediction
+import second_decoder.residual
+import torch
 from damage import with_flipped_bits
 from headers import file_with, section
 from random_latents import random_initialization
 from second_decoder.integers import activation
 from second_decoder.sections import read_sections
 from symbols import symbols_digest
+from torch import Tensor
 from waves import tiny_image
 from wild_latents import wild_initialization
 
@@ -30,6 +34,8 @@ import inrcodec
 import inrcodec.latents.codec
 import inrcodec.models.exact
 import inrcodec.weights.codec
+from inrcodec.coding.entropy import Batch, encode_batches
+from inrcodec.coding.varint import write_varint
 from inrcodec.initialization import Initialization
 from inrcodec.latents.codec import LatentQuantization, PreparedLatents
 from inrcodec.latents.objective import trade_off_of_step_index
@@ -285,6 +291,16 @@ def clip_of_fine_steps() -> Case:
     return Case([video(3, 12)], [initialization], resolution, [(6, 40, 60)], 0, None, (-54, 3 * 50 + 1))
 
 
+def video_with_a_bound() -> Case:
+    """Return a residual of several layers, of slices that see references and of others, in three channels."""
+    signal = replace(video(19, 13), value_range=(0.0, 255.0))
+    signal = replace(signal, values=levels(signal.values))
+    field = LatentClip(3, 3, (2, 2), prediction=2, divided=1)
+    initialization = random_initialization("video", field, PatchConfig((20, 50, 60), (0, 4, 4), normalize=False))
+    resolution = inrcodec.Resolution(size=(30, 60), frame_rate=Fraction(25))
+    return Case([signal], [initialization], resolution, [(19, 30, 60)], 0, 1.0, (-10, 0))
+
+
 def sound_of_two_channels() -> Case:
     values = floats((900, 2, 1), 8) - np.float32(0.5)
     signal = Signal("audio", values, (Axis(900, "start", rate=Fraction(8000)), Axis(2, "slice")), (-0.5, 0.5))
@@ -364,17 +380,59 @@ def series_of_small_patches() -> Case:
     return Case([signal], [initialization], inrcodec.Resolution(size=(25, 50)), [sizes], 0, None, (-54, 0))
 
 
+def series_of_three_channels() -> Case:
+    """Return fields in two groups of channels, as those of pictures are, with the finest steps there are."""
+    field = LatentSeries(3, 3, (2, 2), prediction=4, divided=4)
+    initialization = wild_initialization("climate", field, (3, 30, 50), (0, 4, 4), 18)
+    values = np.concatenate([weather(3, 11, 13, seed) for seed in (26, 27, 28)], -1)
+    resolution = inrcodec.Resolution(size=(25, 50))
+    return Case([climate(values)], [initialization], resolution, [(3, 25, 50)], 0, None, (-118, 0))
+
+
 def series_with_a_bound() -> Case:
-    """Return fields with ranges of their own and missing values. Some slices of the residual see references."""
-    values = weather(22, 19, 36, 24) * np.linspace(1, 3, 22, dtype=np.float32).reshape(-1, 1, 1, 1)
+    """Return fields with ranges of their own and missing values."""
+    values = weather(22, 11, 18, 24) * np.linspace(1, 3, 22, dtype=np.float32).reshape(-1, 1, 1, 1)
     missing = np.zeros(values.shape[:-1], bool)
-    missing[:, 3:9, 5:20] = True
+    missing[:, 3:9, 5:12] = True
     missing[1, 9, 5] = True
     ranges = np.stack([values.min((1, 2, 3)), values.max((1, 2, 3))], 1).astype(np.float64)
     field = LatentSeries(3, 1, (3, 3), prediction=4, divided=2)
-    initialization = random_initialization("climate", field, PatchConfig((12, 30, 50), (0, 4, 4), normalize=False))
+    initialization = random_initialization("climate", field, PatchConfig((22, 30, 50), (0, 4, 4), normalize=False))
     signal = climate(values, missing=missing, slice_ranges=ranges)
-    return Case([signal], [initialization], inrcodec.Resolution(size=(25, 50)), [(22, 25, 50)], 0, 0.002, (-24, 0))
+    resolution = inrcodec.Resolution(size=(25, 50))
+    return Case([signal], [initialization], resolution, [(22, 25, 50)], 0, 0.002, (-24, 0))
+
+
+def series_of_learned_networks() -> Case:
+    published = inrcodec.named_initialization("climate-series")
+    signal = climate(weather(7, 40, 72, 29))
+    return Case([signal], [published], inrcodec.Resolution(size=(25, 50)), [(7, 25, 50)], 1, 0.01)
+
+
+def series_whose_rows_are_its_hints() -> Case:
+    """Return fields with references whose flags have rows that differ if a hint differs by 1, as rounding makes it."""
+    field = LatentSeries(3, 1, (3, 3), prediction=2, divided=0)
+    patches = PatchConfig((17, 130, 260), (0, 4, 4), normalize=False)
+    initialization = random_initialization("climate", field, patches)
+    prior = cast(LatentPrior, initialization.prior)
+    prior = replace(prior, weights={name: rows_of_hints(name, value) for name, value in prior.weights.items()})
+    signal = climate(weather(17, 128, 250, 30, noise=0.03))
+    resolution = inrcodec.Resolution(size=(25, 50))
+    return Case([signal], [replace(initialization, prior=prior)], resolution, [(17, 25, 50)], 0, None, (-70, 0))
+
+
+def rows_of_hints(name: str, value: Tensor) -> Tensor:
+    """Return weights of the entropy model that see three hints, |a + b|, from 395 to 435."""
+    if not name.startswith("inter."):
+        return value
+    result = torch.zeros_like(value)
+    if name.endswith("input.bias"):
+        result[:-2] = -395 / 128
+    elif name.endswith("hints.weight"):
+        result[range(3), range(3), 1, 1] = 1
+    elif name.endswith("flags.weight"):
+        result[range(3), range(3)] = 4090 / 128
+    return result
 
 
 def series_of_large_fields() -> Case:
@@ -398,14 +456,19 @@ CASES = [
     video_of_a_pyramid,
     clip_of_six_pictures,
     clip_of_fine_steps,
+    video_with_a_bound,
     sound_of_two_channels,
     series_of_groups_around_the_globe,
     series_without_references,
     series_of_a_field_alone,
     series_of_small_patches,
+    series_of_three_channels,
     series_with_a_bound,
     series_of_large_fields,
+    series_of_learned_networks,
+    series_whose_rows_are_its_hints,
 ]
+BOUNDED = [climate_with_missing_values_and_a_bound, video_with_a_bound, series_with_a_bound]
 
 
 def choose_always(step_index: int, variant: int) -> Callable[..., LatentQuantization]:
@@ -461,7 +524,9 @@ def test_other_resolutions_decode_alike(make):
         np.testing.assert_array_equal(stream.missing(sizes), expected.missing)
 
 
-@pytest.mark.parametrize("make", [picture_of_parts_and_a_hue, video_of_a_pyramid, clip_of_fine_steps])
+@pytest.mark.parametrize(
+    "make", [picture_of_parts_and_a_hue, video_of_a_pyramid, clip_of_fine_steps, series_of_small_patches]
+)
 def test_networks_reach_all_that_activations_can_be(make, monkeypatch):
     """What is compared above would not mean much if nothing were clipped, or all of it."""
     seen: list[np.ndarray] = []
@@ -479,14 +544,80 @@ def test_networks_reach_all_that_activations_can_be(make, monkeypatch):
     assert min(shares) > 0.02, shares
 
 
-def test_the_second_decoder_keeps_the_bound():
-    case, data = encoded(climate_with_missing_values_and_a_bound)
+@pytest.mark.parametrize("make", BOUNDED)
+def test_the_second_decoder_keeps_the_bound(make):
+    case, data = encoded(make)
     (signal,) = case.signals
-    (stream,) = decoded(climate_with_missing_values_and_a_bound)
+    (stream,) = decoded(make)
     assert "R" in [kind for kind, payload in read_sections(data) if payload]
-    known_values = ~signal.missing
-    errors = np.abs(stream.values().astype(float) - signal.values.astype(float))[known_values]
-    assert errors.max() <= case.max_error
+    errors = np.abs(stream.values().astype(float) - signal.values.astype(float))
+    assert errors[slice(None) if signal.missing is None else ~signal.missing].max() <= case.max_error
+
+
+@pytest.mark.parametrize("make", BOUNDED[1:])
+def test_slices_of_residuals_see_references_or_not(make, monkeypatch):
+    """What is compared above has both, and weights for both, in several layers."""
+    read = second_decoder.residual._read_layer
+    seen: list[tuple[bool, bool]] = []
+
+    def watched(decoder: Any, known: list[Any], *others: Any) -> None:
+        read(decoder, known, *others)
+        seen.extend((phase.referring, bool(phase.weights.any())) for phase in known)
+
+    monkeypatch.setattr(second_decoder.residual, "_read_layer", watched)
+    decoded(make)[0].values()
+    assert len(seen) > 3 * 4 and {(False, True), (True, True)} <= set(seen)
+
+
+class Writer:
+    """Stands in for the decoder of a residual: it makes the symbols up, and keeps them.
+
+    batches: symbols without their free bits, and rows.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self.batches: list[Batch] = []
+        self.free_bits: list[np.ndarray] = []
+
+    def batch(self, rows: np.ndarray) -> np.ndarray:
+        largest = 60 if (rows == 38).all() else 1
+        return self._kept(self._random.integers(-largest, largest + 1, len(rows)), rows)
+
+    def one(self, row: int) -> int:
+        """There are references, and new weights."""
+        return int(self._kept(np.array([1]), np.array([row]))[0])
+
+    def _kept(self, symbols: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        free = np.maximum(0, -(-(rows - 48) // 4))
+        self.batches.append((symbols >> free, rows - 4 * free))
+        for count in range(1, int(free.max(initial=0)) + 1):
+            self.free_bits.append(((symbols[free == count, None] >> np.arange(count)) & 1).ravel())
+        return symbols
+
+
+@pytest.mark.parametrize("shape", [(20, 5, 7), (23, 1, 6), (9, 2, 2), (40, 1, 1)])
+def test_both_take_residuals_with_weights_everywhere(shape):
+    """No encoder finds weights for the corner worth their bits."""
+    field = LatentPyramid(2, 1, (1, 1), prediction=2)
+    initialization = random_initialization("climate", field, PatchConfig((30, 50), (0, 0), normalize=False))
+    options = EncodeOptions(steps=0, max_error=0.01, device="cpu")
+    data, _ = inrcodec.encode([climate(weather(*shape, 31))], [initialization], options, embed=True)
+    for seed in range(4):
+        writer = Writer(seed)
+        start = (np.array([2]), np.array([20]))  # 12 - g
+        q = second_decoder.residual._symbols(writer, shape[0], 1, *shape[1:])  # type: ignore[arg-type]
+        batches = encode_batches([start, *writer.batches, (np.array([0]), np.array([0]))])
+        bits = np.concatenate([np.zeros(0, np.int64), *writer.free_bits]).astype(np.uint8)
+        free = np.packbits(bits, bitorder="little").tobytes()
+        slab = struct.pack("<d", 0.01) + write_varint(len(batches)) + batches + free
+        payload = write_varint(len(slab)) + slab
+        sections = [(kind, payload if kind == "R" else other) for kind, other in read_sections(data)]
+        changed = file_with(*(section(kind.encode(), content) for kind, content in sections))
+        (expected,) = inrcodec.decode(changed, device="cpu")
+        (stream,) = second_decoder.read_streams(changed)
+        np.testing.assert_array_equal(stream.values(), expected.values)
+        assert q.any()
 
 
 def assert_refused(data: bytes, initializations: Sequence[second_decoder.Initialization] = ()) -> None:
@@ -509,9 +640,9 @@ def test_flipped_bits_are_refused_by_both(make):
         assert_refused(damaged)
 
 
-@pytest.mark.parametrize("layer", ["input", "scales", "means", "hidden", "head"])
+@pytest.mark.parametrize("layer", ["input", "scales", "means", "hidden", "head", "hints"])
 def test_weights_whose_sums_need_not_be_exact_are_refused_by_both(layer, monkeypatch):
-    case = picture_of_coarse_steps()
+    case = series_of_three_channels() if layer == "hints" else picture_of_coarse_steps()
     (known_to_fit,) = case.initializations
 
     def enlarged(parameters: Parameters) -> Parameters:
@@ -529,10 +660,14 @@ def test_weights_whose_sums_need_not_be_exact_are_refused_by_both(layer, monkeyp
     assert_refused(data)
 
 
-@pytest.mark.parametrize("name", ["v1-image-siren", "v1-audio-spectrum", "v1-climate-bound"])
+@pytest.mark.parametrize("name", ["v1-image-siren", "v1-audio-spectrum", "v1-climate-bound", "series", "large series"])
 def test_both_take_and_refuse_the_same_payloads(name):
     """Payloads that no encoder wrote, under checksums that are right: both decoders decode them alike, or refuse."""
-    sections = read_sections((HERE / "golden" / f"{name}.inr").read_bytes())
+    if name.startswith("v1"):
+        data = (HERE / "golden" / f"{name}.inr").read_bytes()
+    else:
+        _, data = encoded(series_with_a_bound if name == "series" else series_of_large_fields)
+    sections = read_sections(data)
     random = np.random.default_rng(11)
     changed = [number for number, (kind, _) in enumerate(sections) if kind in "CR"]
     taken = 0

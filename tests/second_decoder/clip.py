@@ -101,16 +101,19 @@ class ClipField(LatentField):
     """The clips of a stream. symbols: of each stage of each chunk the motion, if any, the means and every pass."""
 
     def _prepare(self, initialization: "Initialization", parameters: tuple[int, ...]) -> None:
-        self._hue, bare = pyramid.hue_and_bare(self.field, parameters)
-        pictures, *picture = self.grid
-        require(pictures <= 1 << 10, "a patch of a clip has at most 2^10 pictures")
-        self._grids = replace(grids_of(self.field, tuple(picture)), bare=bare)
-        self._stages = stages_of(pictures)
-        self.latents = pictures * self._grids.latents
-        self.latents_at_once = max(len(stage.pictures) for stage in self._stages) * self._grids.latents
-        require(self.latents <= 1 << 27, "a patch of a clip has at most 2^27 latents")
-        self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
+        hue, bare = pyramid.hue_and_bare(self.field, parameters)
+        self._prepare_stages(initialization, stages_of(self.grid[0]), hue, bare)
         self._patches: list[tuple[int, list[CodedStage]]] = []
+
+    def _prepare_stages(self, initialization: "Initialization", stages: list[Stage], hue: int, bare: int) -> None:
+        pictures, *picture = self.grid
+        require(pictures <= 1 << 10, "a patch of a clip or series has at most 2^10 pictures or fields")
+        self._hue, self._stages = hue, stages
+        self._grids = replace(grids_of(self.field, tuple(picture)), bare=bare)
+        self.latents = pictures * self._grids.latents
+        self.latents_at_once = max(len(stage.pictures) for stage in stages) * self._grids.latents
+        require(self.latents <= 1 << 27, "a patch of a clip or series has at most 2^27 latents")
+        self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
         self._model, self._pyramid = cache(self._new_model), cache(self._new_pyramid)
 
     def _new_model(self, kind: str, step_index: int) -> EntropyModel:

@@ -3,26 +3,25 @@
 It follows "Series" of docs/FORMAT.md.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from second_decoder import clip, pyramid
 from second_decoder.arrays import cubic_convolution
-from second_decoder.clip import KINDS, REFERENCES, Stage, of_kind
+from second_decoder.clip import KINDS, ClipField, Stage, grids_of, shared_tensors
 from second_decoder.entropy import EntropyDecoder
-from second_decoder.entropy_model import EntropyModel, hints_of
-from second_decoder.latent_fields import LatentField, quantization_step
-from second_decoder.latent_grids import LatentGrids
-from second_decoder.prediction import Reference, network_tensors
+from second_decoder.entropy_model import hints_of
+from second_decoder.latent_fields import quantization_step
+from second_decoder.prediction import Reference
 from second_decoder.reading import read_varint, require
 
 if TYPE_CHECKING:
     from second_decoder.initialization import Initialization
 
-__all__ = ["KINDS", "SeriesField", "grids_of", "shared_tensors", "stages_of"]
+__all__ = ["KINDS", "SeriesField", "grids_of", "shared_tensors"]
 
 FIRST_OFFSET = 5
 OFFSETS = (0, 2, 3, 4, 5)
@@ -30,20 +29,6 @@ OFFSETS = (0, 2, 3, 4, 5)
 
 STAGE_SAMPLES = 1 << 21
 APART_SAMPLES = 1 << 17
-
-
-def grids_of(field: Mapping[str, Any], grid: tuple[int, ...] = ()) -> LatentGrids:
-    """Return the grids of a field's latents."""
-    return pyramid.grids_of(field, grid)
-
-
-def shared_tensors(field: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors of `theta_0`."""
-    return {
-        f"{kind}{name}": shape
-        for kind in KINDS
-        for name, shape in network_tensors(grids_of(field), field["prediction"], REFERENCES[kind]).items()
-    }
 
 
 def stages_of(fields: int, samples: int, variant: int) -> list[Stage]:
@@ -54,35 +39,22 @@ def stages_of(fields: int, samples: int, variant: int) -> list[Stage]:
     return [Stage(tuple(range(fields))[begin : begin + largest], (), 0) for begin in range(0, fields, largest)]
 
 
-class SeriesField(LatentField):
+class SeriesField(ClipField):
     """The series of a stream. symbols: of each stage of each chunk those of the means and of every pass."""
 
     def _prepare(self, initialization: "Initialization", parameters: tuple[int, ...]) -> None:
         require(parameters in ((0,), (1,)), "the variant of a series is 0 or 1")
         fields, *grid = self.grid
-        require(fields <= 1 << 10, "a patch of a series has at most 2^10 fields")
-        self._grids = grids_of(self.field, tuple(grid))
-        self._samples = int(np.prod(grid))
-        self._stages = stages_of(fields, self._samples, parameters[0])
-        self.latents = fields * self._grids.latents
-        self.latents_at_once = max(len(stage.pictures) for stage in self._stages) * self._grids.latents
-        require(self.latents <= 1 << 27, "a patch of a series has at most 2^27 latents")
-        self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
-        self._patches: list[dict[int, np.ndarray]] = []
-        self._model, self._pyramid = cache(self._new_model), cache(self._new_pyramid)
-
-    def _new_model(self, kind: str, step_index: int) -> EntropyModel:
-        return EntropyModel(self._grids, of_kind(self._weights, kind), step_index)
-
-    def _new_pyramid(self, kind: str, step_index: int) -> pyramid.Pyramid:
-        return pyramid.Pyramid(self._grids, of_kind(self._tensors, kind), self.around[1:], step_index, 0)
+        self._samples = math.prod(grid)
+        self._prepare_stages(initialization, stages_of(fields, self._samples, parameters[0]), hue=0, bare=0)
+        self._decoded: list[np.ndarray] = []  # [1, C, *grid] of every patch
 
     def read_chunk(self, chunk: bytes, patches: int) -> None:
         decoded: dict[int, np.ndarray] = {}  # [patches, C, *grid] of every field
         for stage, decoder in self._decoders(chunk):
-            step_index = min(max(self.step_index - stage.lowered, -120), 24)
+            step_index = self._step_index_of(stage)
             networks = self._pyramid(stage.kind, step_index)
-            references, hints = self._references(stage, decoded, networks), None
+            references, hints = self._seen(stage, decoded, networks), None
             if references:
                 first, second = (each.details for each in references)
                 alone = len(stage.references[0]) == 1
@@ -92,9 +64,8 @@ class SeriesField(LatentField):
             values = networks.values(symbols, references)
             values = values.reshape(patches, len(stage.pictures), *values.shape[1:])
             decoded.update({field: values[:, n] for n, field in enumerate(stage.pictures)})
-        self._patches += [
-            {field: values[patch : patch + 1] for field, values in decoded.items()} for patch in range(patches)
-        ]
+        together = np.stack([decoded[field] for field in range(self.grid[0])], 2)
+        self._decoded += [together[patch : patch + 1] for patch in range(patches)]
 
     def _decoders(self, chunk: bytes) -> Iterator[tuple[Stage, EntropyDecoder]]:
         """Yield the stages with what decodes each, and make sure that nothing is left."""
@@ -114,9 +85,7 @@ class SeriesField(LatentField):
             decoder.finish()
         require(position == len(chunk), "a chunk ends with its last stage")
 
-    def _references(
-        self, stage: Stage, decoded: Mapping[int, np.ndarray], networks: pyramid.Pyramid
-    ) -> list[Reference]:
+    def _seen(self, stage: Stage, decoded: Mapping[int, np.ndarray], networks: pyramid.Pyramid) -> list[Reference]:
         """Return what the fields of a stage see, patch by patch: two references, or none."""
         seen = []
         for numbers in zip(*stage.references, strict=True):
@@ -126,6 +95,7 @@ class SeriesField(LatentField):
 
     def _value(self, patch: int, positions: Sequence[np.ndarray]) -> np.ndarray:
         fields, *places = positions
-        values = self._patches[patch]
-        shown = [pyramid.interpolated(values[n], places, self.around[1:]).clip(0, 1) for n in range(self.grid[0])]
-        return cubic_convolution(np.stack(shown, 2), 2, fields, closed=False)
+        shown = self._decoded[patch]
+        for axis, (x, closed) in enumerate(zip(places, self.around[1:], strict=True)):
+            shown = cubic_convolution(shown, axis + 3, x, closed=closed)
+        return cubic_convolution(shown.clip(0, 1), 2, fields, closed=False)
