@@ -19,6 +19,7 @@ from inrcodec.cli.interruption import Terminated, terminations
 from inrcodec.cli.meta_train import meta_train
 from inrcodec.cli.verify import verify
 from inrcodec.errors import UsageError
+from inrcodec.parallel import end_helpers
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -88,4 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         console.error(console.message_of(error))
         return USAGE if isinstance(error, UsageError) else FAILURE
+    finally:
+        end_helpers()
     return code if isinstance(code, int) else 0

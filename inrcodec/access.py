@@ -1,20 +1,22 @@
 """Signals of which only those slabs are decoded that are asked for, in any order."""
 
+import math
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
-import torch
 
 from inrcodec.coding.container import Container, Stream
 from inrcodec.coding.missing import MissingReader
-from inrcodec.decoder import SAMPLES, check_container, exact_rows, signal_of
+from inrcodec.decoder import SAMPLES, check_stream, exact_rows, signal_of
 from inrcodec.device import pick_device
+from inrcodec.errors import UsageError
 from inrcodec.field_codec import codec_of
 from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
+from inrcodec.registry import find_initialization
 from inrcodec.residual.section import apply_slab, unpack_section
-from inrcodec.resolution import Resolution
 from inrcodec.signals.lazy import LazySignal, Rows, joined, slab_count, slab_rows
 
 KEPT_SLABS = 2
@@ -26,17 +28,22 @@ def open_anywhere(
     *,
     initializations: Sequence[Initialization] = (),
     max_samples: int = SAMPLES,
-    device: str | torch.device = "auto",
+    device: str = "auto",
 ) -> list[LazySignal]:
     """Return the signals of a whole file at their own resolution, of which slabs are decoded when they are read.
 
-    Arguments and errors are those of `inrcodec.decoder.open_container`; CorruptFile may be raised later.
+    max_samples: that are decoded at a time: a slab, and the chunks around it. Other arguments and errors are those of
+        `inrcodec.decoder.open_container`; CorruptFile and UsageError may be raised later.
+    Several threads may read them, one at a time, and other processes, to which they can be pickled.
     """
-    used = check_container(container, Resolution(), initializations, max_samples)
+    known = [*initializations, *(Initialization.from_bytes(content) for content in container.initializations)]
     signals = []
-    for stream, initialization in zip(container.streams, used, strict=True):
-        read = SlabReader(stream, initialization, device)
-        signals.append(signal_of(stream.header, stream.header.axes, read, has_missing=stream.header.has_missing))
+    for stream in container.streams:
+        header = stream.header
+        read = SlabReader(stream, find_initialization(header.initialization, known), device, max_samples)
+        signals.append(
+            signal_of(header, header.axes, read, has_missing=header.has_missing, count_missing=read.count_missing)
+        )
     return signals
 
 
@@ -46,7 +53,9 @@ class SlabReader:
     patches: how many were decoded so far.
     """
 
-    def __init__(self, stream: Stream, initialization: Initialization, device: str | torch.device) -> None:
+    def __init__(self, stream: Stream, initialization: Initialization, device: str, max_samples: int = SAMPLES) -> None:
+        check_stream(stream, initialization)
+        self._made_of = stream, initialization, device, max_samples
         self._stream, self._header = stream, stream.header
         self._reader = codec_of(initialization).open(stream.header, initialization, pick_device(device))
         axes = stream.header.axes
@@ -54,55 +63,87 @@ class SlabReader:
         self._rows = slab_rows(axes, stream.header.channels)
         self._residuals = unpack_section(stream.residual or b"", slab_count(axes, stream.header.channels))
         self._coverage = self._reader.patches.coverage(axes)
+        self._max_samples = max_samples
         self._exact = exact_rows(stream.header, axes)
-        self._missing: MissingReader | None = None
-        self._missing_read = 0
-        self._slab = lru_cache(KEPT_SLABS)(self._decoded)
+        self._masks: MissingReader | None = None
+        self._counts = [0]
+        self._kept: OrderedDict[int, Rows] = OrderedDict()
+        self._lock = threading.RLock()
         self.patches = 0
 
+    def __reduce__(self) -> tuple[type["SlabReader"], tuple[Stream, Initialization, str, int]]:
+        return SlabReader, self._made_of
+
     def __call__(self, begin: int, end: int) -> Rows:
-        numbers = range(begin // self._rows, -(-end // self._rows))
-        slabs = [self._slab(number) for number in numbers]
+        numbers = range(begin // self._rows, max(begin // self._rows + 1, -(-end // self._rows)))
+        with self._lock:
+            slabs = [self._slab(number) for number in numbers]
         own = slice(begin - numbers.start * self._rows, end - numbers.start * self._rows)
         masks = [mask for _, mask in slabs if mask is not None]
-        return joined([values for values, _ in slabs])[own], joined(masks)[own] if masks else None
+        return joined([values for values, _ in slabs])[own].copy(), joined(masks)[own].copy() if masks else None
+
+    def count_missing(self, index: int) -> int:
+        """Return how many values are missing before an index of the first axis."""
+        if self._stream.missing is None:
+            return 0
+        with self._lock:
+            number, rest = divmod(index, self._rows)
+            while len(self._counts) <= number:
+                mask = self._mask(len(self._counts) - 1)
+                self._counts.append(self._counts[-1] + (0 if mask is None else int(np.count_nonzero(mask))))
+            _, mask = self._slab(number) if rest else (None, None)
+            return self._counts[number] + (0 if mask is None else int(np.count_nonzero(mask[:rest])))
+
+    def _slab(self, number: int) -> Rows:
+        if number not in self._kept:
+            self._kept[number] = self._decoded(number)
+            if len(self._kept) > KEPT_SLABS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(number)
+        return self._kept[number]
 
     def _decoded(self, number: int) -> Rows:
-        begin = number * self._rows
-        end = min(begin + self._rows, self._shape[0])
+        begin, end = self._range(number)
         header = self._header
         ranges = np.array(header.value_range) if header.slice_ranges is None else header.slice_ranges[begin:end]
         values = self._exact(native_values(self._shown(begin, end), ranges, np.dtype(header.dtype)), begin)
         if header.max_error is not None:
             values = self._exact(apply_slab(values, self._residuals[number], header.max_error), begin)
-        return values, self._mask(begin, end)
+        return values, self._mask(number)
+
+    def _range(self, number: int) -> tuple[int, int]:
+        return number * self._rows, min((number + 1) * self._rows, self._shape[0])
 
     def _shown(self, begin: int, end: int) -> np.ndarray:
         """Return what the fields show in some rows, [rows, *grid, C] float32."""
         per_chunk = self._header.patches_per_chunk
+        patches = self._reader.patches
         wanted = self._coverage.between(begin, end)
         chunks = range(wanted.start // per_chunk, -(-wanted.stop // per_chunk))
-        count = len(self._reader.patches)
-        asked = range(chunks.start * per_chunk, min(chunks.stop * per_chunk, count))
+        asked = range(chunks.start * per_chunk, min(chunks.stop * per_chunk, len(patches)))
+        samples = max((end - begin) * math.prod(self._shape[1:]), len(asked) * patches.points)
+        if samples > self._max_samples:
+            raise UsageError(
+                f"a part of the signal {self._header.name!r} takes {samples} samples to decode, more than "
+                f"{self._max_samples}: if you trust the file, ask for them with --max-samples (max_samples)"
+            )
         self.patches += len(asked)
-        samples = (
+        places = (
             self._coverage.samples(patch, begin, end) if patch in wanted else self._coverage.corner(patch)
             for patch in asked
         )
         shown = np.zeros((end - begin, *self._shape[1:], self._header.channels), np.float32)
-        for place, values in self._reader.render(self._stream.chunks, samples, numbers=chunks):
+        for place, values in self._reader.render(self._stream.chunks, places, numbers=chunks):
             if place.patch in wanted:
                 place.accumulate(values, shown, begin)
         return shown
 
-    def _mask(self, begin: int, end: int) -> np.ndarray | None:
+    def _mask(self, number: int) -> np.ndarray | None:
         if self._stream.missing is None:
             return None
-        if self._missing is None or begin < self._missing_read:
-            self._missing, self._missing_read = MissingReader(self._stream.missing, self._shape), 0
-        while self._missing_read < begin:
-            rows = min(self._rows, begin - self._missing_read)
-            self._missing.take(rows)
-            self._missing_read += rows
-        self._missing_read = end
-        return self._missing.take(end - begin)
+        begin, end = self._range(number)
+        if self._masks is None or begin < self._masks.row:
+            self._masks = MissingReader(self._stream.missing, self._shape)
+        while self._masks.row < begin:
+            self._masks.take(min(self._rows, begin - self._masks.row))
+        return self._masks.take(end - begin)

@@ -237,7 +237,12 @@ def decode_stream(
 
 
 def signal_of(
-    header: StreamHeader, axes: tuple[Axis, ...], read: Callable[[int, int], Rows], *, has_missing: bool
+    header: StreamHeader,
+    axes: tuple[Axis, ...],
+    read: Callable[[int, int], Rows],
+    *,
+    has_missing: bool,
+    count_missing: Callable[[int], int] | None = None,
 ) -> LazySignal:
     """Return the signal that a header describes, on a grid and with values that are read."""
     return LazySignal(
@@ -252,6 +257,7 @@ def signal_of(
         has_missing=has_missing,
         attributes=header.attributes,
         slice_ranges=header.slice_ranges,
+        count_missing=count_missing,
     )
 
 

@@ -149,7 +149,7 @@ def encode_signals(
     for part, each, bound in zip(prepared, file.signals, bounds, strict=True):
         if bound is not None:
             # A promise is checked on what the bytes say, not on what is known of them.
-            error_bound.check_bound(each.signal, _decoded_error(each, part.device), bound)
+            error_bound.check_bound(each.signal, _decoded_error(each, part.device, options.processes), bound)
     return file
 
 
@@ -238,7 +238,9 @@ def code_within(
         trade_off, coded = error_bound.best_trade_off(code, trade_off)
         if trial is part:
             return coded
-    return code_signal(part, part.choose(trade_off, quantization), original, max_error, keep=keep)
+    # What suits a sample need not suit all of the signal.
+    quantization = part.choose(trade_off, quantization if whole else None)
+    return code_signal(part, quantization, original, max_error, keep=keep)
 
 
 def code_signal(
@@ -297,9 +299,11 @@ def code_signal(
     return CodedSignal(original, prepared.initialization, stream, fidelity, decoded)
 
 
-def _decoded_error(coded: CodedSignal, device: torch.device) -> float:
+def _decoded_error(coded: CodedSignal, device: torch.device, processes: int) -> float:
     """Return the largest error of what a decoder makes of a coded signal."""
-    decoded = decode_stream(coded.stream, coded.initialization, resolution=Resolution(), device=device)
+    decoded = decode_stream(
+        coded.stream, coded.initialization, resolution=Resolution(), device=device, processes=processes
+    )
     fidelity = Fidelity(coded.signal)
     for begin, part in slabs_of(coded.signal):
         fidelity.add(part, decoded.part(begin, begin + len(part.values)))

@@ -71,10 +71,14 @@ class MaskPacker:
 
 
 class MaskReader:
-    """Undoes `MaskPacker`, part by part, fast in ascending order. count: bits of the whole mask."""
+    """Undoes `MaskPacker`, part by part: fast in ascending order, or where the same is asked for again.
+
+    count: bits of the whole mask.
+    """
 
     def __init__(self, packed: bytes, count: int) -> None:
         self._packed, self._count = packed, count
+        self._range, self._found = (0, 0), np.zeros(0, bool)
         self._restart()
 
     def _restart(self) -> None:
@@ -88,6 +92,8 @@ class MaskReader:
 
         Raises: ValueError if that is impossible or, where `end` is that of the mask, if the mask is longer.
         """
+        if (begin, end) == self._range:
+            return self._found.copy()
         if begin < self._end:
             self._restart()
         first = begin // 8
@@ -101,7 +107,8 @@ class MaskReader:
             self._inflater.check_end()
             if bits[own.stop :].any():
                 raise ValueError("a mask whose last byte has bits of no value")
-        return bits[own].astype(bool)
+        self._range, self._found = (begin, end), bits[own].astype(bool)
+        return self._found.copy()
 
     def _take(self, count: int) -> bytes:
         data = self._inflater.take(count)

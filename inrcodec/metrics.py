@@ -33,16 +33,19 @@ class Fidelity:
         for begin in range(0, len(original.values), rows):  # for the memory that 64 bits need
             some = slice(begin, begin + rows)
             values = original.values[some].astype(np.float64)
-            errors = values - decoded.values[some].astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                errors = values - decoded.values[some].astype(np.float64)
             if original.missing is not None:
                 present = ~original.missing[some]
                 values, errors = values[present], errors[present]
             error = float(np.sum(errors**2))
+            worst = float(np.abs(errors).max()) if errors.size else 0.0
+            if not math.isfinite(worst):  # a value that is not a number is as far off as can be
+                error = worst = math.inf
+            self.max_error = max(self.max_error, worst)
             self._count += errors.size
             self._error += error
             self._power += float(np.sum(values**2))
-            if errors.size:
-                self.max_error = max(self.max_error, float(np.abs(errors).max()))
             if self._slices is not None:
                 low, high = by_row[begin]
                 self._slices.append(math.sqrt(error / errors.size) / (high - low) if errors.size else 0.0)
@@ -68,7 +71,8 @@ class Fidelity:
         """The signal-to-noise ratio in dB: power of the signal over the power of the error."""
         if self._error == 0:
             return math.inf
-        return 10 * math.log10(self._power / self._error) if self._power else -math.inf
+        ratio = self._power / self._error
+        return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
     @property
     def slice_errors(self) -> np.ndarray:

@@ -60,13 +60,13 @@ def shared(
         while results:
             yield results.popleft().result()
     except BrokenProcessPool as error:
-        _end_helpers()
+        end_helpers()
         raise InrcodecError(
             "a process that took part ended too early, as it does when memory runs out: use one process (--jobs 1)"
         ) from error
-    except BaseException:  # also where nobody wants the rest: what is begun is not waited for
-        _end_helpers()
-        raise
+    finally:
+        for result in results:  # where nobody wants the rest
+            result.cancel()
 
 
 def _done(value: Result) -> Future[Result]:
@@ -82,14 +82,14 @@ _POOLS: dict[int, ProcessPoolExecutor] = {}
 def _helpers(count: int) -> ProcessPoolExecutor:
     """Return so many helpers, which start when there is something to do."""
     if count not in _POOLS:
-        _end_helpers()
+        end_helpers()
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         _POOLS[count] = ProcessPoolExecutor(count, context, initializer=_begin)
     return _POOLS[count]
 
 
-def _end_helpers() -> None:
-    """End all helpers, whatever they do."""
+def end_helpers() -> None:
+    """End all helpers, whatever they do: a program that ends does not wait for them."""
     while _POOLS:
         _, pool = _POOLS.popitem()
         processes = list((pool._processes or {}).values())

@@ -18,7 +18,7 @@ OF_THE_WHOLE = ("file", "zeros", "limits", "gaps")
 def sample_of(signal: AnySignal, config: PatchConfig) -> AnySignal:
     """Return a signal, or if it is long some of its patches, evenly spread and one after the other.
 
-    Of patches that are long themselves only the first indices of the first axis are taken.
+    Of patches that are long themselves only the middle of the first axis is taken.
     Missing values stay missing. A sample has the attributes but for those that are about the whole, and the points of
     its first patch.
     """
@@ -31,9 +31,9 @@ def sample_of(signal: AnySignal, config: PatchConfig) -> AnySignal:
     if count >= len(patches) and rows == size:
         return signal
     values, masks, ranges = [], [], []
-    for patch in np.linspace(0, len(patches) - 1, count).round().astype(int).tolist():
+    for patch in ((np.arange(count) + 0.5) * len(patches) / count).astype(int).tolist():
         first, *others = patches.samples(patch)
-        first = first[:rows]
+        first = first[(size - rows) // 2 :][:rows]
         part = signal.part(int(first[0]), int(first[-1]) + 1)
         values.append(part.values[np.ix_(first - first[0], *others)])
         if part.missing is not None:

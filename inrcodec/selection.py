@@ -41,6 +41,11 @@ def select_file(
     # Stored numbers are written again as they are; only times are understood.
     with xarray.open_dataset(path, engine="inrcodec", mask_and_scale=False, **options) as dataset:
         part = selected(dataset, selection, variables)
+        for name, variable in part.variables.items():
+            if variable.dtype.kind in "iuf" and "_FillValue" not in variable.attrs:
+                variable.encoding["_FillValue"] = None  # xarray gives every float one
+            if name in part.data_vars and variable.dims:
+                variable.encoding["zlib"] = True
 
         def write(temporary: Path) -> None:
             try:

@@ -18,7 +18,7 @@ from inrcodec.initialization import Initialization
 from inrcodec.metrics import Fidelity
 from inrcodec.residual.section import apply_slab, unpack_section
 from inrcodec.resolution import Resolution
-from inrcodec.signals import check, opened
+from inrcodec.signals import check, in_order_of, opened
 from inrcodec.signals.lazy import AnySignal, Rows, slab_count, slab_rows, slabs_of
 
 
@@ -110,6 +110,7 @@ def _compared(
         if original is None or (*original.shape, original.channels) != shape:
             found = "none of this name" if original is None else f"{(*original.shape, original.channels)}"
             raise UsageError(f"{label} has the shape {shape}, the original has {found}: give the right original")
+        original = in_order_of(original, signal)
         fidelity = Fidelity(original)
         for begin, part in slabs_of(original):
             fidelity.add(part, signal.part(begin, begin + len(part.values)))

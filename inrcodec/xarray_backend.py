@@ -1,6 +1,7 @@
 """`xarray.open_dataset("t2m.inr")`: climate fields of which xarray decodes what is asked for."""
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from xarray.core import indexing
 from inrcodec.access import open_anywhere
 from inrcodec.coding.container import read_container
 from inrcodec.decoder import SAMPLES
-from inrcodec.errors import UsageError
+from inrcodec.errors import ContainerError, InitializationError, SignalError, UsageError
 from inrcodec.initialization import Initialization
 from inrcodec.registry import named_initialization
-from inrcodec.signals.cf_fields import Field, numbers_of_slices
+from inrcodec.signals.cf_fields import FieldReader
 from inrcodec.signals.cf_writing import contents_of
+from inrcodec.signals.climate import malformed
 from inrcodec.signals.netcdf import group_of
 
 
@@ -61,10 +63,12 @@ class InrBackend(BackendEntrypoint):
         group: of the file, by its path. init: initializations beside the installed ones, as for `inrcodec decode`.
         max_samples, device: as for `inrcodec.decode`. decoding: what xarray's own backends decode, as
         `mask_and_scale` and `decode_times`.
-        Raises: ContainerError, InitializationError, UsageError.
+        Raises: ContainerError, InitializationError, SignalError, UsageError; also later, when values are read.
         """
         signals = _signals(Path(filename_or_obj), tuple(map(named_initialization, init)), max_samples, device)
-        contents, fields = contents_of(signals)
+        with malformed(f"{filename_or_obj}: the attributes of the fields"):
+            contents, fields = contents_of(signals)
+            readers = {name: FieldReader(field) for name, field in fields.items()}
         place = group.strip("/")
         if place and place not in contents.attributes:
             known = ", ".join(filter(None, contents.attributes)) or "none"
@@ -75,7 +79,7 @@ class InrBackend(BackendEntrypoint):
                 continue
             data: Any = variable.values
             if name in fields:
-                data = indexing.LazilyIndexedArray(FieldArray(fields[name]))
+                data = indexing.LazilyIndexedArray(FieldArray(readers[name]))
             dimensions = [str(dimension).split("/")[-1] for dimension in variable.dims]
             variables[name.split("/")[-1]] = xarray.Variable(dimensions, data, variable.attrs)
         asked = {key: value for key, value in decoding.items() if value is not None}
@@ -91,9 +95,14 @@ class InrBackend(BackendEntrypoint):
 
 
 def _signals(path: Path, known: tuple[Initialization, ...], max_samples: int, device: str) -> list[Any]:
-    signals = open_anywhere(
-        read_container(path.read_bytes()), initializations=known, max_samples=max_samples, device=device
-    )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SignalError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        signals = open_anywhere(read_container(data), initializations=known, max_samples=max_samples, device=device)
+    except (ContainerError, InitializationError) as error:
+        raise type(error)(f"{path}: {error}") from error
     modality = signals[0].modality
     if modality != "climate":
         raise UsageError(f"{path} holds {modality}, no climate fields: decode it with inrcodec.decode")
@@ -101,24 +110,28 @@ def _signals(path: Path, known: tuple[Initialization, ...], max_samples: int, de
 
 
 class FieldArray(BackendArray):
-    """The stored numbers of a variable, in the dimensions of its file."""
+    """The stored numbers of a variable, in the dimensions of its file. Threads take turns."""
 
-    def __init__(self, field: Field) -> None:
-        self._field = field
-        self.shape = field.stored_shape
-        self.dtype = field.packing.stored
+    def __init__(self, reader: FieldReader) -> None:
+        self._reader = reader
+        self.shape = reader.field.stored_shape
+        self.dtype = reader.packing.stored
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         """Return the numbers at an integer, a slice or an array of indices along every dimension."""
-        field = self._field
+        field = self._reader.field
         chosen = [np.atleast_1d(np.arange(size)[each]) for size, each in zip(self.shape, key, strict=True)]
         leading = [chosen[place] for place in field.leading]
         slices = np.ravel_multi_index(np.ix_(*leading), field.sizes).ravel() if leading else np.zeros(1, np.int64)
-        planes = numbers_of_slices(field, slices.tolist())
-        rows, columns = (chosen[place] for place in field.places)
-        planes = planes[:, rows[:, np.newaxis], columns].reshape(*map(len, leading), len(rows), len(columns))
+        latitudes, longitudes = (chosen[place] for place in field.places)
+        with _TURN, malformed(f"the attributes of variable {field.name!r}"):
+            planes = self._reader.read(slices.tolist(), latitudes, longitudes)
+        planes = planes.reshape(*map(len, leading), len(latitudes), len(longitudes))
         numbers = planes.transpose(np.argsort([*field.leading, *field.places]))
         return numbers[tuple(0 if np.ndim(each) == 0 and not isinstance(each, slice) else slice(None) for each in key)]
+
+
+_TURN = threading.RLock()

@@ -1,5 +1,7 @@
 """Slabs that are decoded alone are those of the whole signal."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
@@ -109,8 +111,33 @@ def test_only_what_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None
     assert read.patches == 4 * each
 
 
-def test_too_many_samples_are_refused() -> None:
+def test_too_many_samples_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a time: a long file may have many."""
     signal, initialization = KINDS["image"]
+    monkeypatch.setattr(lazy, "SLAB_VALUES", 4 * signal.values[0].size)
+    monkeypatch.setattr(codec, "CHUNK_POINTS", 1)
     data, _ = encode([signal], [initialization], FAST, embed=True)
+    (read,) = open_anywhere(read_container(data), max_samples=signal.samples - 1)
+    read.part(0, 1)
+    (read,) = open_anywhere(read_container(data), max_samples=100)
     with pytest.raises(UsageError, match="max_samples"):
-        open_anywhere(read_container(data), max_samples=signal.samples - 1)
+        read.part(0, 1)
+
+
+def test_threads_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several may read one signal, each anywhere."""
+    signal, initialization = KINDS["climate"]
+    monkeypatch.setattr(lazy, "SLAB_VALUES", 1)
+    data, _ = encode([signal], [initialization], FAST, embed=True)
+    (whole,) = decode(data, device="cpu")
+    (read,) = open_anywhere(read_container(data), device="cpu")
+    with ThreadPoolExecutor(4) as pool:
+        places = [int(place) for place in np.random.default_rng(0).integers(0, 7, 40)]
+        for place, part in zip(places, pool.map(lambda place: read.part(place, place + 1), places), strict=True):
+            np.testing.assert_array_equal(part.values, whole.values[place : place + 1])
+            np.testing.assert_array_equal(part.missing, whole.missing[place : place + 1])
+    again = pickle.loads(pickle.dumps(read))
+    np.testing.assert_array_equal(again.part(2, 5).values, whole.values[2:5])
+    assert again.count_missing is not None and whole.missing is not None
+    counted = [again.count_missing(index) for index in (0, 3, 7, 1)]
+    assert counted == [int(whole.missing[:index].sum()) for index in (0, 3, 7, 1)]

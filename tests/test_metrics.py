@@ -106,6 +106,14 @@ def test_all_points_missing() -> None:
     assert metrics.fidelity(empty, decoded).mean_squared_error == metrics.max_error(empty, decoded) == 0
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_infinitely_far_off(wrong: float) -> None:
+    a, b = (image(np.zeros((4, 4, 1), np.float32), (0.0, 1.0)) for _ in range(2))
+    b.values[2, 2] = wrong
+    found = metrics.fidelity(a, b)
+    assert found.max_error == math.inf and found.psnr == found.snr == -math.inf
+
+
 def test_parts_add_up() -> None:
     """Compared part by part, slices with ranges of their own and missing points, it is all the same."""
     random = np.random.default_rng(3)

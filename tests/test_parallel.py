@@ -24,7 +24,7 @@ from inrcodec.patches import PatchConfig
 @pytest.fixture(autouse=True)
 def no_helpers_left() -> Iterator[None]:
     yield
-    parallel._end_helpers()
+    parallel.end_helpers()
 
 
 def slowly(task: int) -> float:
@@ -68,12 +68,14 @@ def test_a_helper_that_is_killed() -> None:
     assert next(shared(slowly, str, [1] * 4, 4, 2)) == "1"
 
 
-def test_helpers_end_when_nobody_wants_the_rest() -> None:
+def test_helpers_serve_others_when_nobody_wants_the_rest() -> None:
     results = shared(slowly, str, range(200), 200, 2)
     while type(next(results)) is float:
         pass
-    (helper,) = [process for process in multiprocessing.active_children() if process.is_alive()]
     results.close()
+    (helper,) = [process for process in multiprocessing.active_children() if process.is_alive()]
+    assert len(list(shared(slowly, str, range(4), 4, 2))) == 4
+    parallel.end_helpers()
     helper.join(10)
     assert not helper.is_alive() and not parallel._POOLS
 

@@ -1,5 +1,6 @@
 """`.inr` files in xarray are the files that they decode to."""
 
+import pickle
 from pathlib import Path
 
 import netCDF4
@@ -8,7 +9,7 @@ import pytest
 import xarray
 
 from inrcodec.access import SlabReader
-from inrcodec.errors import UsageError
+from inrcodec.errors import InrcodecWarning, UsageError
 from inrcodec.files import decode_file, encode_file
 from inrcodec.options import EncodeOptions
 from inrcodec.signals import lazy
@@ -97,6 +98,29 @@ def test_it_is_stored_numbers_if_asked_for(fields: Path) -> None:
     with xarray.open_dataset(fields.with_name("again.nc"), mask_and_scale=False, decode_times=False) as decoded:
         assert raw.t.dtype == np.int16
         xarray.testing.assert_identical(raw, decoded)
+
+
+def test_infinities_and_points_are_as_decoded(tmp_path: Path) -> None:
+    """What stands for missing values is kept, also where a part is read."""
+    random = np.random.default_rng(0)
+    values = np.cumsum(random.normal(size=(6, 9, 12)), 0).astype(np.float32)
+    values[2, 3, 4], values[4, 1, 1], values[5, 5, 5], values[1, 2, 2] = np.inf, -np.inf, 1e20, np.nan
+    axes = {"latitude": np.arange(9) * 10.0, "longitude": np.arange(12) * 30.0}
+    data = xarray.DataArray(values, axes, ("time", "latitude", "longitude"), "p")
+    data.latitude.attrs["units"], data.longitude.attrs["units"] = "degrees_north", "degrees_east"
+    path = tmp_path / "a.nc"
+    data.to_netcdf(path, encoding={"p": {"_FillValue": None}})
+    with pytest.warns(InrcodecWarning):
+        encode_file(path, path.with_suffix(".inr"), OPTIONS)
+    decode_file(path.with_suffix(".inr"), path.with_name("again.nc"), device="cpu")
+    ours, decoded = (xarray.open_dataset(tmp_path / name) for name in ("a.inr", "again.nc"))
+    xarray.testing.assert_identical(ours.isel(time=[4, 2, 5, 1]).load(), decoded.isel(time=[4, 2, 5, 1]).load())
+    xarray.testing.assert_identical(
+        ours.isel(latitude=3, longitude=[4, 1]).load(), decoded.isel(latitude=3, longitude=[4, 1]).load()
+    )
+    assert np.isinf(ours.p.values).sum() == 2
+    again = pickle.loads(pickle.dumps(ours.p.variable._data))
+    assert np.asarray(again).shape == (6, 9, 12)
 
 
 def test_groups(tmp_path: Path) -> None:

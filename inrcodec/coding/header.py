@@ -46,7 +46,7 @@ class StreamHeader:
     has_missing: a mask of missing values follows the header.
     attributes: plain values, as in `Signal`.
     max_error: the largest absolute error of a value on the original grid, which a residual after the chunks ensures;
-        2^-1000..2^1000, fewer than 2^31 values. None: there is no bound and no residual.
+        2^-1000..2^1000. None: there is no bound and no residual.
     slice_ranges: [S, 2] float64, the value range of every slice along the first axis, a "slice"; `value_range` is then
         that of all. None: it is that of each.
     """

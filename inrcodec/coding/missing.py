@@ -34,21 +34,25 @@ class MissingWriter:
 
 
 class MissingReader:
-    """Reads the mask that a `MissingWriter` was given, bool of this shape, from the first row on."""
+    """Reads the mask that a `MissingWriter` was given, bool of this shape, from the first row on.
+
+    row: which comes next.
+    """
 
     def __init__(self, data: bytes, shape: tuple[int, ...]) -> None:
         self._others = shape[1:]
         self._reader = MaskReader(data, prod(shape))
-        self._place = 0
+        self.row = 0
         self._before = np.zeros(self._others, bool)
 
     def take(self, rows: int) -> np.ndarray:
         """Return the next rows of the mask. Raises: CorruptFile if the data is no mask of this shape."""
         if not rows:
             return np.zeros((0, *self._others), bool)
-        begin, self._place = self._place, self._place + rows * prod(self._others)
+        begin, end = (row * prod(self._others) for row in (self.row, self.row + rows))
+        self.row += rows
         try:
-            changes = self._reader.bits(begin, self._place).reshape(rows, *self._others)
+            changes = self._reader.bits(begin, end).reshape(rows, *self._others)
         except ValueError as error:
             raise CorruptFile(f"the mask of missing values is damaged ({error}): obtain the file again") from error
         changes[0] ^= self._before

@@ -1,6 +1,6 @@
 """Unsigned LEB128 integers: seven bits a byte, least significant first, the high bit set on all but the last."""
 
-from inrcodec.errors import TruncatedFile
+from inrcodec.errors import CorruptFile, TruncatedFile
 
 MAX_BYTES = 6
 
@@ -18,10 +18,15 @@ def write_varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, start: int) -> tuple[int, int]:
-    """Return the integer at `start` and where the data goes on. Raises: TruncatedFile if it does not end in time."""
+    """Return the integer at `start` and where the data goes on.
+
+    Raises: TruncatedFile if it does not end in time, CorruptFile if it has more bytes than it needs.
+    """
     value = 0
     for count, byte in enumerate(data[start : start + MAX_BYTES]):
         value |= (byte & 0x7F) << (7 * count)
+        if byte == 0 and count:
+            raise CorruptFile(f"an integer at byte {start} has more bytes than it needs: obtain the file again")
         if byte < 0x80:
             return value, start + count + 1
     raise TruncatedFile(f"no integer at byte {start} of {len(data)}: obtain the file again")

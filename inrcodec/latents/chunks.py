@@ -1,5 +1,6 @@
 """Chunks of latents as tasks that another process can do."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,15 +56,24 @@ class DecodeTask:
     positions: Sequence[Sequence[np.ndarray]]
 
 
+_LOCK = threading.Lock()
+_BEFORE: list[int] = []
+"""How many threads torch had before, for each block of `one_thread` that is at work."""
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute with one thread: the operations are so small that more are never faster, and far slower beside others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _LOCK:
+        _BEFORE.append(_BEFORE[0] if _BEFORE else torch.get_num_threads())
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _LOCK:
+            before = _BEFORE.pop()
+            if not _BEFORE:
+                torch.set_num_threads(before)
 
 
 def encode_chunk(coder: LatentCoder, task: EncodeTask) -> tuple[bytes, np.ndarray]:

@@ -52,6 +52,9 @@ MAX_CHUNK_LATENTS = 1 << 21
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
 
+VARIANT_POINTS = 1 << 24
+"""Samples that these have at most, if there is more than one."""
+
 
 @dataclass(frozen=True)
 class LatentQuantization:
@@ -220,7 +223,8 @@ class PreparedLatents:
         own = field_of(self.initialization)
         if own.variants == 1:
             return 0
-        some = range(0, len(self.patches), -(-len(self.patches) // VARIANT_PATCHES))
+        count = max(1, min(VARIANT_PATCHES, VARIANT_POINTS // self.patches.points))
+        some = range(0, len(self.patches), -(-len(self.patches) // count))
         values = torch.from_numpy(np.concatenate([self._values(patch, self.signal) for patch in some])).to(self.device)
 
         def model_of(variant: int) -> LatentModel:

@@ -119,12 +119,9 @@ def unpack_section(section: bytes, count: int) -> list[bytes]:
         return [b""] * count
     slabs, position = [], 0
     for _ in range(count):
-        begin = position
         try:
-            size, position = read_varint(section, begin)
+            size, position = read_varint(section, position)
         except TruncatedFile:
-            break
-        if section[begin:position] != write_varint(size):
             break
         slabs.append(section[position : position + size])
         position += size

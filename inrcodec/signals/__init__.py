@@ -37,6 +37,7 @@ __all__ = [
     "exact_reader",
     "extensions",
     "find_files",
+    "in_order_of",
     "modality_of",
     "opened",
     "read",
@@ -125,6 +126,15 @@ def check(signal: AnySignal) -> None:
     Raises: SignalError if they are malformed.
     """
     getattr(_module(signal.modality), "check", lambda _: None)(signal)
+
+
+def in_order_of(signal: AnySignal, other: AnySignal) -> AnySignal:
+    """Return a signal with its samples in the order of those of another, which was read from the same file.
+
+    Readers may choose the order of the slices of climate fields. Raises: SignalError if attributes are malformed.
+    """
+    ordered: AnySignal = getattr(_module(signal.modality), "in_order_of", lambda same, _: same)(signal, other)
+    return ordered
 
 
 def write(signals: Sequence[AnySignal], path: Path) -> None:

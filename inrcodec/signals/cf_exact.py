@@ -20,6 +20,8 @@ from inrcodec.signals.cf_packing import Packing
 from inrcodec.signals.cf_streams import ArrayPacker, ArrayReader
 from inrcodec.signals.netcdf import parse_array, plain_array
 
+_SKIPPED = 1 << 20
+
 GAP_KINDS = 256
 """How many different numbers stand for missing values at most, unless each is kept by itself."""
 
@@ -124,10 +126,12 @@ class GapNumbers:
     """What to store at missing points, taken in order from the attribute "gaps".
 
     frequent: [1] the most frequent number of all, for what is not on the original grid. It is None if nothing is known.
+    samples: of the signal, which has no more gaps.
     Raises: LookupError, TypeError, ValueError for malformed gaps.
     """
 
-    def __init__(self, gaps: list[Any] | None, packing: Packing) -> None:
+    def __init__(self, gaps: list[Any] | None, packing: Packing, samples: int) -> None:
+        self._gaps = gaps
         self._kinds: np.ndarray | None = None
         self._numbers: ArrayReader | None = None
         self._taken = 0
@@ -136,8 +140,8 @@ class GapNumbers:
             self.frequent = marker if marker.size else None
             return
         self._numbers, checked = ArrayReader(gaps[-1]), ArrayReader(gaps[-1])
-        if not checked.size:
-            raise ValueError("gaps without numbers")
+        if not 0 < checked.size <= samples:
+            raise ValueError(f"{checked.size} gaps among {samples} values")
         if len(gaps) > 1:
             self._kinds = parse_array(gaps[0]).astype(packing.stored, casting="equiv")
             self.frequent = self._kinds[[_most_frequent(checked, self._kinds.size)]]
@@ -155,6 +159,16 @@ class GapNumbers:
         if numbers.size < count:
             return self.frequent
         return numbers if self._kinds is None else self._kinds[numbers]
+
+    def between(self, begin: int, end: int) -> np.ndarray | None:
+        """Return what to store at the missing points from number `begin` to before `end`, as `take`."""
+        if self._gaps is None:
+            return self.frequent
+        if begin < self._taken:
+            self._numbers, self._taken = ArrayReader(self._gaps[-1]), 0
+        while self._taken < begin:
+            self.take(min(begin - self._taken, _SKIPPED))
+        return self.take(end - begin)
 
     def check(self) -> None:
         """Raises: as when all numbers are taken."""

@@ -10,7 +10,7 @@ from inrcodec.errors import SignalError
 from inrcodec.signals.cf_exact import GapNumbers
 from inrcodec.signals.cf_packing import Packing, pack, packing_of
 from inrcodec.signals.cf_slices import Key, boxes, region
-from inrcodec.signals.lazy import SLAB_VALUES, AnySignal, slabs_of
+from inrcodec.signals.lazy import SLAB_VALUES, AnySignal, LazySignal, Rows, joined, slabs_of
 from inrcodec.signals.netcdf import parse_attributes
 
 CHUNK = 1 << 24
@@ -108,7 +108,7 @@ def regions_of(field: Field) -> Iterator[tuple[Key, np.ndarray]]:
     Raises: SignalError, also later, and as `contents_of`.
     """
     signal, packing = field.signal, field.packing
-    gaps = GapNumbers(signal.attributes.get("gaps"), packing) if signal.has_missing else None
+    gaps = GapNumbers(signal.attributes.get("gaps"), packing, signal.samples) if signal.has_missing else None
     places, leading, sizes = field.places, field.leading, field.sizes
     in_file = np.argsort([*leading, *places])
     original = signal.shape[1:] == tuple(field.shape[place] for place in places)
@@ -138,17 +138,70 @@ def regions_of(field: Field) -> Iterator[tuple[Key, np.ndarray]]:
     return every()
 
 
-def numbers_of_slices(field: Field, slices: Sequence[int]) -> np.ndarray:
-    """Return the numbers to store of some slices of a field, in any order: [len(slices), H, W].
+class FieldReader:
+    """Reads the numbers to store of a field, slice by slice in any order.
 
-    Where values are missing they are the most frequent of the numbers that stand for that.
+    Where values are missing they are those of the file, if the signal can count missing values, else the most frequent
+    of them.
     Raises: SignalError, and as `contents_of`.
     """
-    signal, packing = field.signal, field.packing
-    gaps = GapNumbers(signal.attributes.get("gaps"), packing).frequent if signal.has_missing else None
-    numbers = np.empty((len(slices), *signal.shape[1:]), packing.stored)
-    for place, number in enumerate(slices):
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.packing = field.packing
+        signal = field.signal
+        self._gaps = GapNumbers(signal.attributes.get("gaps"), self.packing, signal.samples)
+
+    def __reduce__(self) -> tuple[type["FieldReader"], tuple[Field]]:
+        return FieldReader, (self.field,)
+
+    def read(self, slices: Sequence[int], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the numbers of some slices at some indices of their axes, [slices, rows, columns]."""
+        numbers = np.empty((len(slices), len(rows), len(columns)), self.packing.stored)
+        for place, number in enumerate(slices):
+            numbers[place] = self._slice(number)[np.ix_(rows, columns)]
+        return numbers
+
+    def _slice(self, number: int) -> np.ndarray:
+        signal = self.field.signal
         part = signal.part(number, number + 1)
-        missing = None if part.missing is None or not part.missing.any() else part.missing
-        numbers[place] = pack(f"variable {field.name!r}", part.values[..., 0], missing, gaps, packing)[0]
-    return numbers
+        count = 0 if part.missing is None else int(np.count_nonzero(part.missing))
+        gaps = self._gaps.frequent
+        if count and isinstance(signal, LazySignal) and signal.count_missing is not None:
+            before = signal.count_missing(number)
+            gaps = self._gaps.between(before, before + count)
+        missing = part.missing if count else None
+        planes = pack(f"variable {self.field.name!r}", part.values[..., 0], missing, gaps, self.packing)
+        plane: np.ndarray = planes[0]
+        return plane
+
+
+def in_order_of(signal: AnySignal, other: AnySignal) -> AnySignal:
+    """Return a signal with its slices in the order in which those of another of the same variable come.
+
+    Raises: SignalError, and as `contents_of`.
+    """
+    own, wanted = field_of(signal), field_of(other)
+    if own.leading == wanted.leading or own.shape != wanted.shape:
+        return signal
+    places = np.arange(signal.shape[0]).reshape(own.sizes)
+    order = places.transpose([own.leading.index(place) for place in wanted.leading]).reshape(-1)
+
+    def read(begin: int, end: int) -> Rows:
+        parts = [signal.part(int(place), int(place) + 1) for place in order[begin:end]]
+        masks = [part.missing for part in parts if part.missing is not None]
+        return joined([part.values for part in parts]), joined(masks) if masks else None
+
+    return LazySignal(
+        modality=signal.modality,
+        dtype=signal.dtype,
+        axes=signal.axes,
+        channels=signal.channels,
+        value_range=signal.value_range,
+        read=read,
+        name=signal.name,
+        sphere=signal.sphere,
+        has_missing=signal.has_missing,
+        attributes=signal.attributes,
+        slice_ranges=None if signal.slice_ranges is None else signal.slice_ranges[order],
+    )

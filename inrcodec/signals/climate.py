@@ -161,12 +161,12 @@ def write(signals: Sequence[AnySignal], path: Path) -> None:
 
     if not signals:
         raise SignalError(f"{path}: no signals to write")
-    with _malformed(f"{path}: the signals' attributes"):
+    with malformed(f"{path}: the signals' attributes"):
         contents, fields = contents_of(signals)
         numbers = {name: regions_of(field) for name, field in fields.items()}
 
     def regions(name: str) -> Iterator["tuple[Key, np.ndarray]"]:
-        with _malformed(f"{path}: the attributes of variable {name!r}"):
+        with malformed(f"{path}: the attributes of variable {name!r}"):
             yield from numbers[name]
 
     save(contents, path, {name: regions(name) for name in fields})
@@ -178,12 +178,24 @@ def check(signal: AnySignal) -> None:
     from inrcodec.signals.cf_fields import field_of
 
     if "gaps" in signal.attributes:
-        with _malformed(f"what stands for missing values of variable {signal.name!r}"):
-            GapNumbers(signal.attributes["gaps"], field_of(signal).packing).check()
+        with malformed(f"what stands for missing values of variable {signal.name!r}"):
+            GapNumbers(signal.attributes["gaps"], field_of(signal).packing, signal.samples).check()
+
+
+def in_order_of(signal: AnySignal, other: AnySignal) -> AnySignal:
+    """Return a signal with its slices in the order in which those of another of the same variable come.
+
+    Raises: SignalError if attributes are malformed.
+    """
+    from inrcodec.signals import cf_fields
+
+    with malformed(f"the attributes of variable {other.name!r}"):
+        return cf_fields.in_order_of(signal, other)
 
 
 @contextmanager
-def _malformed(what: str) -> Iterator[None]:
+def malformed(what: str) -> Iterator[None]:
+    """Turn the errors that malformed attributes lead to into a SignalError. what: these attributes, in words."""
     try:
         yield
     except MALFORMED as error:

@@ -26,6 +26,7 @@ class LazySignal:
     dtype: of the values. channels: C. has_missing: whether any may be missing.
     read: returns the values and the mask of samples `begin` to before `end` of the first axis; asking for what comes
         later is always fast, going back need not be. The mask is None only where none are missing.
+    count_missing: returns how many values are missing before an index of the first axis; None if that takes reading.
     """
 
     modality: str
@@ -39,6 +40,7 @@ class LazySignal:
     has_missing: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
     slice_ranges: np.ndarray | None = None
+    count_missing: Callable[[int], int] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

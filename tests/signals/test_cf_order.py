@@ -8,7 +8,10 @@ import pytest
 import xarray
 
 from inrcodec.errors import SignalError
-from inrcodec.signals import read, write
+from inrcodec.files import encode_file
+from inrcodec.options import EncodeOptions
+from inrcodec.signals import climate_reading, read, write
+from inrcodec.verification import verify_file
 
 
 def ensemble(*, missing: bool = False) -> xarray.DataArray:
@@ -52,3 +55,14 @@ def test_what_is_no_order_is_refused(tmp_path: Path, order: list[int]) -> None:
     wrong = replace(signal, attributes=signal.attributes | {"leading": order})
     with pytest.raises(SignalError, match="no order of 2 dimensions"):
         write([wrong], tmp_path / "b.nc")
+
+
+def test_an_original_in_another_order_is_compared_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is the reader's choice, which may be another one day."""
+    ensemble().to_netcdf(tmp_path / "a.nc")
+    encode_file(tmp_path / "a.nc", tmp_path / "a.inr", EncodeOptions(steps=0, device="cpu", max_error=0.5))
+    monkeypatch.setattr(climate_reading, "leading_order", lambda sizes, read: list(range(len(sizes))))
+    (signal,) = read(tmp_path / "a.nc", "climate")
+    assert "leading" not in signal.attributes
+    (checked,) = verify_file(tmp_path / "a.inr", against=tmp_path / "a.nc", device="cpu").signals
+    assert 0 < checked["max_error"] <= 0.5
