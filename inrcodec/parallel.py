@@ -28,12 +28,13 @@ def shared(
     tasks: Iterable[Task],
     count: int,
     processes: int,
+    ahead: int = AHEAD,
 ) -> Iterator[Result]:
     """Yield what a function returns for each of `count` tasks, in their order, computed by so many processes at most.
 
     function: does a task here. remote: does it in a helper; it, tasks and results can be pickled. Tasks are taken one
-    by one, so that few are in memory. Programs that ask for more than one process guard their main module, as
-    `multiprocessing` says.
+    by one, so that few are in memory: some for every process, and `ahead` more. Programs that ask for more than one
+    process guard their main module, as `multiprocessing` says.
     Raises: InrcodecError if a helper is lost.
     """
     wanted, processes = processes, min(processes, count // LEAST)
@@ -55,7 +56,7 @@ def shared(
                 sent.add(results[-1])
             else:
                 results.append(_done(function(task)))
-            while results and (results[0].done() or len(results) > AHEAD + processes):
+            while results and (results[0].done() or len(results) > ahead + processes):
                 yield results.popleft().result()
         while results:
             yield results.popleft().result()

@@ -39,7 +39,7 @@ from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.objective import step_index_of_trade_off
 from inrcodec.models import Grid
 from inrcodec.options import EncodeOptions, Progress, ProgressCallback
-from inrcodec.parallel import shared
+from inrcodec.parallel import AHEAD, shared
 from inrcodec.patches import Patches, PatchSamples, RenderedPatch, patch_layout, unknown_patch
 from inrcodec.signals.lazy import AnySignal, Window
 
@@ -48,6 +48,9 @@ CHUNK_POINTS = 1 << 18
 
 MAX_CHUNK_LATENTS = 1 << 21
 """Latents of a chunk of several patches that a decoder accepts."""
+
+AHEAD_POINTS = 1 << 24
+"""Samples of chunks, about, that are kept while one before them is waited for."""
 
 VARIANT_PATCHES = 4
 """Patches from which the variant of a field is chosen."""
@@ -193,7 +196,8 @@ class PreparedLatents:
                 yield EncodeTask(parts, np.concatenate([self._values(patch, rows) for patch in some]), plan)
 
         processes = self.processes if self.device.type == "cpu" else 1
-        coded = shared(partial(encode_chunk, coder), encode_elsewhere, tasks(), len(starts), processes)
+        ahead = min(AHEAD, AHEAD_POINTS // (per_chunk * self.patches.points))
+        coded = shared(partial(encode_chunk, coder), encode_elsewhere, tasks(), len(starts), processes, ahead)
         for number, (chunk, decoded) in enumerate(coded, 1):
             if self.on_progress is not None:
                 self.on_progress(Progress("adapt", min(number * per_chunk, len(self.patches)), len(self.patches), None))
