@@ -9,15 +9,14 @@ import numpy as np
 
 from inrcodec.coding.container import Container, Stream
 from inrcodec.coding.missing import MissingReader
-from inrcodec.decoder import SAMPLES, check_stream, exact_rows, signal_of
+from inrcodec.decoder import SAMPLES, check_stream, signal_of
 from inrcodec.device import pick_device
 from inrcodec.errors import UsageError
 from inrcodec.field_codec import codec_of
-from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
 from inrcodec.registry import find_initialization
-from inrcodec.residual.section import apply_slab, unpack_section
-from inrcodec.signals.lazy import LazySignal, Rows, joined, slab_count, slab_rows
+from inrcodec.signals.lazy import LazySignal, Rows, joined
+from inrcodec.slabs import Slabs
 
 KEPT_SLABS = 2
 """Slabs that are kept, so that slices one after the other are not decoded again and again."""
@@ -60,11 +59,10 @@ class SlabReader:
         self._reader = codec_of(initialization).open(stream.header, initialization, pick_device(device))
         axes = stream.header.axes
         self._shape = tuple(axis.size for axis in axes)
-        self._rows = slab_rows(axes, stream.header.channels)
-        self._residuals = unpack_section(stream.residual or b"", slab_count(axes, stream.header.channels))
+        self._slabs = Slabs(stream.header, axes, stream.residual)
+        self._rows = self._slabs.rows
         self._coverage = self._reader.patches.coverage(axes)
         self._max_samples = max_samples
-        self._exact = exact_rows(stream.header, axes)
         self._masks: MissingReader | None = None
         self._counts = [0]
         self._kept: OrderedDict[int, Rows] = OrderedDict()
@@ -103,16 +101,8 @@ class SlabReader:
         return self._kept[number]
 
     def _decoded(self, number: int) -> Rows:
-        begin, end = self._range(number)
-        header = self._header
-        ranges = np.array(header.value_range) if header.slice_ranges is None else header.slice_ranges[begin:end]
-        values = self._exact(native_values(self._shown(begin, end), ranges, np.dtype(header.dtype)), begin)
-        if header.max_error is not None:
-            values = self._exact(apply_slab(values, self._residuals[number], header.max_error), begin)
-        return values, self._mask(number)
-
-    def _range(self, number: int) -> tuple[int, int]:
-        return number * self._rows, min((number + 1) * self._rows, self._shape[0])
+        shown = self._shown(*self._slabs.span(number))
+        return self._slabs.values(shown, number), self._mask(number)
 
     def _shown(self, begin: int, end: int) -> np.ndarray:
         """Return what the fields show in some rows, [rows, *grid, C] float32."""
@@ -141,7 +131,7 @@ class SlabReader:
     def _mask(self, number: int) -> np.ndarray | None:
         if self._stream.missing is None:
             return None
-        begin, end = self._range(number)
+        begin, end = self._slabs.span(number)
         if self._masks is None or begin < self._masks.row:
             self._masks = MissingReader(self._stream.missing, self._shape)
         while self._masks.row < begin:

@@ -3,28 +3,23 @@
 import math
 import operator
 import warnings
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from inrcodec.coding.container import Container, Stream, read_container
 from inrcodec.coding.header import StreamHeader
-from inrcodec.coding.missing import MissingReader
 from inrcodec.device import pick_device
-from inrcodec.errors import CorruptFile, InrcodecWarning, SignalError, UsageError
+from inrcodec.errors import CorruptFile, InrcodecWarning, UsageError
 from inrcodec.field_codec import codec_of
-from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
-from inrcodec.patches import Patches, RenderedPatch, fits, patch_layout
+from inrcodec.patches import RenderedPatch, fits, patch_layout
 from inrcodec.registry import find_initialization
-from inrcodec.residual.section import apply_slab, unpack_section
 from inrcodec.resolution import Regrid, Resolution, same_grid
-from inrcodec.signals import exact_reader
-from inrcodec.signals.lazy import ForwardReader, LazySignal, Rows, slab_count, slab_rows
+from inrcodec.signals.lazy import ForwardReader, LazySignal, Rows
 from inrcodec.signals.signal import Axis, Signal
+from inrcodec.slabs import DamagedRows, MissingRows, Slabs
 
 SAMPLES = 1 << 30
 """Samples of a file that are decoded unless more are asked for: a small file may claim to be very large."""
@@ -210,28 +205,25 @@ def decode_stream(
     axes = resolution.apply(header.axes)
     reader = codec_of(initialization).open(header, initialization, pick_device(device))
     grid = Regrid(header.axes, axes)
-    corrects = stream.residual is not None and header.max_error is not None and same_grid(axes, header.axes)
-    residual = unpack_section(stream.residual or b"", slab_count(axes, header.channels)) if corrects else None
+    residual = stream.residual if same_grid(axes, header.axes) else None
+    slabs = Slabs(header, axes, residual)
     loses = bool(stream.damaged) and header.modality == "climate"
 
     def rows() -> Iterator[Rows]:
         rendered = reader.render(stream.chunks, reader.patches.resampled(grid.finer), stream.damaged, processes)
         rendered = _reporting(rendered, len(reader.patches), on_progress)
-        exact = exact_rows(header, axes)
-        damaged = _DamagedRows(stream, axes, reader.patches) if stream.damaged else None
-        missing = None if stream.missing is None else _MissingRows(stream.missing, header.axes, axes)
-        for number, (begin, values) in enumerate(native_slabs(rendered, reader.patches, header, grid)):
-            end = begin + len(values)
-            lost = None if damaged is None else damaged.between(begin, end)
-            if residual is not None and header.max_error is not None:
-                corrected = exact(apply_slab(values, residual[number], header.max_error), begin)
-                if lost is not None:
-                    corrected[lost] = values[lost]
-                values = corrected
-            mask = None if missing is None else missing.between(begin, end)
+        damaged = DamagedRows(stream, axes, reader.patches) if stream.damaged else None
+        missing = None if stream.missing is None else MissingRows(stream.missing, header.axes, axes)
+        for number, values in enumerate(slabs.joined(rendered, reader.patches, grid)):
+            span = slabs.span(number)
+            corrected = slabs.corrected(values, number)
+            lost = None if damaged is None else damaged.between(*span)
+            if lost is not None and corrected is not values:
+                corrected[lost] = values[lost]
+            mask = None if missing is None else missing.between(*span)
             if loses and lost is not None:
                 mask = lost if mask is None else mask | lost
-            yield values, mask
+            yield corrected, mask
 
     return signal_of(header, axes, ForwardReader(rows), has_missing=header.has_missing or loses)
 
@@ -259,65 +251,6 @@ def signal_of(
         slice_ranges=header.slice_ranges,
         count_missing=count_missing,
     )
-
-
-def native_slabs(
-    rendered: Iterator[RenderedPatch], patches: Patches, header: StreamHeader, grid: Regrid
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Join fields to native values with what is known exactly of them: yield each slab, and where it begins.
-
-    rendered: every patch in turn, asked at `grid.finer`.
-    """
-    size, others = grid.axes[0].size, [axis.size for axis in grid.axes[1:]]
-    rows = slab_rows(grid.axes, header.channels)
-    exact = exact_rows(header, grid.axes)
-    begin = filled = 0
-    slab = np.empty((min(rows, size), *others, header.channels), header.dtype)
-    blocks = patches.joined(rendered, grid.finer, header.channels, grid.rows_together)
-    for shown in grid.decimated(blocks):
-        while len(shown):
-            count = min(len(slab) - filled, len(shown))
-            first = begin + filled
-            ranges = np.array(header.value_range)
-            if header.slice_ranges is not None:
-                ranges = header.slice_ranges[first : first + count]
-            slab[filled : filled + count] = native_values(shown[:count], ranges, slab.dtype)
-            shown, filled = shown[count:], filled + count
-            if filled == len(slab):
-                yield begin, exact(slab, begin)
-                begin, filled = begin + filled, 0
-                slab = np.empty((min(rows, size - begin), *others, header.channels), header.dtype)
-
-
-class Exact(Protocol):
-    """What corrects rows by what is known exactly; begin: the index of the first of them."""
-
-    def __call__(self, values: np.ndarray, begin: int) -> np.ndarray: ...
-
-
-def exact_rows(header: StreamHeader, axes: tuple[Axis, ...]) -> Exact:
-    """Return what corrects rows from the first to the last one by what the attributes say exactly.
-
-    Raises: CorruptFile if they are malformed, here or when rows are corrected.
-    """
-    stored, shape = (tuple(axis.size for axis in grid) for grid in (header.axes, axes))
-    dtype = np.dtype(header.dtype)
-
-    def refused(error: SignalError) -> CorruptFile:
-        return CorruptFile(f"the signal {header.name!r} has malformed attributes ({error}): obtain the file again")
-
-    try:
-        correct = exact_reader(header.modality, header.name, header.attributes, stored, shape, dtype)
-    except SignalError as error:
-        raise refused(error) from error
-
-    def apply(values: np.ndarray, begin: int) -> np.ndarray:
-        try:
-            return correct(values, begin)
-        except SignalError as error:
-            raise refused(error) from error
-
-    return apply
 
 
 def _reporting(
@@ -356,54 +289,3 @@ def check_stream(stream: Stream, initialization: Initialization) -> None:
             f"the signal {header.name!r} has {len(stream.chunks)} chunks, its size needs {needed}: obtain the file "
             "again"
         )
-
-
-class _DamagedRows:
-    """Where patches of damaged chunks are, read from the first row to the last."""
-
-    def __init__(self, stream: Stream, axes: tuple[Axis, ...], patches: Patches) -> None:
-        self._others = [axis.size for axis in axes[1:]]
-        self._coverage = patches.coverage(axes)
-        per_chunk = stream.header.patches_per_chunk
-        self._left = deque(
-            patch
-            for chunk in sorted(stream.damaged)
-            for patch in range(chunk * per_chunk, min((chunk + 1) * per_chunk, len(patches)))
-        )
-        self._near: list[tuple[np.ndarray, ...]] = []
-
-    def between(self, begin: int, end: int) -> np.ndarray:
-        """Return the rows from `begin` to before `end` as bool [rows, *grid]; `begin` is where the last ones ended."""
-        while self._left and (not self._near or self._near[-1][0].min(initial=end) < end):
-            self._near.append(self._coverage.samples(self._left.popleft()).indices)
-        self._near = [box for box in self._near if box[0].max(initial=-1) >= begin or box is self._near[-1]]
-        mask = np.zeros((end - begin, *self._others), bool)
-        for first, *others in self._near:
-            mask[np.ix_(first[(first >= begin) & (first < end)] - begin, *others)] = True
-        return mask
-
-
-class _MissingRows:
-    """The mask at the wanted resolution, that of the nearest original sample, read from the first row to the last."""
-
-    def __init__(self, packed: bytes, axes: tuple[Axis, ...], targets: tuple[Axis, ...]) -> None:
-        self._reader = MissingReader(packed, tuple(axis.size for axis in axes))
-        self._nearest, *self._others = map(_nearest_samples, axes, targets)
-        self._kept = self._reader.take(0)
-        self._first = 0
-
-    def between(self, begin: int, end: int) -> np.ndarray:
-        """Return the rows from `begin` to before `end`; `begin` is where the last ones ended."""
-        nearest = self._nearest[begin:end]
-        low, high = int(nearest.min()), int(nearest.max()) + 1
-        last = self._first + len(self._kept)
-        if high > last:
-            self._kept = np.concatenate((self._kept, self._reader.take(high - last)))
-        self._kept, self._first = self._kept[low - self._first :], low
-        return self._kept[np.ix_(nearest - low, *self._others)]
-
-
-def _nearest_samples(axis: Axis, target: Axis) -> np.ndarray:
-    """Return the nearest sample of `axis` for every one of `target`; a periodic axis begins again after its end."""
-    nearest = np.rint(axis.positions(target)).astype(np.int64)
-    return nearest % axis.size if axis.kind == "periodic" else nearest.clip(0, axis.size - 1)

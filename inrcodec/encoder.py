@@ -17,7 +17,7 @@ import torch
 
 from inrcodec.coding.container import Container, Stream, write_container
 from inrcodec.coding.missing import MissingWriter
-from inrcodec.decoder import decode_stream, exact_rows, native_slabs
+from inrcodec.decoder import decode_stream
 from inrcodec.device import pick_device
 from inrcodec.errors import InrcodecWarning, UsageError
 from inrcodec.field_codec import PreparedSignal, codec_of
@@ -31,6 +31,7 @@ from inrcodec.resolution import Regrid, Resolution
 from inrcodec.sampling import sample_of
 from inrcodec.signals.lazy import AnySignal, Window, joined, slabs_of
 from inrcodec.signals.signal import Signal
+from inrcodec.slabs import Slabs
 from inrcodec.targets import FIRST_LAMBDA, Quantization, Quantizations, search
 
 
@@ -266,7 +267,7 @@ def code_signal(
     missing = MissingWriter()
     fidelity = Fidelity(original)
     kept: list[np.ndarray] = []
-    exact = exact_rows(header, header.axes)
+    slabs = Slabs(header, header.axes)
 
     def rendered() -> Iterator[RenderedPatch]:
         for coded in prepared.code(quantization, rows, prepared.patches.resampled(grid.finer)):
@@ -275,18 +276,19 @@ def code_signal(
             else:
                 yield coded
 
-    for begin, values in native_slabs(rendered(), prepared.patches, header, grid):
-        before = rows.part(begin, begin + len(values))
+    for number, values in enumerate(slabs.joined(rendered(), prepared.patches, grid)):
+        begin, end = slabs.span(number)
+        before = rows.part(begin, end)
         after = replace(before, values=values)
         if max_error is not None:
-            residual, after = error_bound.corrected_slab(before, after, partial(exact, begin=begin), max_error)
+            residual, after = error_bound.corrected_slab(before, after, partial(slabs.exact, number=number), max_error)
             residuals.append(residual)
         if before.missing is not None:
             missing.add(before.missing)
         fidelity.add(before, after)
         if keep:
             kept.append(after.values)
-        rows.done(begin + len(values))
+        rows.done(end)
     stream = Stream(
         header if max_error is None else replace(header, max_error=max_error),
         tuple(chunks),

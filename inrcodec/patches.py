@@ -7,13 +7,14 @@ reconstruction is a weighted mean whose weights ramp from one patch to the next 
 
 import functools
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
+from inrcodec.axis_patches import AxisCoverage, AxisPatches, axis_layout, cover_axis
 from inrcodec.signals.lazy import AnySignal, Window
 from inrcodec.signals.signal import Axis
 from inrcodec.sphere import Region, flat_coordinates
@@ -21,6 +22,9 @@ from inrcodec.sphere import Region, flat_coordinates
 BLOCK_VALUES = 1 << 20
 """Points of a patch that are weighted at once, about: they take float64."""
 
+
+MAX_GROUP = 1 << 24
+"""Samples of a group of slices, about: groups of large fields are short, as a group is in memory as a whole."""
 
 MAX_PATCH = 1 << 31
 MAX_EXTENT = 1 << 16
@@ -32,7 +36,8 @@ class PatchConfig:
     """How an initialization wants signals cut.
 
     shape: nominal samples of a patch along each axis that is not a "slice"; the patches of a signal get the sizes
-        nearest to it that cover the signal evenly. Where there is a number for the slices too, they come in groups.
+        nearest to it that cover the signal evenly. Where there is a number for the slices too, they come in groups, of
+        which those of large fields are shorter (`MAX_GROUP`).
     overlap: samples shared by neighbouring patches, per axis.
     extent: coordinates run over [-extent, extent] (GradNCP: 1, and 50 for audio).
     normalize: every patch is shifted by its channel means and scaled to about unit contrast before it is fitted;
@@ -69,136 +74,20 @@ class PatchConfig:
         return 3 if self.sphere else len(self.shape)
 
 
-@dataclass(frozen=True)
-class _AxisPatches:
-    """The patches along one axis: `size` samples each, first sample of patch i at `starts[i]`.
-
-    On a periodic axis a patch may run past the end and goes on at the beginning.
-    """
-
-    axis: Axis
-    size: int
-    starts: tuple[int, ...]
-
-    def samples(self, patch: int) -> np.ndarray:
-        """Return the sample indices of a patch, [size]; the last group of slices is filled up with the last one."""
-        samples = self.starts[patch] + np.arange(self.size)
-        return samples.clip(max=self.axis.size - 1) if self.axis.kind == "slice" else samples % self.axis.size
-
-    def local(self, patch: int, positions: np.ndarray) -> np.ndarray:
-        """Map positions (in samples) to [-1, 1] over the patch; the ends are the outer edges of its end samples."""
-        return (positions - self.starts[patch] + 0.5) * (2 / self.size) - 1
-
-    def resampled(self, target: Axis) -> "_Coverage":
-        """Return what the patches cover of `target`, this axis at another resolution."""
-        return _Coverage(self, target)
-
-    @cached_property
-    def overlap(self) -> int:
-        """How many samples neighbours share."""
-        gaps = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
-        if self.axis.kind == "periodic" and len(self.starts) > 1:
-            gaps.append(self.starts[0] + self.axis.size - self.starts[-1])
-        return max(0, self.size - max(gaps)) if gaps else 0
-
-
-KEPT_SAMPLES = 1 << 18
-"""Samples of patches along an axis whose coverage is kept, as it is asked for again by each patch beside."""
-
-
-class _Coverage:
-    """The samples of `target` that each patch along an axis covers; found when asked for, as there may be many."""
-
-    def __init__(self, patches: _AxisPatches, target: Axis) -> None:
-        self._patches = patches
-        self._target = target
-        self._found = lru_cache(max(2, KEPT_SAMPLES // patches.size))(self._find)
-
-    def __getitem__(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the indices int64 [m], positions float64 [m] and weights float64 [m] of a patch.
-
-        The weights of all patches sum to one at every index.
-        """
-        return self._found(patch)
-
-    def _find(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        patches = self._patches
-        start, size = patches.starts[patch], patches.size
-        if patches.axis.kind == "slice":
-            inside = np.arange(start, min(start + size, patches.axis.size))
-            return inside, inside.astype(np.float64), np.ones(len(inside))
-        near, positions = self._near(start)
-        unwrapped, ramp = self._ramp(start, positions)
-        inside = np.flatnonzero(ramp)
-        inside = inside[np.argsort(unwrapped[inside], kind="stable")]
-        total = np.zeros(len(inside))
-        for other in self._around(start):
-            total += self._ramp(other, positions[inside])[1]
-        return near[inside], unwrapped[inside], ramp[inside] / total
-
-    def _ramp(self, start: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return positions as the patch at `start` counts them, and its weights there: not yet shares, 0 outside."""
-        patches = self._patches
-        unwrapped = positions
-        if patches.axis.kind == "periodic":
-            unwrapped = start - 0.5 + (positions - start + 0.5) % patches.axis.size
-        local = unwrapped - (start - 0.5)
-        ramp = np.minimum(local, patches.size - local) / patches.overlap if patches.overlap else np.ones_like(local)
-        return unwrapped, np.where((local >= 0) & (local <= patches.size), np.clip(ramp, 1e-3, 1.0), 0.0)
-
-    def _around(self, start: int) -> list[int]:
-        """Return the starts of all patches that may share samples with the one at `start`, ascending."""
-        starts, size, whole = self._patches.starts, self._patches.size + 1, self._patches.axis.size
-        turns = (-whole, 0, whole) if self._patches.axis.kind == "periodic" else (0,)
-        found: set[int] = set()
-        for turn in turns:
-            first = bisect_left(starts, start - size - turn)
-            found.update(starts[first : bisect_right(starts, start + size - turn)])
-        return sorted(found)
-
-    def _near(self, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of all samples that the patch at `start` may cover, ascending, and their positions."""
-        axis, size = self._patches.axis, self._patches.size
-        turns = (-axis.size, 0, axis.size) if axis.kind == "periodic" else (0,)
-        ranges = []
-        for turn in turns:
-            first, last = axis.indices(self._target, start - 1 - turn, start + size + 1 - turn)
-            ranges.append(np.arange(first, last))
-        near = ranges[0] if len(ranges) == 1 else np.unique(np.concatenate(ranges))
-        return near, axis.positions_at(self._target, near)
-
-
-def _layout(axis: Axis, nominal: int, overlap: int) -> tuple[int, int]:
-    """Return how many patches of how many samples cover an axis evenly, as near to `nominal` as can be."""
-    if axis.kind == "slice":
-        count = max(1, round(axis.size / nominal))
-        size = -(-axis.size // count)
-        return -(-axis.size // size), size
-    if axis.kind == "periodic" and axis.size > nominal:
-        count = max(2, round(axis.size / (nominal - overlap)))
-        return count, min(axis.size, -(-axis.size // count) + overlap)
-    count = max(1, round((axis.size - overlap) / (nominal - overlap)))
-    return count, min(axis.size, -(-(axis.size + (count - 1) * overlap) // count))
-
-
-def _cover(axis: Axis, nominal: int, overlap: int) -> _AxisPatches:
-    """Return the patches along an axis."""
-    count, size = _layout(axis, nominal, overlap)
-    if axis.kind == "slice":
-        return _AxisPatches(axis, size, tuple(range(0, axis.size, size)))
-    if axis.kind == "periodic" and count > 1:
-        return _AxisPatches(axis, size, tuple(patch * axis.size // count for patch in range(count)))
-    last = axis.size - size
-    return _AxisPatches(axis, size, tuple(patch * last // max(count - 1, 1) for patch in range(count)))
-
-
 def _along_axes(axes: tuple[Axis, ...], config: PatchConfig) -> list[tuple[Axis, int, int]]:
     """Return every axis with its nominal patch size and overlap."""
     if not fits(axes, config):
         regular = sum(axis.kind != "slice" for axis in axes)
         raise ValueError(f"the grid has {regular} axes, the patches {len(config.shape)}")
-    sizes = iter(zip(config.shape, config.overlap, strict=True))
-    return [(axis, 1, 0) if _is_single(axis, axes, config) else (axis, *next(sizes)) for axis in axes]
+    numbers = iter(zip(config.shape, config.overlap, strict=True))
+    points = math.prod(axis.size for axis in axes)
+    along = []
+    for axis in axes:
+        size, overlap = (1, 0) if _is_single(axis, axes, config) else next(numbers)
+        if axis.kind == "slice":
+            size = min(size, max(1, MAX_GROUP * axis.size // points))
+        along.append((axis, size, overlap))
+    return along
 
 
 def fits(axes: Sequence[Axis], config: PatchConfig) -> bool:
@@ -217,7 +106,7 @@ def patch_layout(axes: tuple[Axis, ...], config: PatchConfig) -> tuple[int, tupl
 
     This costs nothing, however large the grid.
     """
-    layouts = [_layout(*along) for along in _along_axes(axes, config)]
+    layouts = [axis_layout(*along) for along in _along_axes(axes, config)]
     shape = tuple(size for axis, (_, size) in zip(axes, layouts, strict=True) if not _is_single(axis, axes, config))
     return math.prod(count for count, _ in layouts), shape
 
@@ -229,7 +118,7 @@ class Patches:
     axes: the patches along each axis of the signal, slices included.
     """
 
-    axes: tuple[_AxisPatches, ...]
+    axes: tuple[AxisPatches, ...]
     config: PatchConfig
 
     @classmethod
@@ -238,7 +127,7 @@ class Patches:
 
         Raises: ValueError if the grid's axes that are not slices are not as many as `config.shape`.
         """
-        return cls(tuple(_cover(*along) for along in _along_axes(axes, config)), config)
+        return cls(tuple(cover_axis(*along) for along in _along_axes(axes, config)), config)
 
     @classmethod
     def random(cls, axes: tuple[Axis, ...], config: PatchConfig, random: np.random.Generator) -> "Patches":
@@ -246,7 +135,7 @@ class Patches:
         chosen = []
         for axis, size, _ in _along_axes(axes, config):
             choices = axis.size if axis.kind == "periodic" else axis.size - size + 1
-            chosen.append(_AxisPatches(axis, size, (int(random.integers(choices)),)))
+            chosen.append(AxisPatches(axis, size, (int(random.integers(choices)),)))
         return cls(tuple(chosen), config)
 
     def __len__(self) -> int:
@@ -295,7 +184,7 @@ class Patches:
         return tuple(axis.axis.kind == "periodic" and axis.size == axis.axis.size for axis in self._counted)
 
     @property
-    def _counted(self) -> list[_AxisPatches]:
+    def _counted(self) -> list[AxisPatches]:
         """The axes that `config` has a number for."""
         return [each for each, single in zip(self.axes, self.singles, strict=True) if not single]
 
@@ -347,7 +236,7 @@ class Patches:
                 yield rows[:count]
                 begin, rows = begin + count, rows[count:].copy()
 
-    def along(self, patch: int) -> Iterator[tuple[_AxisPatches, int]]:
+    def along(self, patch: int) -> Iterator[tuple[AxisPatches, int]]:
         """Return every axis's patches, and which of them this one is."""
         return zip(self.axes, self.index(patch), strict=True)
 
@@ -378,7 +267,7 @@ class Coverage:
     """What patches cover of a grid. along: the same for every axis."""
 
     patches: Patches
-    along: tuple[_Coverage, ...]
+    along: tuple[AxisCoverage, ...]
 
     def samples(self, patch: int, begin: int = 0, end: int | None = None) -> "PatchSamples":
         """Return the samples that a patch covers. begin, end: only those with such indices of the first axis."""

@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from inrcodec.coding.container import Container, Stream, read_container
 from inrcodec.coding.missing import MissingReader
-from inrcodec.decoder import SAMPLES, check_container, exact_rows, open_container, signal_of
+from inrcodec.decoder import SAMPLES, check_container, open_container, signal_of
 from inrcodec.device import pick_device
 from inrcodec.errors import ContainerError, CorruptFile, InitializationError, SignalError, UsageError
 from inrcodec.field_codec import codec_of
 from inrcodec.initialization import Initialization
 from inrcodec.metrics import Fidelity
-from inrcodec.residual.section import apply_slab, unpack_section
 from inrcodec.resolution import Resolution
 from inrcodec.signals import check, in_order_of, opened
-from inrcodec.signals.lazy import AnySignal, Rows, slab_count, slab_rows, slabs_of
+from inrcodec.signals.lazy import AnySignal, Rows, slabs_of
+from inrcodec.slabs import Slabs
 
 
 @dataclass(frozen=True)
@@ -74,19 +72,14 @@ def _checked(stream: Stream, initialization: Initialization, device: str) -> dic
     symbols = sum(each.size for integers in reader.symbols(stream.chunks) for each in integers)
     shape = tuple(axis.size for axis in header.axes)
     missing = None if stream.missing is None else MissingReader(stream.missing, shape)
-    count, rows = slab_count(header.axes, header.channels), slab_rows(header.axes, header.channels)
-    residuals = unpack_section(stream.residual or b"", count)
-    exact = exact_rows(header, header.axes)
-    for number, residual in enumerate(residuals):
-        begin = number * rows
-        some = min(rows, shape[0] - begin)
+    slabs = Slabs(header, header.axes, stream.residual)
+    for number in range(len(slabs)):
         # Neither what a residual consists of nor whether attributes are well formed depends on the values.
-        values = np.zeros((some, *shape[1:], header.channels), header.dtype)
-        if header.max_error is not None:
-            values = apply_slab(values, residual, header.max_error)
-        exact(values, begin)
+        values = slabs.empty(number)
+        values[...] = 0
+        slabs.corrected(slabs.exact(values, number), number)
         if missing is not None:
-            missing.take(some)
+            missing.take(len(values))
     try:
         check(signal_of(header, header.axes, _unread, has_missing=header.has_missing))
     except SignalError as error:

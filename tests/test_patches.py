@@ -663,3 +663,13 @@ def test_what_a_patch_covers_does_not_take_the_whole_axis() -> None:
     half = axis.at_rate(Fraction(24000))
     assert patches.coverage((half,)).samples(last).indices[0][-1] == half.size - 1
     assert last in patches.coverage((axis,)).between(axis.size - 5, axis.size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size", "count"),
+    [((100, 721, 1440), 17, 6), ((32, 33, 49), 32, 1), ((9, 4000, 5000), 1, 9), ((23, 721, 1440), 23, 1)],
+)
+def test_groups_of_large_fields_are_short(sizes: tuple[int, ...], size: int, count: int) -> None:
+    axes = (Axis(sizes[0], "slice"), Axis(sizes[1], "node"), Axis(sizes[2], "periodic"))
+    patches = Patches.cover(axes, PatchConfig((32, 8192, 8192), (0, 16, 16)))
+    assert patches.shape[0] == size and len(patches) == count

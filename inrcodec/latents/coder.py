@@ -23,7 +23,7 @@ from inrcodec.models import Grid, LatentTransform
 MIN_STEP_INDEX, MAX_STEP_INDEX = -120, 24
 """Quantization steps of 2^-15 to 2^3."""
 
-MAX_AT_ONCE, MAX_LATENTS = 1 << 24, 1 << 27
+MAX_AT_ONCE, MAX_LATENTS = 1 << 24, 1 << 26
 """Latents of a patch that a decoder accepts: at once (of a clip those of a stage), and in all. A small file must not
 make it allocate without bound; the entropy model takes 100 bytes for each at once."""
 

@@ -112,7 +112,7 @@ class ClipField(LatentField):
         self._grids = replace(grids_of(self.field, tuple(picture)), bare=bare)
         self.latents = pictures * self._grids.latents
         self.latents_at_once = max(len(stage.pictures) for stage in stages) * self._grids.latents
-        require(self.latents <= 1 << 27, "a patch of a clip or series has at most 2^27 latents")
+        require(self.latents <= 1 << 26, "a patch of a clip or series has at most 2^26 latents")
         self._weights, self._tensors = initialization.named("entropy_model"), initialization.named("theta_0")
         self._model, self._pyramid = cache(self._new_model), cache(self._new_pyramid)
 

@@ -115,22 +115,25 @@ class Layout:
 def layout_of(axes: Sequence[Axis], settings: Mapping[str, Any]) -> Layout:
     """Return how a grid is cut. settings: `patches` of the initialization."""
     nominal = list(zip(settings["shape"], settings["overlap"], strict=True))
+    samples = math.prod(axis.size for axis in axes)
     if len(nominal) == len(axes):
-        return Layout(tuple(_cut(axis, *sizes) for axis, sizes in zip(axes, nominal, strict=True)))
+        return Layout(tuple(_cut(axis, *sizes, samples) for axis, sizes in zip(axes, nominal, strict=True)))
     regular = sum(axis.kind != "slice" for axis in axes)
     require(regular == len(nominal), "a signal has the axes of its initialization's patches")
     entries = iter(nominal)
     return Layout(
         tuple(
-            AxisPatches(axis, axis.size, 1, False) if axis.kind == "slice" else _cut(axis, *next(entries))
+            AxisPatches(axis, axis.size, 1, False) if axis.kind == "slice" else _cut(axis, *next(entries), samples)
             for axis in axes
         )
     )
 
 
-def _cut(axis: Axis, nominal: int, overlap: int) -> AxisPatches:
+def _cut(axis: Axis, nominal: int, overlap: int, samples: int) -> AxisPatches:
+    """Return the patches along an axis. samples: of the whole grid."""
     n = axis.size
     if axis.kind == "slice":
+        nominal = min(nominal, max(1, (1 << 24) // (samples // n)))
         size = ceil_div(n, max(1, round(n / nominal)))
         return AxisPatches(axis, ceil_div(n, size), size)
     if axis.kind == "periodic" and n > nominal:
