@@ -21,6 +21,7 @@ import netCDF4
 import numpy as np
 import report
 import sources
+from timing.arguments import add_job_arguments
 from timing.inputs import Inputs, mosaic
 
 from inrcodec.cli import console
@@ -30,10 +31,10 @@ from inrcodec.signals.lazy import ForwardReader, LazySignal, Rows
 from inrcodec.signals.signal import Axis, Signal
 
 LIMIT = 2048
-"""MiB that no process shall take."""
+"""No process shall take more MiB."""
 
 EXPONENT, TOLERANCE = 1.0, 0.05
-"""What time shall grow with, as a power of the size."""
+"""Time shall grow as this power of the size, give or take the tolerance."""
 
 COLUMNS = ("job", "size", "seconds", "MiB", "s an item", "MiB more an item", "exponent of time")
 
@@ -133,20 +134,9 @@ JOBS = {
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", nargs="+", type=Path, default=[], help="folders to take signals from [default: the shipped samples]"
-    )
-    parser.add_argument("--only", nargs="+", choices=list(JOBS), default=list(JOBS), metavar="NAME", help=str([*JOBS]))
+    add_job_arguments(parser, JOBS, f"jobs to run [default: all]: {', '.join(JOBS)}", "scale.json")
     parser.add_argument("--part", type=sources.positive, default=1, help="divide all sizes by this [default: 1]")
     parser.add_argument("--largest", action="store_true", help="leave out all sizes but the largest")
-    parser.add_argument("--work", type=Path, help="folder for inputs and outputs [default: a temporary one]")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path(__file__).parent / "results" / "scale.json",
-        help="JSON file to write [default: benchmarks/results/scale.json]",
-    )
     return parser.parse_args()
 
 

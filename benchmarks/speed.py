@@ -14,6 +14,7 @@ from typing import Any
 import report
 import sources
 from timing import revisions
+from timing.arguments import add_job_arguments
 from timing.bench import Bench
 from timing.inputs import Inputs
 from timing.jobs import JOBS, REFERENCE
@@ -33,19 +34,8 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="REVISION", help="of git; without it the present code is measured alone")
-    parser.add_argument(
-        "--data", nargs="+", type=Path, default=[], help="folders to take signals from [default: the shipped samples]"
-    )
-    parser.add_argument("--only", nargs="+", choices=list(JOBS), default=list(JOBS), metavar="NAME", help=names())
+    add_job_arguments(parser, JOBS, names(), "speed.json")
     parser.add_argument("--repeats", type=sources.positive, default=5, help="samples of every time [default: 5]")
-    parser.add_argument("--work", type=Path, help="folder to keep revisions in, for later runs [default: none]")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path(__file__).parent / "results" / "speed.json",
-        help="JSON file to write [default: benchmarks/results/speed.json]",
-    )
     parser.add_argument(
         "--compare", type=Path, metavar="OLD.json", help="fail if something is slower than it was there"
     )

@@ -120,6 +120,7 @@ class ZarrCodec(ArrayBytesCodec):
         return {"name": NAME, "configuration": self._options.to_config()}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: "ArraySpec") -> int:
+        """Raises: NotImplementedError, which Zarr expects of a codec whose chunks have no fixed size."""
         raise NotImplementedError
 
     async def _encode_single(self, chunk_data: "NDBuffer", chunk_spec: "ArraySpec") -> "Buffer":

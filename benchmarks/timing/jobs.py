@@ -1,4 +1,4 @@
-"""What is measured."""
+"""These jobs are measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Job:
 
     @property
     def clock(self) -> str:
-        """Which seconds are compared."""
+        """The seconds that are compared: "cpu" or "wall"."""
         return "cpu" if self.cores is None else "wall"
 
 

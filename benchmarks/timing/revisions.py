@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Revision:
-    """One state of the code.
+    """This is the code in one of its states.
 
     label: what the table calls it. hash: of its commit; changed: whether the files differ from that commit.
     tree: folder to import the package from. present: whether it is the working tree.

@@ -42,7 +42,7 @@ def ratio(before: Sequence[float], now: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Finding:
-    """What comparing a job of two results says. slower: None where the two cannot be compared."""
+    """This is said of a job that two results have in common. slower: None where the two cannot be compared."""
 
     job: str
     text: str

@@ -67,6 +67,10 @@ class StreamHeader:
     max_error: float | None = None
     slice_ranges: np.ndarray | None = None
 
+    def patches_in(self, chunk: int, patches: int) -> int:
+        """Return how many of the signal's patches a chunk has."""
+        return min(self.patches_per_chunk, patches - chunk * self.patches_per_chunk)
+
 
 def pack_header(header: StreamHeader, budget: plain.Budget | None = None) -> bytes:
     """Return the payload of a header section, and take what it needs from the budget, a whole file's unless given.

@@ -269,13 +269,8 @@ class LatentReader:
     def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
         """Decode the symbols of one chunk after the other, as `LatentCoder.symbols` returns them."""
         for number, chunk in enumerate(chunks):
-            symbols = self.coder.symbols(chunk, self._count(number))
+            symbols = self.coder.symbols(chunk, self.header.patches_in(number, len(self.patches)))
             yield [each.cpu().numpy().astype(np.int64) for each in symbols]
-
-    def _count(self, chunk: int) -> int:
-        """Return how many patches a chunk has."""
-        per_chunk = self.header.patches_per_chunk
-        return min(per_chunk, len(self.patches) - chunk * per_chunk)
 
     def render(
         self,
@@ -290,15 +285,15 @@ class LatentReader:
         asked: deque[list[PatchSamples]] = deque()
 
         def task(number: int) -> DecodeTask:
-            asked.append([next(samples) for _ in range(self._count(number))])
+            asked.append([next(samples) for _ in range(self.header.patches_in(number, len(self.patches)))])
             return DecodeTask(parts, chunks[number], [each.local for each in asked[-1]])
 
         processes = processes if self.coder.device.type == "cpu" else 1
         for unknown, group in groupby(range(len(chunks)) if numbers is None else numbers, damaged.__contains__):
             some = list(group)
             if unknown:
-                for number in some:
-                    yield from (unknown_patch(next(samples), self.header.channels) for _ in range(self._count(number)))
+                lost = sum(self.header.patches_in(number, len(self.patches)) for number in some)
+                yield from (unknown_patch(next(samples), self.header.channels) for _ in range(lost))
                 continue
             tasks = map(task, some)
             for shown in shared(partial(decode_chunk, self.coder), decode_elsewhere, tasks, len(some), processes):

@@ -14,7 +14,7 @@ arithmetic.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -256,21 +256,25 @@ def read_slices(reader: ResidualReader, shape: tuple[int, int, int, int]) -> np.
 
 def _write_layer(writer: ResidualWriter, models: _Models, slices: np.ndarray, layer: _Layer, referring: bool) -> None:
     own = _flat(slices[layer.slices])
-    references = _references(slices, layer, referring)
-    for stride, phases in _levels(*own.shape[1:]):
-        lattice = own[:, ::stride, ::stride]
-        planes = _planes(lattice)
-        shown = [_planes(each[:, ::stride, ::stride]) for each in references]
-        for phase in phases:
-            points = phase.points(lattice)
-            if points.size:
-                seen = _Seen.of(phase, planes, shown, points.shape)
-                _write_phase(writer, models.of(phase, referring), seen, points)
+    for phase, _, seen, points in _visited(own, _references(slices, layer, referring)):
+        _write_phase(writer, models.of(phase, referring), seen, points)
 
 
 def _read_layer(reader: ResidualReader, models: _Models, slices: np.ndarray, layer: _Layer, referring: bool) -> None:
     own = _flat(slices[layer.slices])
-    references = _references(slices, layer, referring)
+    for phase, planes, seen, points in _visited(own, _references(slices, layer, referring)):
+        points[...] = _read_phase(reader, models.of(phase, referring), seen, points.shape)
+        _place(points, phase, planes)
+    slices[layer.slices] = own.reshape(-1, *slices.shape[1:])
+
+
+def _visited(
+    own: np.ndarray, references: Sequence[np.ndarray]
+) -> Iterator[tuple[_Phase, np.ndarray, "_Seen", np.ndarray]]:
+    """Yield each phase that has points, the planes it looks at, what it sees there, and the points: parts of `own`.
+
+    own: symbols [slices, height, width]. What is put into planes and points is seen from the next phase on.
+    """
     for stride, phases in _levels(*own.shape[1:]):
         lattice = own[:, ::stride, ::stride]
         planes = _planes(lattice)
@@ -278,10 +282,7 @@ def _read_layer(reader: ResidualReader, models: _Models, slices: np.ndarray, lay
         for phase in phases:
             points = phase.points(lattice)
             if points.size:
-                seen = _Seen.of(phase, planes, shown, points.shape)
-                points[...] = _read_phase(reader, models.of(phase, referring), seen, points.shape)
-                _place(points, phase, planes)
-    slices[layer.slices] = own.reshape(-1, *slices.shape[1:])
+                yield phase, planes, _Seen.of(phase, planes, shown, points.shape), points
 
 
 def _references(slices: np.ndarray, layer: _Layer, referring: bool) -> list[np.ndarray]:

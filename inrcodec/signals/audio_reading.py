@@ -73,7 +73,9 @@ class _Source:
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer; return how many bytes."""
         count = max(0, min(len(buffer), self._end - self._file.tell()))
-        return self._file.readinto(memoryview(buffer)[:count])  # type: ignore[attr-defined]
+        content = self._file.read(count)
+        memoryview(buffer)[: len(content)] = content
+        return len(content)
 
     def tell(self) -> int:
         """Return the place in bytes from the beginning."""

@@ -1,7 +1,7 @@
 """Climate signals and their variables: the numbers that are stored, part by part."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from inrcodec.errors import SignalError
 from inrcodec.signals.cf_exact import GapNumbers
 from inrcodec.signals.cf_packing import Packing, pack, packing_of
 from inrcodec.signals.cf_slices import Key, boxes, region
-from inrcodec.signals.lazy import SLAB_VALUES, AnySignal, LazySignal, Rows, joined, slabs_of
+from inrcodec.signals.lazy import SLAB_VALUES, AnySignal, LazySignal, Rows, joined, lazy_like, slabs_of
 from inrcodec.signals.netcdf import parse_attributes
 
 CHUNK = 1 << 24
@@ -192,16 +192,5 @@ def in_order_of(signal: AnySignal, other: AnySignal) -> AnySignal:
         masks = [part.missing for part in parts if part.missing is not None]
         return joined([part.values for part in parts]), joined(masks) if masks else None
 
-    return LazySignal(
-        modality=signal.modality,
-        dtype=signal.dtype,
-        axes=signal.axes,
-        channels=signal.channels,
-        value_range=signal.value_range,
-        read=read,
-        name=signal.name,
-        sphere=signal.sphere,
-        has_missing=signal.has_missing,
-        attributes=signal.attributes,
-        slice_ranges=None if signal.slice_ranges is None else signal.slice_ranges[order],
-    )
+    ordered = lazy_like(signal, read)
+    return ordered if signal.slice_ranges is None else replace(ordered, slice_ranges=signal.slice_ranges[order])

@@ -76,6 +76,24 @@ class LazySignal:
 
 AnySignal = Signal | LazySignal
 
+
+def lazy_like(signal: AnySignal, read: Callable[[int, int], Rows]) -> LazySignal:
+    """Return what is said of a signal, with values that are read."""
+    return LazySignal(
+        modality=signal.modality,
+        dtype=signal.dtype,
+        axes=signal.axes,
+        channels=signal.channels,
+        value_range=signal.value_range,
+        read=read,
+        name=signal.name,
+        sphere=signal.sphere,
+        has_missing=signal.has_missing,
+        attributes=signal.attributes,
+        slice_ranges=signal.slice_ranges,
+    )
+
+
 SLAB_VALUES = 1 << 22
 """Values of a slab, about: what of a signal is in memory at least."""
 

@@ -199,7 +199,9 @@ class WeightReader:
     def symbols(self, chunks: Sequence[bytes]) -> Iterator[list[np.ndarray]]:
         """Decode the integers of one chunk after the other: exponents, means and symbols of its patches."""
         for number, chunk in enumerate(chunks):
-            normalization, symbols = read_symbols(chunk, self._count(number), self.quantizer, self.model)
+            normalization, symbols = read_symbols(
+                chunk, self.header.patches_in(number, len(self.patches)), self.quantizer, self.model
+            )
             yield [normalization.exponents, normalization.means, symbols]
 
     def render(
@@ -212,7 +214,7 @@ class WeightReader:
     ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1] where every patch asks for `samples`; this process does it all."""
         for number in range(len(chunks)) if numbers is None else numbers:
-            chunk, count = chunks[number], self._count(number)
+            chunk, count = chunks[number], self.header.patches_in(number, len(self.patches))
             if number in damaged:
                 yield from (unknown_patch(next(samples), self.header.channels) for _ in range(count))
                 continue
@@ -223,11 +225,6 @@ class WeightReader:
         patches = unpack_chunk(chunk, count, self.quantizer, self.model)
         for asked, values in self._rendered(patches, samples):
             yield asked, signal_channels(values, self.header.channels)
-
-    def _count(self, chunk: int) -> int:
-        """Return how many patches a chunk has."""
-        per_chunk = self.header.patches_per_chunk
-        return min(per_chunk, len(self.patches) - chunk * per_chunk)
 
     def _rendered(self, patches: PatchDeltas, samples: Iterator[PatchSamples]) -> Iterator[RenderedPatch]:
         """Ask the fields of a chunk where the grid asks for them; small ones are evaluated together."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from itertools import repeat
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from inrcodec.latents.coder import MAX_AT_ONCE, MAX_LATENTS, AdaptationPlan, Lat
 from inrcodec.latents.objective import trade_off_of_step_index
 from inrcodec.models import Grid, LatentClip, LatentField, LatentPyramid, LatentSpectrum
 from inrcodec.models.sequence import MAX_MEMBERS
-from inrcodec.options import EncodeOptions
+from inrcodec.options import Effort, EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.priors import LatentPrior
 from inrcodec.signals.lazy import Window
@@ -30,7 +31,7 @@ from inrcodec.signals.signal import Axis, AxisKind, Signal
 
 CPU = torch.device("cpu")
 OPTIONS = EncodeOptions(steps=1, device="cpu")
-EFFORTS = ("instant", "fast", "default", "high")
+EFFORTS = get_args(Effort)
 
 
 @dataclass(frozen=True)
@@ -238,10 +239,7 @@ def test_limits_are_those_of_the_coder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("modality", KINDS)
 def test_more_effort_is_more_steps(modality: str) -> None:
-    steps = [
-        LatentCodec().steps(EncodeOptions(effort=effort), initialization_of(modality))  # type: ignore[arg-type]
-        for effort in EFFORTS
-    ]
+    steps = [LatentCodec().steps(EncodeOptions(effort=effort), initialization_of(modality)) for effort in EFFORTS]
     assert steps == sorted(steps) and steps[0] == 0 < steps[-1]
     assert LatentCodec().steps(EncodeOptions(effort="instant", steps=7), initialization_of(modality)) == 7
 

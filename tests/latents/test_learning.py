@@ -1,5 +1,7 @@
 """The adaptation of integer latents as it is learned: its gradients, and its step sizes (ECoP)."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from random_latents import random_entropy_model, random_parameters
@@ -107,9 +109,11 @@ def test_predictions_are_learned_through_the_decisions(learner: Learner) -> None
         large: list[Tensor] = []
         left = iter(state.details)
 
-        def choose(place: Place, prediction: Tensor) -> Tensor:
-            symbols = next(left)  # noqa: B023
-            large.append((prediction + symbols)[symbols.abs() > 1].sum())  # noqa: B023
+        def choose(
+            place: Place, prediction: Tensor, left: Iterator[Tensor] = left, large: list[Tensor] = large
+        ) -> Tensor:
+            symbols = next(left)
+            large.append((prediction + symbols)[symbols.abs() > 1].sum())
             return symbols
 
         learner.model.decode(state.means, GRID, choose)

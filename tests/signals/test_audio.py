@@ -19,7 +19,7 @@ from inrcodec.errors import SignalError
 from inrcodec.signals import audio, audio_blocks
 from inrcodec.signals import lazy as lazy_signals
 from inrcodec.signals.audio_reading import _Source
-from inrcodec.signals.lazy import LazySignal
+from inrcodec.signals.lazy import LazySignal, lazy_like
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
@@ -590,15 +590,7 @@ def test_lazy_sounds_are_written_as_those_in_memory(
 
 
 def lazy_of(signal: Signal) -> LazySignal:
-    return LazySignal(
-        signal.modality,
-        signal.dtype,
-        signal.axes,
-        signal.channels,
-        signal.value_range,
-        read=lambda begin, end: (signal.values[begin:end], None),
-        attributes=signal.attributes,
-    )
+    return lazy_like(signal, lambda begin, end: (signal.values[begin:end], None))
 
 
 def test_what_is_not_finite_is_told_in_the_middle_of_a_lazy_sound(

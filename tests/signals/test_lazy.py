@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inrcodec.errors import SignalError
 from inrcodec.signals import lazy
-from inrcodec.signals.lazy import ForwardReader, LazySignal, Rows, Window, slab_count, slab_rows, slabs_of
+from inrcodec.signals.lazy import ForwardReader, LazySignal, Rows, Window, lazy_like, slab_count, slab_rows, slabs_of
 from inrcodec.signals.signal import Axis, Signal
 
 AXES = (Axis(23, "slice"), Axis(3), Axis(4))
@@ -45,16 +45,7 @@ class Blocks:
 
 
 def lazily(signal: Signal, blocks: Blocks) -> LazySignal:
-    return LazySignal(
-        modality=signal.modality,
-        dtype=signal.dtype,
-        axes=signal.axes,
-        channels=signal.channels,
-        value_range=signal.value_range,
-        read=ForwardReader(blocks),
-        has_missing=signal.has_missing,
-        slice_ranges=signal.slice_ranges,
-    )
+    return lazy_like(signal, ForwardReader(blocks))
 
 
 def assert_equal(one: Signal, other: Signal) -> None:

@@ -19,7 +19,7 @@ import inrcodec.signals
 from inrcodec.errors import InrcodecWarning, SignalError
 from inrcodec.signals import audio_blocks, image_opening, video, video_frames, video_timing
 from inrcodec.signals import lazy as lazy_signals
-from inrcodec.signals.lazy import AnySignal, LazySignal
+from inrcodec.signals.lazy import LazySignal, lazy_like
 from inrcodec.signals.signal import Axis, Signal
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
@@ -835,17 +835,8 @@ def test_warnings_are_told_once(tmp_path):
     ]
 
 
-def lazy_of(signal: Signal) -> AnySignal:
-    return LazySignal(
-        signal.modality,
-        signal.dtype,
-        signal.axes,
-        signal.channels,
-        signal.value_range,
-        read=lambda begin, end: (signal.values[begin:end], None),
-        name=signal.name,
-        attributes=signal.attributes,
-    )
+def lazy_of(signal: Signal) -> LazySignal:
+    return lazy_like(signal, lambda begin, end: (signal.values[begin:end], None))
 
 
 @pytest.mark.parametrize("extension", [".mkv", ".avi", ".webm"])  # x264's files differ from one time to the next
