@@ -228,7 +228,7 @@ def code_within(
     def code(trade_off: float) -> CodedSignal:
         nonlocal trials, quantization
         quantization = trial.choose(trade_off, quantization)
-        coded = code_signal(trial, quantization, original if whole else sample, max_error, keep=keep)
+        coded = code_signal(trial, quantization, original if whole else sample, max_error, keep=keep and trial is part)
         trials += 1
         if on_progress is not None:
             on_progress(Progress("search", trials, None, None, 8 * coded.size / sample.samples))

@@ -40,9 +40,9 @@ class CoderParts:
 
 @dataclass(frozen=True, eq=False)
 class EncodeTask:
-    """Patches to be encoded. values: [B, C, *grid] in [0, 1]."""
+    """Patches to be encoded. parts: of the coder, if another process may do it. values: [B, C, *grid] in [0, 1]."""
 
-    parts: CoderParts
+    parts: CoderParts | None
     values: np.ndarray
     plan: AdaptationPlan
 
@@ -51,7 +51,7 @@ class EncodeTask:
 class DecodeTask:
     """A chunk to be decoded. positions: where each of its patches is asked, along each axis, in samples."""
 
-    parts: CoderParts
+    parts: CoderParts | None
     chunk: bytes
     positions: Sequence[Sequence[np.ndarray]]
 
@@ -101,7 +101,8 @@ def decode_elsewhere(task: DecodeTask) -> list[np.ndarray]:
 
 
 @lru_cache(maxsize=2)
-def _coder(parts: CoderParts) -> LatentCoder:
+def _coder(parts: CoderParts | None) -> LatentCoder:
+    assert parts is not None
     initialization = Initialization.from_bytes(parts.initialization)
     make = coder_class(initialization)
     return make(initialization, parts.grid, parts.step_index, parts.variant, torch.device("cpu"))

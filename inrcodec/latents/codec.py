@@ -185,7 +185,8 @@ class PreparedLatents:
     ) -> Iterator[bytes | RenderedPatch]:
         """Adapt the latents and code them, chunk by chunk; see `PreparedSignal.code`."""
         coder = self._coder(quantization)
-        parts = CoderParts.of(coder)
+        processes = self.processes if self.device.type == "cpu" else 1
+        parts = CoderParts.of(coder) if processes > 1 else None
         plan = AdaptationPlan(quantization.trade_off, self.steps)
         per_chunk = self._patches_per_chunk(coder)
         starts = range(0, len(self.patches), per_chunk)
@@ -195,7 +196,6 @@ class PreparedLatents:
                 some = range(start, min(start + per_chunk, len(self.patches)))
                 yield EncodeTask(parts, np.concatenate([self._values(patch, rows) for patch in some]), plan)
 
-        processes = self.processes if self.device.type == "cpu" else 1
         ahead = min(AHEAD, AHEAD_POINTS // (per_chunk * self.patches.points))
         coded = shared(partial(encode_chunk, coder), encode_elsewhere, tasks(), len(starts), processes, ahead)
         for number, (chunk, decoded) in enumerate(coded, 1):
@@ -281,14 +281,14 @@ class LatentReader:
         numbers: Sequence[int] | None = None,
     ) -> Iterator[RenderedPatch]:
         """Yield the fields' values in [0, 1] where every patch asks for `samples`."""
-        parts = CoderParts.of(self.coder)
+        processes = processes if self.coder.device.type == "cpu" else 1
+        parts = CoderParts.of(self.coder) if processes > 1 else None
         asked: deque[list[PatchSamples]] = deque()
 
         def task(number: int) -> DecodeTask:
             asked.append([next(samples) for _ in range(self.header.patches_in(number, len(self.patches)))])
             return DecodeTask(parts, chunks[number], [each.local for each in asked[-1]])
 
-        processes = processes if self.coder.device.type == "cpu" else 1
         for unknown, group in groupby(range(len(chunks)) if numbers is None else numbers, damaged.__contains__):
             some = list(group)
             if unknown:

@@ -213,8 +213,8 @@ def test_small_is_what_a_decoder_has_memory_for() -> None:
     assert not coder_of("image", (1 << 30, 1 << 30)).is_small
     for count, side, together, small in (
         (32, 384, 4, True),
-        (170, 512, 4, True),
-        (171, 512, 4, False),  # too many in all
+        (85, 512, 4, True),
+        (86, 512, 4, False),  # too many in all
         (9, 1200, 4, False),  # too many at once
         (5, 1600, 2, True),
         (5, 1704, 2, False),
