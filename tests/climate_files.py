@@ -8,6 +8,7 @@ import cbor2
 import netCDF4
 import numpy as np
 import xarray
+from loaded import loaded
 
 from inrcodec.signals import climate
 from inrcodec.signals.signal import Signal
@@ -84,8 +85,7 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
 
 def read(path: Path) -> list[Signal]:
     """Read the signals of a file into memory."""
-    with climate.opened(path) as signals:
-        return [signal.loaded() for signal in signals]
+    return loaded(climate, path)
 
 
 def exact(signal: Signal, stored: tuple[int, ...] | None = None) -> Signal:

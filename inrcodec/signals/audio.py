@@ -49,12 +49,6 @@ _CLASSIC_LIMIT = (1 << 32) - (1 << 16)
 _CLASSIC = ("WAV", "AIFF")
 
 
-def read(path: Path) -> list[Signal]:
-    """Read a sound file into memory; result and errors as for `opened`."""
-    with opened(path) as signals:
-        return [signal.loaded() for signal in signals]
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[list[AnySignal]]:
     """Open a sound file, to be read part by part.

@@ -11,7 +11,6 @@ from pathlib import Path
 from inrcodec.errors import SignalError
 from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.reading_errors import reason
-from inrcodec.signals.signal import Signal
 from inrcodec.signals.video_formats import CODINGS
 from inrcodec.signals.whole_files import checked_file
 
@@ -21,12 +20,6 @@ DEFAULT_EXTENSION = ".mp4"
 _READ_ONLY = {".gif", ".m4v", ".3gp", ".mpg", ".mpeg", ".ts", ".flv", ".ogv", ".wmv", ".y4m"}
 WRITABLE = tuple(CODINGS)
 EXTENSIONS: frozenset[str] = frozenset(CODINGS) | frozenset(_READ_ONLY)
-
-
-def read(path: Path) -> list[Signal]:
-    """Read a video file, or a folder of frames, into memory; result and errors as for `opened`."""
-    with opened(path) as signals:
-        return [signal.loaded() for signal in signals]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loaded import loaded
 from peak_memory import peak_growth
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
@@ -71,7 +72,7 @@ def test_matroska_is_lossless(tmp_path_factory, shape, seed, rate):
     values = noise((*shape, 3), seed)
     path = tmp_path_factory.mktemp("lossless") / "clip.mkv"
     video.write([picture_of(values, rate)], path)
-    (signal,) = video.read(path)
+    (signal,) = loaded(video, path)
     assert np.array_equal(signal.values, values)
     assert frame_rate(signal) == rate
     assert [axis.kind for axis in signal.axes] == ["start", "cell", "cell"]
@@ -88,7 +89,7 @@ def test_matroska_is_lossless(tmp_path_factory, shape, seed, rate):
 def test_lossy_formats_stay_close(tmp_path, extension, shape):
     values = waves(*shape)
     video.write([picture_of(values)], tmp_path / f"clip{extension}")
-    (signal,) = video.read(tmp_path / f"clip{extension}")
+    (signal,) = loaded(video, tmp_path / f"clip{extension}")
     assert signal.values.shape == values.shape
     assert peak_signal_noise_ratio(values, signal.values, data_range=255) > 38
 
@@ -98,7 +99,7 @@ def test_colours_survive(tmp_path, extension):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40)]
     values = np.array(colours, np.uint8)[:, None, None].repeat(32, axis=1).repeat(48, axis=2)
     video.write([picture_of(values)], tmp_path / f"clip{extension}")
-    (signal,) = video.read(tmp_path / f"clip{extension}")
+    (signal,) = loaded(video, tmp_path / f"clip{extension}")
     assert np.abs(signal.values.astype(int) - values).max() <= 4
 
 
@@ -106,7 +107,7 @@ def test_colours_survive(tmp_path, extension):
 @pytest.mark.parametrize("rate", ["24", "24000/1001", "60000/1001", "179/6", "25/2", "1", "1000"])
 def test_frame_rate_is_exact(tmp_path, extension, rate):
     video.write([picture_of(waves(5, 16, 16), Fraction(rate))], tmp_path / f"clip{extension}")
-    (signal,) = video.read(tmp_path / f"clip{extension}")
+    (signal,) = loaded(video, tmp_path / f"clip{extension}")
     assert frame_rate(signal) == Fraction(rate)
     assert signal.shape[0] == 5
 
@@ -114,13 +115,13 @@ def test_frame_rate_is_exact(tmp_path, extension, rate):
 def test_awkward_frame_rate_is_kept_closely(tmp_path):
     rate = Fraction(24) * 123456791 / 123456789
     video.write([picture_of(waves(5, 16, 16), rate)], tmp_path / "clip.mp4")
-    assert frame_rate(video.read(tmp_path / "clip.mp4")[0]) == pytest.approx(float(rate), rel=1e-6)
+    assert frame_rate(loaded(video, tmp_path / "clip.mp4")[0]) == pytest.approx(float(rate), rel=1e-6)
 
 
 @pytest.mark.parametrize("extension", [".mp4", ".mov", ".avi"])
 def test_pixel_aspect_is_kept(tmp_path, extension):
     video.write([picture_of(waves(2), pixel_aspect=[64, 45])], tmp_path / f"clip{extension}")
-    assert video.read(tmp_path / f"clip{extension}")[0].attributes == {"pixel_aspect": [64, 45]}
+    assert loaded(video, tmp_path / f"clip{extension}")[0].attributes == {"pixel_aspect": [64, 45]}
 
 
 # -- colour and orientation, against files not written by the module ----------------------------------------
@@ -152,7 +153,7 @@ def test_yuv_is_converted_as_tagged(tmp_path, matrix, red, blue, full):
     planes = [offset + scale[0] * luma, *(128 + scale[1] * c for c in chroma)]
     yuv = np.clip(np.rint(planes), 0, 255).astype(np.uint8)
     write_planes(tmp_path / "tagged.mp4", yuv, matrix, 2 if full else 1)
-    (signal,) = video.read(tmp_path / "tagged.mp4")
+    (signal,) = loaded(video, tmp_path / "tagged.mp4")
     assert np.abs(signal.values[0] - rgb).max() <= 2.5
 
 
@@ -177,7 +178,7 @@ def test_other_colours_are_kept_and_told(tmp_path, extension, colour, matrix):
         context = container.streams.video[0].codec_context
         assert [context.color_primaries, context.color_trc] == colour
         assert extension == ".mkv" or frame.colorspace == matrix
-    (signal,) = video.read(tmp_path / f"clip{extension}")
+    (signal,) = loaded(video, tmp_path / f"clip{extension}")
     assert signal.attributes == {"colour": colour}
     assert np.abs(signal.values.astype(int) - values).max() <= 4
 
@@ -193,7 +194,7 @@ def test_hdr_video_keeps_its_tags(tmp_path):
         for plane, level in zip(frame.planes, (500, 512, 512), strict=True):
             plane.update(np.full(plane.buffer_size // 2, level, np.uint16).tobytes())
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    (signal,) = video.read(tmp_path / "hdr.mp4")
+    (signal,) = loaded(video, tmp_path / "hdr.mp4")
     assert signal.attributes == {"colour": [9, 16]}
     assert np.abs(signal.values.astype(int) - round((500 / 4 - 16) * 255 / 219)).max() <= 1
 
@@ -216,7 +217,7 @@ def test_hidden_colours_are_not_shown(tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgba")))
         container.mux(stream.encode(None))
     with pytest.warns(InrcodecWarning, match="2 frames are transparent in places; black"):
-        (signal,) = video.read(tmp_path / "clip.mov")
+        (signal,) = loaded(video, tmp_path / "clip.mov")
     assert np.array_equal(signal.values, np.rint(rgba[..., :3] * (rgba[..., 3:] / 255.0)))
 
 
@@ -229,7 +230,7 @@ def test_alpha_beside_the_frames_is_told(tmp_path):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format="yuva420p")))
         container.mux(stream.encode(None))
     with pytest.warns(InrcodecWarning, match=r"clip\.webm: the transparency of the clip is not kept"):
-        video.read(tmp_path / "clip.webm")
+        loaded(video, tmp_path / "clip.webm")
 
 
 def test_opaque_alpha_is_nothing_to_tell(tmp_path):
@@ -239,7 +240,7 @@ def test_opaque_alpha_is_nothing_to_tell(tmp_path):
         stream = container.add_stream("png", rate=25)
         stream.codec_context.width, stream.codec_context.height, stream.codec_context.pix_fmt = 24, 16, "rgba"
         container.mux([*stream.encode(av.VideoFrame.from_ndarray(rgba[0], format="rgba")), *stream.encode(None)])
-    (signal,) = video.read(tmp_path / "clip.mov")
+    (signal,) = loaded(video, tmp_path / "clip.mov")
     assert np.array_equal(signal.values, rgba[..., :3])
 
 
@@ -260,7 +261,7 @@ def test_pictures_are_turned_upright(tmp_path, matrix, expected):
     path = tmp_path / "phone.mp4"
     video.write([picture_of(values)], path)
     write_display_matrix(path, matrix)
-    (signal,) = video.read(path)
+    (signal,) = loaded(video, path)
     shown = np.stack([expected(frame) for frame in values])
     assert peak_signal_noise_ratio(shown, signal.values, data_range=255) > 35
 
@@ -269,7 +270,7 @@ def test_slanted_pictures_are_refused(tmp_path):
     video.write([picture_of(waves(2))], tmp_path / "slanted.mp4")
     write_display_matrix(tmp_path / "slanted.mp4", (1, 1, -1, 1))
     with pytest.raises(SignalError, match="quarter turns"):
-        video.read(tmp_path / "slanted.mp4")
+        loaded(video, tmp_path / "slanted.mp4")
 
 
 def write_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
@@ -311,7 +312,7 @@ def write_at(path: Path, values: np.ndarray, times: list[int]) -> None:
 def test_frames_at_uneven_times_are_repeated(tmp_path, times, rate):
     values = waves(len(times), 16, 32)
     write_at(tmp_path / "clip.mkv", values, times)
-    (signal,) = video.read(tmp_path / "clip.mkv")
+    (signal,) = loaded(video, tmp_path / "clip.mkv")
     assert frame_rate(signal) == pytest.approx(rate, rel=0.0011)  # 29.97 is as good as 30
     for time, frame in zip(times, values, strict=True):
         tick = round((time - times[0]) / 1000 * rate)
@@ -326,7 +327,7 @@ def test_frames_at_odd_times_are_near_them(tmp_path):
     times = np.cumsum(random.integers(20, 60, 60)).tolist()
     values = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(16, 1).repeat(16, 2).repeat(3, 3)
     write_at(tmp_path / "clip.mkv", values, times)
-    (signal,) = video.read(tmp_path / "clip.mkv")
+    (signal,) = loaded(video, tmp_path / "clip.mkv")
     rate = frame_rate(signal)
     shown = signal.values[:, 0, 0, 0]
     assert rate <= 1000
@@ -341,7 +342,7 @@ def test_jittery_times_of_a_constant_rate_stay_constant(tmp_path):
     times = (np.arange(50) * 40 + 100 + jitter).tolist()
     values = waves(50, 16, 16)
     write_at(tmp_path / "clip.mkv", values, times)
-    (signal,) = video.read(tmp_path / "clip.mkv")
+    (signal,) = loaded(video, tmp_path / "clip.mkv")
     assert np.array_equal(signal.values, values)
     assert frame_rate(signal) == pytest.approx(25, rel=0.02)
 
@@ -352,7 +353,7 @@ def test_jittery_times_of_a_constant_rate_stay_constant(tmp_path):
 def test_delays_of_a_gif_are_kept(tmp_path, delays, rate):
     frames = [Image.new("RGB", (16, 16), (60 * number, 0, 0)) for number in range(4)]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:], duration=delays)
-    (signal,) = video.read(tmp_path / "x.gif")
+    (signal,) = loaded(video, tmp_path / "x.gif")
     assert frame_rate(signal) == rate
     expected = np.repeat([0, 60, 120, 180], [delay * rate // 1000 for delay in delays])
     assert np.array_equal(signal.values[:, 0, 0, 0], expected)
@@ -361,7 +362,7 @@ def test_delays_of_a_gif_are_kept(tmp_path, delays, rate):
 def test_a_clip_that_would_become_endless_is_refused(tmp_path):
     write_at(tmp_path / "clip.mkv", waves(3, 16, 16), [0, 20, 10_000_000])
     with pytest.raises(SignalError, match="3 frames at uneven times would become 500001 at 50 per second"):
-        video.read(tmp_path / "clip.mkv")
+        loaded(video, tmp_path / "clip.mkv")
 
 
 def test_time_does_not_run_backwards():
@@ -423,7 +424,7 @@ def write_flash_and_beep(path: Path, lost: range) -> None:
 @pytest.mark.parametrize("lost", [range(0), range(10, 14), range(6, 7), range(3, 29)])
 def test_lost_packets_leave_picture_and_sound_together(tmp_path, extension, lost):
     write_flash_and_beep(tmp_path / f"clip{extension}", lost)
-    picture, sound = video.read(tmp_path / f"clip{extension}")
+    picture, sound = loaded(video, tmp_path / f"clip{extension}")
     assert frame_rate(picture) == 25
     assert picture.shape[0] == 40
     (flashes,) = np.nonzero(picture.values.mean((1, 2, 3)) > 128)
@@ -452,7 +453,7 @@ def test_sound_begins_with_the_picture(tmp_path, delay):
             frame.pts, frame.time_base = index * 100 + round(max(-delay, 0) * 1000), Fraction(1, 1000)
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode(None))
-    values = video.read(tmp_path / "clip.mkv")[1].values[:, 0, 0]
+    values = loaded(video, tmp_path / "clip.mkv")[1].values[:, 0, 0]
     assert len(values) == 8000 + round(delay * rate)
     assert np.count_nonzero(values) == min(8000, len(values))
 
@@ -478,7 +479,7 @@ def test_the_track_marked_as_default_is_read(tmp_path, default):
             frame = av.AudioFrame.from_ndarray(np.full((1, 800), 100 + number, np.int16), format="s16", layout="mono")
             frame.sample_rate = 8000
             container.mux([*stream.encode(frame), *stream.encode(None)])
-    picture, sound = video.read(tmp_path / "clip.mkv")
+    picture, sound = loaded(video, tmp_path / "clip.mkv")
     assert picture.values[0, 0, 0, 0] == 100 + (default or 0)
     assert sound.values[0, 0, 0] * 32768 == 100 + (default or 0)
 
@@ -491,7 +492,7 @@ def test_the_track_marked_as_default_is_read(tmp_path, default):
 def test_lossless_sound(tmp_path, extension, channels, samples, rate):
     values = np.random.default_rng(1).uniform(-1, 1, (samples, channels))
     video.write([picture_of(waves(2, 16, 16)), sound_of(values, rate)], tmp_path / f"clip{extension}")
-    _, sound = video.read(tmp_path / f"clip{extension}")
+    _, sound = loaded(video, tmp_path / f"clip{extension}")
     assert (sound.modality, sound.name, sound.shape) == ("audio", "sound", (samples, channels))
     assert sound.values.dtype == np.float32
     assert [axis.kind for axis in sound.axes] == ["start", "slice"]
@@ -506,7 +507,7 @@ def test_lossless_sound(tmp_path, extension, channels, samples, rate):
 def test_lossy_sound_is_aligned(tmp_path, extension, channels):
     values = tones(channels, 48000, 48000)
     video.write([picture_of(waves(10, 16, 16)), sound_of(values, 48000)], tmp_path / f"clip{extension}")
-    _, sound = video.read(tmp_path / f"clip{extension}")
+    _, sound = loaded(video, tmp_path / f"clip{extension}")
     assert sound.axes[0].rate == 48000
     assert 48000 <= sound.shape[0] < 48000 + 2048
     middle = slice(9600, 38400)
@@ -519,7 +520,7 @@ def test_lossy_sound_is_aligned(tmp_path, extension, channels):
 @pytest.mark.parametrize(("extension", "rate"), [(".mp4", 12345), (".webm", 22050), (".mp4", 192000)])
 def test_sound_is_resampled_to_a_rate_the_codec_knows(tmp_path, extension, rate):
     video.write([picture_of(waves(5, 16, 16)), sound_of(tones(1, rate, rate), rate)], tmp_path / f"clip{extension}")
-    _, sound = video.read(tmp_path / f"clip{extension}")
+    _, sound = loaded(video, tmp_path / f"clip{extension}")
     assert sound.axes[0].rate is not None
     assert float(sound.shape[0] / sound.axes[0].rate) == pytest.approx(1, abs=0.2)
 
@@ -527,7 +528,7 @@ def test_sound_is_resampled_to_a_rate_the_codec_knows(tmp_path, extension, rate)
 def test_silence_has_a_value_range(tmp_path):
     silence = sound_of(np.zeros((100, 1)), Fraction(16001, 2))
     video.write([picture_of(waves(2, 16, 16)), silence], tmp_path / "clip.mkv")
-    assert video.read(tmp_path / "clip.mkv")[1].value_range == (-1.0, 1.0)
+    assert loaded(video, tmp_path / "clip.mkv")[1].value_range == (-1.0, 1.0)
 
 
 # -- folders of frames --------------------------------------------------------------------------------------
@@ -539,7 +540,7 @@ def test_folder_of_frames(tmp_path):
         Image.fromarray(frame).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not a frame")
     (tmp_path / ".frame1.png").write_text("not a frame either")
-    (signal,) = video.read(tmp_path)
+    (signal,) = loaded(video, tmp_path)
     assert np.array_equal(signal.values, values)
     assert frame_rate(signal) == 25
 
@@ -550,7 +551,7 @@ def test_frames_with_palette_alpha_or_gray(tmp_path):
     frame.convert("RGBA").save(tmp_path / "1.webp", lossless=True)
     frame.quantize(16).save(tmp_path / "2.png", transparency=b"\x00\x80")
     with pytest.warns(InrcodecWarning, match="1 frames are transparent in places; black"):
-        (signal,) = video.read(tmp_path)
+        (signal,) = loaded(video, tmp_path)
     shown = np.asarray(frame.quantize(16).convert("RGB")).astype(float)
     index = np.asarray(frame.quantize(16))
     expected = np.rint(shown * np.array([0, 128, *[255] * 14])[index][..., None] / 255)
@@ -561,17 +562,17 @@ def test_frames_with_palette_alpha_or_gray(tmp_path):
 
 def test_folders_that_are_no_clip(tmp_path):
     with pytest.raises(SignalError, match="no frames"):
-        video.read(tmp_path)
+        loaded(video, tmp_path)
     Image.fromarray(noise((4, 4, 3))).save(tmp_path / "0.png")
     Image.fromarray(noise((4, 6, 3))).save(tmp_path / "1.png")
     with pytest.raises(SignalError, match="frame 1 is 6x4, the first is 4x4"):
-        video.read(tmp_path)
+        loaded(video, tmp_path)
     (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:50])
     with pytest.raises(SignalError, match=r"1\.png: cannot be read as an image"):
-        video.read(tmp_path)
+        loaded(video, tmp_path)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "1.png")
     with pytest.raises(SignalError, match="8 bits"):
-        video.read(tmp_path)
+        loaded(video, tmp_path)
 
 
 def test_frames_come_through_the_gate_of_all_pictures(tmp_path, monkeypatch):
@@ -584,7 +585,7 @@ def test_frames_come_through_the_gate_of_all_pictures(tmp_path, monkeypatch):
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
     (tmp_path / "0.png").write_bytes(page)
     with pytest.raises(SignalError, match=r"0\.png: not an image"):
-        video.read(tmp_path)
+        loaded(video, tmp_path)
     with pytest.raises(SignalError, match=r"0\.png: not an image"):
         inrcodec.signals.read(tmp_path / "0.png")
 
@@ -593,7 +594,7 @@ def test_frames_have_the_limit_of_all_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(image_opening, "MAX_PIXELS", 99)
     Image.new("RGB", (10, 10)).save(tmp_path / "0.png")
     with pytest.raises(SignalError, match="more than 99 pixels"):
-        video.read(tmp_path)
+        loaded(video, tmp_path)
 
 
 # -- what is no video ---------------------------------------------------------------------------------------
@@ -607,7 +608,7 @@ def test_truncated_files(tmp_path, extension):
     for share in (0.01, 0.3, 0.6, 0.9, 0.999):
         path.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(SignalError):
-            video.read(path)
+            loaded(video, path)
 
 
 @pytest.mark.parametrize(
@@ -625,19 +626,19 @@ def test_truncated_files(tmp_path, extension):
 def test_not_a_video(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SignalError, match=name):
-        video.read(tmp_path / name)
+        loaded(video, tmp_path / name)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(SignalError, match="no such file"):
-        video.read(tmp_path / "missing.mp4")
+        loaded(video, tmp_path / "missing.mp4")
 
 
 def test_playlists_are_not_followed(tmp_path):
     video.write([picture_of(waves(2))], tmp_path / "clip.mp4")
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile 'clip.mp4'\n")
     with pytest.raises(SignalError):
-        video.read(tmp_path / "list.mp4")
+        loaded(video, tmp_path / "list.mp4")
 
 
 def test_sound_without_picture(tmp_path):
@@ -649,7 +650,7 @@ def test_sound_without_picture(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with pytest.raises(SignalError, match="no video track"):
-        video.read(tmp_path / "sound.mp4")
+        loaded(video, tmp_path / "sound.mp4")
 
 
 @settings(deadline=None, max_examples=40)
@@ -661,7 +662,7 @@ def test_damage_is_an_error_or_a_clip(tmp_path_factory, flips):
     path = tmp_path_factory.mktemp("damaged") / "clip.mp4"
     path.write_bytes(data)
     with contextlib.suppress(SignalError, InrcodecWarning):
-        assert video.read(path)[0].channels == 3
+        assert loaded(video, path)[0].channels == 3
 
 
 def test_frames_that_the_decoder_guesses_are_told(tmp_path):
@@ -671,7 +672,7 @@ def test_frames_that_the_decoder_guesses_are_told(tmp_path):
         (tmp_path / "clip.mp4").write_bytes(data[:place] + bytes(40) + data[place + 40 :])
         with warnings.catch_warnings(record=True) as caught, contextlib.suppress(SignalError):
             warnings.simplefilter("always")
-            video.read(tmp_path / "clip.mp4")
+            loaded(video, tmp_path / "clip.mp4")
         told += [str(warning.message) for warning in caught]
     assert told
     assert all(re.fullmatch(r".*clip\.mp4: \d+ frames are damaged, and shown as .*", text) for text in told)
@@ -709,7 +710,7 @@ def test_write_refuses_what_is_no_clip(tmp_path):
 
 
 def test_sample_clip():
-    picture, sound = video.read(SAMPLES / "clip.mp4")
+    picture, sound = loaded(video, SAMPLES / "clip.mp4")
     assert picture.shape == (24, 144, 256)
     assert frame_rate(picture) == 24
     assert sound.shape[1] == 2
@@ -720,7 +721,7 @@ def test_sample_folder():
     paths = sorted((SAMPLES / "video").glob("*.mp4"))
     assert [path.stem for path in paths] == ["book", "bottle", "bunny", "car"]
     for path in paths:
-        (signal,) = video.read(path)
+        (signal,) = loaded(video, path)
         assert signal.shape[0] == 20
         assert signal.shape[2] == 160
 
@@ -758,7 +759,7 @@ def test_long_clips_are_read_again_as_short_ones(tmp_path, monkeypatch):
     paths = clips(tmp_path)
     assert len(paths) == len(WRITTEN) + 7
     for path in paths:
-        whole = video.read(path)
+        whole = loaded(video, path)
         monkeypatch.setattr(audio_blocks, "KEPT_SAMPLES", 0)
         monkeypatch.setattr(video_frames, "KEPT_BYTES", 0)
         with video.opened(path) as signals:
@@ -778,7 +779,7 @@ def test_long_clips_are_read_again_as_short_ones(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["clip.mkv", "uneven.mkv", "frames"])
 def test_parts_are_had_in_any_order(tmp_path, name):
     clips(tmp_path)
-    whole, *_ = video.read(tmp_path / name)
+    whole, *_ = loaded(video, tmp_path / name)
     last = whole.shape[0]
     with video.opened(tmp_path / name) as signals:
         for begin, end in [(0, 1), (4, 9), (8, 11), (2, 3), (3, 4), (last - 1, last), (0, last)]:
@@ -845,7 +846,7 @@ def test_lazy_clips_are_written_as_those_in_memory(tmp_path, extension, monkeypa
     video.write(clip, tmp_path / f"a{extension}")
     monkeypatch.setattr(lazy_signals, "SLAB_VALUES", 30_000)
     video.write([lazy_of(signal) for signal in clip], tmp_path / f"b{extension}")
-    for one, other in zip(*(video.read(tmp_path / f"{name}{extension}") for name in "ab"), strict=True):
+    for one, other in zip(*(loaded(video, tmp_path / f"{name}{extension}") for name in "ab"), strict=True):
         assert np.array_equal(one.values, other.values)
 
 
