@@ -12,6 +12,7 @@ import numpy as np
 import report
 from sources import Source
 
+from inrcodec.signals.signal import Signal
 from timing import processes
 from timing.inputs import Inputs, described, seconds_of
 from timing.jobs import Job, Options
@@ -165,7 +166,7 @@ class Bench:
         """Return the peak memory of a process that has decoded a file, and the rate and fidelity of the file."""
         values = path.with_name("values.npy")
         peak = worker.ask("decode", path=str(path), values=str(values))["peak_mib"]
-        decoded = replace(source.signal, values=np.load(values))
+        decoded = replace(source.signal, values=_time_first(np.load(values), source.signal))
         values.unlink()
         rate = 8 * path.stat().st_size / source.signal.samples
         return peak, {"bits_per_sample": rate, **report.measure(source.signal, decoded)}
@@ -214,3 +215,9 @@ def _each(times: Mapping[str, float], per: float) -> dict[str, float]:
 
 def _by_clock(samples: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {clock: [sample[clock] for sample in samples] for clock in CLOCKS}
+
+
+def _time_first(values: np.ndarray, like: Signal) -> np.ndarray:
+    """Return decoded values with the axes that a signal has: of sound, earlier revisions had the channels first."""
+    turned = like.modality == "audio" and values.shape != like.values.shape
+    return values.swapaxes(0, 1) if turned else values
