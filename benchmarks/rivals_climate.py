@@ -98,13 +98,19 @@ def _bound(signal: Signal, setting: float, *, relative: bool) -> float:
 
 
 def _encode_sz3(signal: Signal, setting: float, *, relative: bool) -> bytes:
-    from pysz import sz, szConfig, szErrorBoundMode
+    """Return the smallest of what SZ3's predictors make: which one is best depends on the field and the bound."""
+    from pysz import sz, szAlgorithm, szConfig, szErrorBoundMode
 
     config = szConfig()
     config.errorBoundMode = szErrorBoundMode.ABS
     config.absErrorBound = _bound(signal, setting, relative=relative)
-    compressed, _ = sz.compress(_without_gaps(signal), config)
-    return bytes(compressed.tobytes())
+    values = _without_gaps(signal)
+    results: list[bytes] = []
+    for algorithm in (szAlgorithm.INTERP_LORENZO, szAlgorithm.LORENZO_REG, szAlgorithm.INTERP):
+        config.cmprAlgo = algorithm
+        compressed, _ = sz.compress(values, config)
+        results.append(compressed.tobytes())
+    return min(results, key=len)
 
 
 def _decode_sz3(data: bytes, signal: Signal) -> np.ndarray:
