@@ -54,8 +54,18 @@ def encode(
         list[str] | None,
         typer.Option(
             "--max-error",
-            metavar="E|NAME=E",
-            help="Largest error of any value, in its unit; repeatable for several variables.",
+            metavar="E|E%|NAME=E",
+            help="Largest error of any value, in its unit, or in percent of its slice's range; repeatable for several "
+            "variables.",
+        ),
+    ] = None,
+    max_error_rel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-error-rel",
+            metavar="R|NAME=R",
+            help="Largest error as a share of each value, as 0.01; zeros and signs are kept. With --max-error, too: "
+            "within one of both.",
         ),
     ] = None,
     effort: Annotated[
@@ -106,7 +116,8 @@ def encode(
         steps=steps,
         bits_per_sample=bpp,
         psnr=psnr,
-        max_error=parse_max_error(max_error or []),
+        max_error=parse_bounds("--max-error", max_error or [], percent=True),
+        max_error_rel=parse_bounds("--max-error-rel", max_error_rel or []),
         rescaling=rescaling,
         device=device,
     )
@@ -201,19 +212,24 @@ def encode_options(**given: Any) -> "EncodeOptions":
     return EncodeOptions(**given)
 
 
-def parse_max_error(given: list[str]) -> float | dict[str, float] | None:
-    """Parse one number for all signals, or numbers by name as in t2m=0.1. Raises: UsageError."""
-    bounds: dict[str, float] = {}
+def parse_bounds(option: str, given: list[str], *, percent: bool = False) -> Any:
+    """Parse one number for all signals, or numbers by name as in t2m=0.1; None if there are none.
+
+    percent: whether numbers may be followed by a percent sign; such texts are returned as they are.
+    Raises: UsageError.
+    """
+    bounds: dict[str, float | str] = {}
     for text in given:
         name, _, number = text.rpartition("=")
         if name in bounds:
-            raise UsageError(f"--max-error is given twice for {name or 'all signals'}: give it once")
+            raise UsageError(f"{option} is given twice for {name or 'all signals'}: give it once")
         try:
-            bounds[name] = float(number)
+            value = float(number.removesuffix("%") if percent else number)
         except ValueError as error:
-            raise UsageError(f"--max-error is {text!r}, give a number as 0.1, or a name with one as t2m=0.1") from error
+            raise UsageError(f"{option} is {text!r}, give a number as 0.1, or a name with one as t2m=0.1") from error
+        bounds[name] = number if number.endswith("%") else value
     if "" in bounds and len(bounds) > 1:
-        raise UsageError("--max-error is given for all signals and by name: give one number, or names only")
+        raise UsageError(f"{option} is given for all signals and by name: give one number, or names only")
     return bounds.get("", bounds or None)
 
 
@@ -270,10 +286,11 @@ def summary(report: "EncodeReport") -> str:
     if "rmse" in main:
         fidelity += f", RMSE {main['rmse']:.4g}"
     if main.get("worst_slice_psnr_db") is not None:
-        fidelity += f", worst slice {main['worst_slice']} PSNR {main['worst_slice_psnr_db']:.2f} dB"
+        worst = f"RMSE {main['worst_slice_rmse']:.4g}, PSNR {main['worst_slice_psnr_db']:.2f} dB"
+        fidelity += f", worst slice {main['worst_slice']} {worst}"
     if "max_error" in main:
         fidelity += f", largest error {main['max_error']:.4g}"
-    bounds = {signal["name"]: f"{signal['bound']:g}" for signal in report.signals if "bound" in signal}
+    bounds = {signal["name"]: signal["within"] for signal in report.signals if "within" in signal}
     if len(set(bounds.values())) == 1 and len(bounds) == len(report.signals):
         fidelity += f" (bound {bounds[main['name']]})"
     elif bounds:

@@ -83,7 +83,7 @@ def _describe_signal(header: "StreamHeader", size: int) -> dict[str, Any]:
         "missing_values": header.has_missing,
         "initialization": header.initialization.hex(),
         "chunks": header.chunks,
-        "max_error": header.max_error,
+        **({} if header.bound is None else header.bound.plain()),
         "bytes": size,
         "bits_per_sample": 8 * size / prod(shape),
     }
@@ -115,7 +115,7 @@ def _show(content: dict[str, Any]) -> None:
                 signal["dtype"],
                 signal["rate"] or "-",
                 f"{signal['bits_per_sample']:.3f}",
-                "-" if signal["max_error"] is None else f"{signal['max_error']:g}",
+                signal.get("within", "-"),
                 signal["initialization"],
             )
             for name, signal in zip(names, signals, strict=True)

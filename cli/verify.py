@@ -79,7 +79,7 @@ def summary(found: "Verification") -> str:
     for signal in found.signals:
         if "max_error" in signal:
             fidelity = "lossless" if signal["psnr_db"] is None else f"PSNR {signal['psnr_db']:.2f} dB"
-            bound = f" (bound {signal['bound']:g})" if "bound" in signal else ""
+            bound = f" (bound {signal['within']})" if "within" in signal else ""
             text += (
                 f"; {signal['name'] or signal['modality']} {fidelity}, largest error {signal['max_error']:.4g}{bound}"
             )

@@ -151,12 +151,12 @@ def _warn_of_damage(stream: Stream) -> None:
     if stream.damaged:
         numbers = f"{_ranges(stream.damaged)} (from 0) of {stream.header.chunks}"
         text = f"{label} has damaged chunks, which are left out: {numbers}"
-        if stream.header.max_error is not None:
-            text += f"; values there and where others overlap them may be further off than {stream.header.max_error:g}"
+        if stream.header.bound is not None:
+            text += f"; values there and where others overlap them may be further off than {stream.header.bound}"
         warnings.warn(text, InrcodecWarning, stacklevel=3)
-    if stream.header.max_error is not None and stream.residual is None:
+    if stream.header.bound is not None and stream.residual is None:
         warnings.warn(
-            f"{label} has a damaged residual: its values may be further off than {stream.header.max_error:g}",
+            f"{label} has a damaged residual: its values may be further off than {stream.header.bound}",
             InrcodecWarning,
             stacklevel=3,
         )

@@ -15,6 +15,7 @@ from itertools import count
 import numpy as np
 import torch
 
+from inrcodec.bounds import Bound, SliceBounds
 from inrcodec.coding.container import Container, Stream, write_container
 from inrcodec.coding.missing import MissingWriter
 from inrcodec.decoder import decode_stream
@@ -126,15 +127,16 @@ def encode_signals(
 ) -> EncodedFile:
     """Compress signals as `encode` does. keep: also keep what they decode to, in memory."""
     options = options or EncodeOptions()
-    bounds = options.bounds(signals)
-    for signal, bound in zip(signals, bounds, strict=True):
-        if bound is not None and isinstance(signal, Signal):
+    tolerances = options.tolerances(signals)
+    for signal, tolerance in zip(signals, tolerances, strict=True):
+        if tolerance is not None and isinstance(signal, Signal):
             error_bound.check_finite(signal)
+    bounds = [
+        None if tolerance is None else error_bound.bound_of(signal, tolerance)
+        for signal, tolerance in zip(signals, tolerances, strict=True)
+    ]
     prepared = [
-        # A bound is in the unit of the values, so that slices of a smaller range need not be coded more finely.
-        prepare_signal(
-            signal if bound is None else replace(signal, slice_ranges=None), initialization, options, on_progress
-        )
+        prepare_signal(signal if bound is None else _shown(signal, bound), initialization, options, on_progress)
         for signal, initialization, bound in zip(signals, initializations, bounds, strict=True)
     ]
     if options.target is not None:
@@ -150,7 +152,7 @@ def encode_signals(
     for part, each, bound in zip(prepared, file.signals, bounds, strict=True):
         if bound is not None:
             # A promise is checked on what the bytes say, not on what is known of them.
-            error_bound.check_bound(each.signal, _decoded_error(each, part.device, options.processes), bound)
+            error_bound.check_bound(each.signal, _decoded_fidelity(each, part.device, options.processes))
     return file
 
 
@@ -209,7 +211,7 @@ def _encode_to_target(
 def code_within(
     part: PreparedSignal,
     original: AnySignal,
-    max_error: float,
+    bound: Bound,
     options: EncodeOptions,
     *,
     keep: bool = False,
@@ -222,55 +224,67 @@ def code_within(
     sample = sample_of(part.signal, part.initialization.patches)
     whole = sample is part.signal
     trial = (part if whole else prepare_signal(sample, part.initialization, options, on_progress)).quick()
+    part = part.corrected(error_bound.shown_bound(part.signal, bound))
     trials = 0
     quantization: Quantization | None = None
 
     def code(trade_off: float) -> CodedSignal:
         nonlocal trials, quantization
         quantization = trial.choose(trade_off, quantization)
-        coded = code_signal(trial, quantization, original if whole else sample, max_error, keep=keep and trial is part)
+        if whole:
+            coded = code_signal(trial, quantization, original, bound, keep=keep and trial is part)
+        else:
+            coded = code_signal(trial, quantization, sample, Bound(bound.shown))
         trials += 1
         if on_progress is not None:
             on_progress(Progress("search", trials, None, None, 8 * coded.size / sample.samples))
         return coded
 
-    trade_off = error_bound.start_trade_off(part.signal, max_error)
+    trade_off = error_bound.start_trade_off(part.signal, bound)
     with nullcontext() if whole else suppress(UsageError):  # the sample may have what the whole has not
         trade_off, coded = error_bound.best_trade_off(code, trade_off)
         if trial is part:
             return coded
     # What suits a sample need not suit all of the signal.
     quantization = part.choose(trade_off, quantization if whole else None)
-    return code_signal(part, quantization, original, max_error, keep=keep)
+    return code_signal(part, quantization, original, bound, keep=keep)
 
 
 def code_signal(
     prepared: PreparedSignal,
     quantization: Quantization,
     original: AnySignal | None = None,
-    max_error: float | None = None,
+    bound: Bound | None = None,
     *,
     keep: bool = False,
 ) -> CodedSignal:
     """Code a signal, part by part, and compare what it decodes to.
 
-    original: what to compare with, where that is not quite the signal that is coded. max_error: the bound that a
-    residual is made for. keep: whether the decoded signal is kept.
+    original: what to compare with, where that is not the signal that fields show. bound: what a residual is made for.
+    keep: whether the decoded signal is kept.
     Raises: UsageError if the bound is impossible.
     """
     original = original or prepared.signal
     header = prepared.header(quantization)
+    if bound is not None:
+        dtype = original.dtype.newbyteorder("<").str
+        header = replace(header, dtype=dtype, value_range=original.value_range, bound=bound)
     grid = Regrid(header.axes, header.axes)
     rows = Window(original)
+    shown = rows
+    if bound is not None and bound.shown_on_scale:
+        shown = Window(
+            prepared.signal if isinstance(prepared.signal, Signal) else error_bound.on_scale(original, bound, rows)
+        )
     chunks: list[bytes] = []
     residuals: list[bytes] = []
     missing = MissingWriter()
-    fidelity = Fidelity(original)
+    fidelity = Fidelity(original, bound)
     kept: list[np.ndarray] = []
     slabs = Slabs(header, header.axes)
 
     def rendered() -> Iterator[RenderedPatch]:
-        for coded in prepared.code(quantization, rows, prepared.patches.resampled(grid.finer)):
+        for coded in prepared.code(quantization, shown, prepared.patches.resampled(grid.finer)):
             if isinstance(coded, bytes):
                 chunks.append(coded)
             else:
@@ -280,8 +294,9 @@ def code_signal(
         begin, end = slabs.span(number)
         before = rows.part(begin, end)
         after = replace(before, values=values)
-        if max_error is not None:
-            residual, after = error_bound.corrected_slab(before, after, partial(slabs.exact, number=number), max_error)
+        if bound is not None:
+            exact = partial(slabs.exact, number=number)
+            residual, after = error_bound.corrected_slab(before, after, exact, bound, begin)
             residuals.append(residual)
         if before.missing is not None:
             missing.add(before.missing)
@@ -289,11 +304,12 @@ def code_signal(
         if keep:
             kept.append(after.values)
         rows.done(end)
+        shown.done(end)
     stream = Stream(
-        header if max_error is None else replace(header, max_error=max_error),
+        header,
         tuple(chunks),
         missing.finish() if original.has_missing else None,
-        None if max_error is None else pack_section(residuals),
+        None if bound is None else pack_section(residuals),
     )
     decoded = None
     if keep:
@@ -301,15 +317,22 @@ def code_signal(
     return CodedSignal(original, prepared.initialization, stream, fidelity, decoded)
 
 
-def _decoded_error(coded: CodedSignal, device: torch.device, processes: int) -> float:
-    """Return the largest error of what a decoder makes of a coded signal."""
+def _shown(signal: AnySignal, bound: Bound) -> AnySignal:
+    """Return what fields show of a signal with a bound."""
+    # An error in the unit of the values need not be smaller in slices of a smaller range.
+    own = isinstance(bound, SliceBounds)
+    return error_bound.on_scale(signal if own else replace(signal, slice_ranges=None), bound)
+
+
+def _decoded_fidelity(coded: CodedSignal, device: torch.device, processes: int) -> Fidelity:
+    """Compare what a decoder makes of a coded signal."""
     decoded = decode_stream(
         coded.stream, coded.initialization, resolution=Resolution(), device=device, processes=processes
     )
-    fidelity = Fidelity(coded.signal)
+    fidelity = Fidelity(coded.signal, coded.stream.header.bound)
     for begin, part in slabs_of(coded.signal):
         fidelity.add(part, decoded.part(begin, begin + len(part.values)))
-    return fidelity.max_error
+    return fidelity
 
 
 def prepare_signal(

@@ -47,6 +47,9 @@ class PreparedSignal(Protocol):
     def quick(self) -> "PreparedSignal":
         """Return the same with the least adaptation: for trials, which tell more or less of the same."""
 
+    def corrected(self, bound: float) -> "PreparedSignal":
+        """Return the same for a signal whose errors beyond a bound, in what fields show, are corrected at a cost."""
+
 
 class StreamReader(Protocol):
     """A stream whose header was checked, ready to be decoded."""

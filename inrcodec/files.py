@@ -30,7 +30,8 @@ class EncodeReport:
 
     A sample is a pixel, a video pixel, an audio sample of one channel, or a grid point. `bytes` is the size of the
     file, `samples` and the measures are of the main signal; `signals` has those of every signal in the file, and of
-    those with a bound on their error both that "bound" and the largest error.
+    those with a bound on their error the largest error "max_error", the bound ("bound", "smallest_bound" where slices
+    have their own, "bound_share" of each value) and how much of it is used ("of_bound", at most 1).
     ratio: bytes of the uncompressed values of all signals over `bytes`.
     """
 
@@ -79,7 +80,7 @@ def encode_file(
             raise UsageError(f"{path}: {_suggestion(signals)}")
         chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
         file = encode_signals(signals, chosen, options, embed=embed, on_progress=on_progress)
-        samples, bounds = counted_samples(signals), options.bounds(signals)
+        samples = counted_samples(signals)
     size = len(file.data)
     write_whole(output, lambda temporary: temporary.write_bytes(file.data))
     return EncodeReport(
@@ -95,16 +96,13 @@ def encode_file(
         steps=codec_of(chosen[0]).steps(options, chosen[0]),
         seconds=time.perf_counter() - began,
         device=str(pick_device(options.device)),
-        signals=tuple(measures(coded, size, bound) for coded, bound in zip(file.signals, bounds, strict=True)),
+        signals=tuple(measures(coded, size) for coded in file.signals),
     )
 
 
-def measures(coded: CodedSignal, size: int, bound: float | None = None) -> dict[str, Any]:
-    """Return name, samples and fidelity of one coded signal.
-
-    size: that of the whole file, in bytes. bound: what its largest error must not exceed.
-    """
-    original, fidelity = coded.signal, coded.fidelity
+def measures(coded: CodedSignal, size: int) -> dict[str, Any]:
+    """Return name, samples and fidelity of one coded signal. size: that of the whole file, in bytes."""
+    original, fidelity, bound = coded.signal, coded.fidelity, coded.stream.header.bound
     result: dict[str, Any] = {
         "name": original.name,
         "modality": original.modality,
@@ -122,12 +120,19 @@ def measures(coded: CodedSignal, size: int, bound: float | None = None) -> dict[
         if len(errors) > 1:
             worst = int(errors.argmax())
             result["worst_slice"] = worst
+            result["worst_slice_rmse"] = errors[worst] * _span(original, worst)
             result["worst_slice_psnr_db"] = _finite(-20 * math.log10(errors[worst])) if errors[worst] else None
     if original.modality == "climate" or bound is not None:
         result["max_error"] = fidelity.max_error
     if bound is not None:
-        result["bound"] = bound
+        result |= bound.plain() | {"of_bound": fidelity.worst / bound.limit}
     return result
+
+
+def _span(signal: AnySignal, number: int) -> float:
+    """Return the value range of a slice that errors are shares of."""
+    low, high = signal.value_range if signal.slice_ranges is None else signal.slice_ranges[number]
+    return float(high - low)
 
 
 def decode_file(

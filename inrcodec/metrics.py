@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from inrcodec.bounds import Bound
 from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.signal import Signal
 
@@ -11,14 +12,17 @@ from inrcodec.signals.signal import Signal
 class Fidelity:
     """How near a decoded signal is to its original, from parts that are compared one after the other.
 
+    bound: what errors are compared with, if there is one. first: index of the first part along the first axis.
     max_error: the largest absolute error in native units so far, without missing points.
+    worst: the largest in the unit of the bound's limit; NaN counts as infinite.
     """
 
-    def __init__(self, original: AnySignal) -> None:
-        self.max_error = 0.0
+    def __init__(self, original: AnySignal, bound: Bound | None = None, first: int = 0) -> None:
+        self.bound = bound
+        self.max_error = self.worst = 0.0
         low, high = original.value_range
         self._peak = 255.0 if original.dtype == np.uint8 else high - low
-        self._count = 0
+        self._count, self._first = 0, first
         self._error = self._power = 0.0
         self._slices: list[float] | None = [] if original.axes[0].kind == "slice" else None
         self._by_slice = original.slice_ranges is not None
@@ -43,12 +47,16 @@ class Fidelity:
             if not math.isfinite(worst):  # a value that is not a number is as far off as can be
                 error = worst = math.inf
             self.max_error = max(self.max_error, worst)
+            if self.bound is not None:
+                measured = self.bound.worst(values, errors, self._first + begin)
+                self.worst = max(self.worst, measured if math.isfinite(measured) else math.inf)
             self._count += errors.size
             self._error += error
             self._power += float(np.sum(values**2))
             if self._slices is not None:
                 low, high = by_row[begin]
                 self._slices.append(math.sqrt(error / errors.size) / (high - low) if errors.size else 0.0)
+        self._first += len(original.values)
 
     @property
     def mean_squared_error(self) -> float:
@@ -100,3 +108,10 @@ def psnr(original: Signal, decoded: Signal) -> float:
 def max_error(original: Signal, decoded: Signal) -> float:
     """Return the largest absolute error in native units, without missing points."""
     return fidelity(original, decoded).max_error
+
+
+def within(bound: Bound, original: Signal, decoded: Signal, first: int = 0) -> bool:
+    """Say whether parts that begin at an index of the first axis differ by no more than a bound."""
+    found = Fidelity(original, bound, first)
+    found.add(original, decoded)
+    return found.worst <= bound.limit

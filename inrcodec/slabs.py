@@ -83,9 +83,12 @@ class Slabs:
 
     def corrected(self, values: np.ndarray, number: int) -> np.ndarray:
         """Return the values of a slab that the residual makes of those without it; the same ones if there is none."""
-        if self._residuals is None or self._header.max_error is None:
+        bound = self._header.bound
+        if self._residuals is None or bound is None:
             return values
-        return self.exact(apply_slab(values, self._residuals[number], self._header.max_error), number)
+        begin, _ = self.span(number)
+        scaled = apply_slab(bound.scaled(values, begin), self._residuals[number], bound.on_scale)
+        return self.exact(bound.unscaled(scaled, begin, values.dtype), number)
 
     def exact(self, values: np.ndarray, number: int) -> np.ndarray:
         """Return the values of a slab, corrected by what the attributes say exactly: limits and zeros of fields."""
@@ -95,11 +98,15 @@ class Slabs:
             raise self._refused(error) from error
 
     def _native(self, shown: np.ndarray, begin: int) -> np.ndarray:
-        header = self._header
+        header, bound = self._header, self._header.bound
+        dtype = np.dtype(header.dtype)
+        if bound is not None and bound.shown_on_scale:
+            ranges = np.array(bound.shown_range(*header.value_range))
+            return bound.unscaled(native_values(shown, ranges, np.dtype(np.float64)), begin, dtype)
         ranges = np.array(header.value_range)
         if header.slice_ranges is not None:
             ranges = header.slice_ranges[begin : begin + len(shown)]
-        return native_values(shown, ranges, np.dtype(header.dtype))
+        return native_values(shown, ranges, dtype)
 
     def _refused(self, error: SignalError) -> CorruptFile:
         name = self._header.name

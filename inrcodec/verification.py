@@ -104,14 +104,14 @@ def _compared(
             found = "none of this name" if original is None else f"{(*original.shape, original.channels)}"
             raise UsageError(f"{label} has the shape {shape}, the original has {found}: give the right original")
         original = in_order_of(original, signal)
-        fidelity = Fidelity(original)
+        bound = stream.header.bound
+        fidelity = Fidelity(original, bound)
         for begin, part in slabs_of(original):
             fidelity.add(part, signal.part(begin, begin + len(part.values)))
-        bound = stream.header.max_error
-        if bound is not None and not fidelity.max_error <= bound:
+        if bound is not None and not fidelity.worst <= bound.limit:
             raise CorruptFile(
-                f"{label} is {fidelity.max_error:g} off, beyond its bound of {bound:g}: obtain the file again"
+                f"{label} is {fidelity.max_error:g} off, beyond its bound of {bound}: obtain the file again"
             )
         psnr = round(fidelity.psnr, 4) if math.isfinite(fidelity.psnr) else None
         measured = {"psnr_db": psnr, "max_error": fidelity.max_error}
-        yield measured if bound is None else measured | {"bound": bound}
+        yield measured if bound is None else measured | bound.plain() | {"of_bound": fidelity.worst / bound.limit}

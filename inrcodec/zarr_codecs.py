@@ -36,23 +36,25 @@ NAME = "inrcodec"
 class ChunkOptions:
     """How chunks are coded.
 
-    max_error: the largest error of any value, in the unit of the array. quality: 1 to 100, where there is no bound; one
-        of the two is given.
+    max_error: the largest error of any value, in the unit of the array, or as "0.1%" a share of the range of its field
+        over the last two dimensions. max_error_rel: as a share of each value. quality: 1 to 100, where there is no
+        bound.
     effort: as of `EncodeOptions`.
-    Raises: UsageError.
+    Raises: UsageError, also if neither a bound nor a quality is given.
     """
 
-    max_error: float | None = None
+    max_error: float | str | None = None
     quality: float | None = None
     effort: Effort = "fast"
+    max_error_rel: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_error is None and self.quality is None:
+        if self.max_error is None and self.max_error_rel is None and self.quality is None:
             raise UsageError("say how far values may be off with max_error, or give a quality without such a promise")
         self.encoder()
 
     def encoder(self) -> EncodeOptions:
-        return EncodeOptions(quality=self.quality, max_error=self.max_error, effort=self.effort)
+        return EncodeOptions(**vars(self))
 
     def to_config(self) -> dict[str, Any]:
         """Return what is not the default, as plain values."""
@@ -100,8 +102,14 @@ class ZarrCodec(ArrayBytesCodec):
 
     is_fixed_size = False
 
-    def __init__(self, max_error: float | None = None, quality: float | None = None, effort: Effort = "fast") -> None:
-        self._options = ChunkOptions(max_error, quality, effort)
+    def __init__(
+        self,
+        max_error: float | str | None = None,
+        quality: float | None = None,
+        effort: Effort = "fast",
+        max_error_rel: float | None = None,
+    ) -> None:
+        self._options = ChunkOptions(max_error, quality, effort, max_error_rel)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ZarrCodec) and other._options == self._options
@@ -137,8 +145,14 @@ class NumcodecsCodec(Codec):  # type: ignore[misc]
 
     codec_id = NAME
 
-    def __init__(self, max_error: float | None = None, quality: float | None = None, effort: Effort = "fast") -> None:
-        self._options = ChunkOptions(max_error, quality, effort)
+    def __init__(
+        self,
+        max_error: float | str | None = None,
+        quality: float | None = None,
+        effort: Effort = "fast",
+        max_error_rel: float | None = None,
+    ) -> None:
+        self._options = ChunkOptions(max_error, quality, effort, max_error_rel)
 
     def encode(self, buf: Any) -> bytes:
         """Return the `.inr` file of an array."""

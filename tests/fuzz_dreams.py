@@ -100,7 +100,7 @@ def dreamt_residual(header: bytes, random: Random) -> bytes:
     """Return a residual of one slab of made-up symbols. Raises: InrcodecError if the header cannot be read."""
     parsed = _header(header)
     shape = [*(axis.size for axis in parsed.axes), parsed.channels]
-    if parsed.max_error is None or np.prod(shape, dtype=float) > MOST_SYMBOLS:
+    if parsed.bound is None or np.prod(shape, dtype=float) > MOST_SYMBOLS:
         return b""
     dreams = Dreams(random)
     readers: list[_DreamingReader] = []
@@ -109,17 +109,18 @@ def dreamt_residual(header: bytes, random: Random) -> bytes:
         readers.append(_DreamingReader(payload, dreams))
         return readers[0]
 
-    bound = random.choice([parsed.max_error, parsed.max_error, parsed.max_error / 2])
+    bound = random.choice([parsed.bound.on_scale, parsed.bound.on_scale, parsed.bound.on_scale / 2])
+    values = parsed.bound.scaled(np.zeros(shape, parsed.dtype), 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(residual_section, "ResidualReader", reader)
         patch.setattr(entropy, "Decoder", dreams.decoder)
         with contextlib.suppress(InrcodecError, ValueError, Awake):
-            residual_section.apply_residual(np.zeros(shape, parsed.dtype), b"\0", bound)
+            residual_section.apply_residual(values, b"\0", bound)
     if not readers:
         return b""
     coded = entropy.encode_batches(dreams.parts)
     free = np.packbits(np.concatenate([*readers[0].bits, np.zeros(0, np.uint8)]), bitorder="little").tobytes()
-    stored = random.randbytes(min(readers[0].count, 1 << 12) * np.dtype(parsed.dtype).itemsize)
+    stored = random.randbytes(min(readers[0].count, 1 << 12) * values.itemsize)
     slab = struct.pack("<d", bound) + write_varint(len(coded)) + coded + free + stored
     return residual_section.pack_section([slab])
 

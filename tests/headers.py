@@ -10,6 +10,7 @@ import cbor2
 import numpy as np
 from hypothesis import strategies as st
 
+from inrcodec.bounds import Bound, ShareBound, SliceBounds
 from inrcodec.coding.header import StreamHeader
 from inrcodec.coding.varint import write_varint
 from inrcodec.signals.signal import Axis
@@ -139,7 +140,10 @@ FIELDS_OF_HEADERS = st.fixed_dictionaries(
         "has_missing": st.booleans(),
         "attributes": st.dictionaries(st.text(max_size=4), plain_values, max_size=3),
         "chunks": st.integers(0, 2**31),
-        "max_error": st.none() | st.sampled_from([1.0, 0.1, 2.0**-1000, 2.0**1000]),
+        "bound": st.none()
+        | st.sampled_from([Bound(1.0), Bound(0.1), Bound(2.0**-1000), Bound(2.0**1000)])
+        | st.sampled_from([ShareBound(0.01, 1e-9), ShareBound(2.0**-50, 4.0, linear=True)])
+        | st.builds(SliceBounds, st.just(0.5), st.lists(st.integers(0, 65535), max_size=4).map(tuple)),
     }
 )
 
@@ -149,7 +153,11 @@ def header_of(fields: dict[str, Any]) -> StreamHeader:
     grid = fields["axes"]
     few = math.prod(axis.size for axis in grid) * fields["channels"] < 2**31
     sphere = len(grid) > 1 and all(axis.points is not None and axis.kind != "slice" for axis in grid[-2:])
-    return StreamHeader(**fields | {"sphere": sphere, "max_error": fields["max_error"] if few else None})
+    bound = fields["bound"] if few else None
+    slices = grid[0].size if grid[0].kind == "slice" else None
+    if isinstance(bound, SliceBounds) and len(bound.steps) != slices:
+        bound = None
+    return StreamHeader(**fields | {"sphere": sphere, "bound": bound})
 
 
 HEADERS = FIELDS_OF_HEADERS.map(header_of)

@@ -128,8 +128,9 @@ class Case:
     resolution: inrcodec.Resolution
     sizes: list[tuple[int, ...]]
     steps: int = 0
-    max_error: float | None = None
+    max_error: float | str | None = None
     quantization: tuple[int, int] | None = None
+    max_error_rel: float | None = None
 
 
 def texture(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -444,6 +445,37 @@ def series_of_large_fields() -> Case:
     return Case([signal], [initialization], inrcodec.Resolution(size=(40, 80)), [(3, 40, 80)], 0, None, (-8, 0))
 
 
+def small_series(values: np.ndarray, seed: int) -> tuple[Signal, Initialization]:
+    """Return fields [S, H, W] for a pyramid of small patches."""
+    signal = Signal(
+        "climate",
+        values.astype(np.float32)[..., None],
+        (Axis(len(values), "slice"), Axis(values.shape[1], "node"), Axis(values.shape[2], "node")),
+        (float(values.min()), float(values.max())),
+        name="q",
+    )
+    field = LatentPyramid(2, 1, (2, 3), prediction=4, divided=2)
+    return signal, wild_initialization("climate", field, (24, 24), (2, 2), seed)
+
+
+def levels_with_bounds_of_their_own() -> Case:
+    ranges = np.array([[[2.0]], [[40.0]], [[0.0]]])  # nothing changes on the last one
+    signal, initialization = small_series(texture((3, 19, 23, 1), 31)[..., 0] * ranges + 5, 31)
+    return Case([signal], [initialization], inrcodec.Resolution(size=(30, 30)), [(3, 30, 30)], max_error="2%")
+
+
+def rain_within_a_share() -> Case:
+    wet = texture((2, 21, 30, 1), 32)[..., 0]
+    signal, initialization = small_series(np.where(wet < 0.4, 0, np.exp(9 * wet) - np.exp(5 * wet)), 32)
+    return Case([signal], [initialization], inrcodec.Resolution(size=(30, 30)), [(2, 30, 30)], max_error_rel=0.02)
+
+
+def wind_within_a_share_or_an_error() -> Case:
+    signal, initialization = small_series((texture((2, 21, 30, 1), 33)[..., 0] - 0.5) ** 3 * 100, 33)
+    resolution = inrcodec.Resolution(size=(30, 30))
+    return Case([signal], [initialization], resolution, [(2, 30, 30)], max_error=0.01, max_error_rel=0.02)
+
+
 CASES = [
     picture_of_parts_and_a_hue,
     picture_of_bare_levels_and_fine_steps,
@@ -467,6 +499,9 @@ CASES = [
     series_of_large_fields,
     series_of_learned_networks,
     series_whose_rows_are_its_hints,
+    levels_with_bounds_of_their_own,
+    rain_within_a_share,
+    wind_within_a_share_or_an_error,
 ]
 BOUNDED = [climate_with_missing_values_and_a_bound, video_with_a_bound, series_with_a_bound]
 
@@ -484,7 +519,7 @@ def choose_always(step_index: int, variant: int) -> Callable[..., LatentQuantiza
 def encoded(make: Callable[[], Case]) -> tuple[Case, bytes]:
     """Return a case and its file."""
     case = make()
-    options = EncodeOptions(steps=case.steps, max_error=case.max_error, device="cpu")
+    options = EncodeOptions(steps=case.steps, max_error=case.max_error, max_error_rel=case.max_error_rel, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         # So that small signals have several chunks, too.
         patch.setattr(inrcodec.latents.codec, "CHUNK_POINTS", 1000)
@@ -552,6 +587,21 @@ def test_the_second_decoder_keeps_the_bound(make):
     assert "R" in [kind for kind, payload in read_sections(data) if payload]
     errors = np.abs(stream.values().astype(float) - signal.values.astype(float))
     assert errors[slice(None) if signal.missing is None else ~signal.missing].max() <= case.max_error
+
+
+def test_the_second_decoder_keeps_bounds_of_slices_and_shares_of_values():
+    for make in (levels_with_bounds_of_their_own, rain_within_a_share, wind_within_a_share_or_an_error):
+        case, data = encoded(make)
+        assert "R" in [kind for kind, payload in read_sections(data) if payload]
+        original = case.signals[0].values.astype(float)
+        values = decoded(make)[0].values().astype(float)
+        if case.max_error_rel is None:
+            ranges = np.ptp(original, axis=(1, 2, 3), keepdims=True)
+            allowed = 0.02 * np.maximum(ranges, ranges.max() / 2**16)
+        else:
+            allowed = np.maximum(0.02 * np.abs(original), case.max_error or 0)
+        errors = np.abs(values - original)
+        assert (errors <= allowed).all() and (errors > allowed / 2).any()
 
 
 @pytest.mark.parametrize("make", BOUNDED[1:])

@@ -34,7 +34,7 @@ class Stream:
     """A coded signal of a file.
 
     chunks: `header.chunks` payloads. missing: what a `MissingWriter` returned, if `header.has_missing`.
-    residual: the coded residual (`inrcodec.residual.section`), if `header.max_error` is not None.
+    residual: the coded residual (`inrcodec.residual.section`), if `header.bound` is not None.
     damaged: the numbers of chunks that are damaged or cut off, where damage was to be skipped. These chunks are empty
         here, and a damaged residual is None.
     """
@@ -96,7 +96,7 @@ def write_container(container: Container) -> bytes:
     sections += [section(INITIALIZATION, content) for content in container.initializations]
     for stream in container.streams:
         header = stream.header
-        said = (header.chunks, header.has_missing, header.max_error is not None)
+        said = (header.chunks, header.has_missing, header.bound is not None)
         there = (len(stream.chunks), stream.missing is not None, stream.residual is not None)
         if said != there:
             raise UsageError(
@@ -137,7 +137,7 @@ def read_container(data: bytes, *, skip_damaged: bool = False) -> Container:
         missing = sections.take_whole(MISSING) if header.has_missing else None
         chunks = sections.take_chunks(header)
         damaged = frozenset(number for number, chunk in enumerate(chunks) if chunk is None)
-        residual = sections.take_residual() if header.max_error is not None else None
+        residual = sections.take_residual() if header.bound is not None else None
         streams.append(Stream(header, tuple(chunk or b"" for chunk in chunks), missing, residual, damaged))
     return Container(tuple(streams), tuple(initializations), cut=sections.next.cut, mended=mended)
 
@@ -162,7 +162,7 @@ def read_outline(file: BinaryIO) -> Outline:
         header = unpack_header(read_payload(file, head), budget)
         _check_header(header, headers)
         headers.append(header)
-        kinds = [MISSING] * header.has_missing + [CHUNK] * header.chunks + [RESIDUAL] * (header.max_error is not None)
+        kinds = [MISSING] * header.has_missing + [CHUNK] * header.chunks + [RESIDUAL] * (header.bound is not None)
         for kind in kinds:
             sections.take(kind)
     sizes = [SectionSize("preamble", None, len(MAGIC) + 1)]

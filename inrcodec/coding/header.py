@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from inrcodec.bounds import Bound, ShareBound, SliceBounds
 from inrcodec.coding import plain
 from inrcodec.coding.axes import check_axis, compact, listed, number, pack_axis, unpack_axis
 from inrcodec.errors import CorruptFile, UsageError
@@ -21,7 +22,6 @@ MAX_SAMPLES = 1 << 40
 MAX_CHANNELS = 1 << 12
 MAX_CODING_BYTES = 1 << 13
 MAX_COUNT = 1 << 31
-SMALLEST_BOUND, LARGEST_BOUND = 2.0**-1000, 2.0**1000
 
 _STORED, _DEFLATED = 0, 1
 _SPHERE, _MISSING = 1, 2
@@ -45,8 +45,8 @@ class StreamHeader:
     sphere: the last two axes are latitude and longitude, both with `points`.
     has_missing: a mask of missing values follows the header.
     attributes: plain values, as in `Signal`.
-    max_error: the largest absolute error of a value on the original grid, which a residual after the chunks ensures;
-        2^-1000..2^1000. None: there is no bound and no residual.
+    bound: how far values on the original grid may be off, which a residual after the chunks ensures. None: there is no
+        bound and no residual.
     slice_ranges: [S, 2] float64, the value range of every slice along the first axis, a "slice"; `value_range` is then
         that of all. None: it is that of each.
     """
@@ -64,7 +64,7 @@ class StreamHeader:
     sphere: bool = False
     has_missing: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
-    max_error: float | None = None
+    bound: Bound | None = None
     slice_ranges: np.ndarray | None = None
 
     def patches_in(self, chunk: int, patches: int) -> int:
@@ -124,7 +124,7 @@ def _to_fields(header: StreamHeader) -> list[Any]:
         (header.name, ""),
         (_SPHERE * header.sphere + _MISSING * header.has_missing, 0),
         (header.attributes, {}),
-        (None if header.max_error is None else compact(float(header.max_error)), None),
+        (_packed_bound(header.bound), None),
     ]
     while optional and optional[-1][0] == optional[-1][1]:
         optional.pop()
@@ -148,7 +148,7 @@ def _from_fields(fields: Any) -> StreamHeader:
         raise ValueError(f"no list of {_REQUIRED_FIELDS} to {_REQUIRED_FIELDS + len(defaults)} fields")
     required, optional = fields[:_REQUIRED_FIELDS], fields[_REQUIRED_FIELDS:]
     modality, initialization, dtype, axes, channels, patches_per_chunk, chunks, coding = required
-    value_range, name, flags, attributes, max_error = optional + defaults[len(optional) :]
+    value_range, name, flags, attributes, bound = optional + defaults[len(optional) :]
     dtype = listed(DTYPES, dtype, "dtype")
     if type(flags) is not int or not 0 <= flags <= (_SPHERE | _MISSING):
         raise ValueError(f"{flags = !r:.80}")
@@ -167,7 +167,7 @@ def _from_fields(fields: Any) -> StreamHeader:
         sphere=bool(flags & _SPHERE),
         has_missing=bool(flags & _MISSING),
         attributes=attributes,
-        max_error=None if max_error is None else number(max_error),
+        bound=_unpacked_bound(bound),
     )
 
 
@@ -203,6 +203,30 @@ def _unpacked_slice_ranges(values: Any) -> np.ndarray | None:
     if not values or len(values) % 16:
         raise ValueError(f"{len(values)} bytes of value ranges")
     return np.frombuffer(values, "<f8").astype(np.float64).reshape(-1, 2)
+
+
+def _packed_bound(bound: Bound | None) -> int | float | list[Any] | None:
+    if bound is None:
+        return None
+    error = compact(float(bound.error))
+    if isinstance(bound, SliceBounds):
+        return [error, np.array(bound.steps, "<u2").tobytes()]
+    if isinstance(bound, ShareBound):
+        return [error, compact(float(bound.knee)), bound.linear]
+    return error
+
+
+def _unpacked_bound(stored: Any) -> Bound | None:
+    """Raises: ValueError."""
+    if stored is None:
+        return None
+    if type(stored) is not list:
+        return Bound(number(stored))
+    if len(stored) == 2 and type(stored[1]) is bytes and len(stored[1]) % 2 == 0:
+        return SliceBounds(number(stored[0]), tuple(np.frombuffer(stored[1], "<u2").tolist()))
+    if len(stored) == 3 and type(stored[2]) is bool:
+        return ShareBound(number(stored[0]), number(stored[1]), stored[2])
+    raise ValueError(f"the bound {stored!r:.80}")
 
 
 def _check(header: StreamHeader) -> None:
@@ -243,5 +267,8 @@ def _check(header: StreamHeader) -> None:
     grid = len(shape) >= 2 and all(axis.points is not None and axis.kind != "slice" for axis in header.axes[-2:])
     require(grid or not header.sphere, "sphere without the points of two last axes, shape", shape)
     require(type(header.attributes) is dict, "attributes", header.attributes)
-    if header.max_error is not None:
-        require(SMALLEST_BOUND <= header.max_error <= LARGEST_BOUND, "largest error", header.max_error)
+    if isinstance(header.bound, ShareBound):
+        require(header.slice_ranges is None, "value ranges of slices beside a bound of shares", header.bound.error)
+    if isinstance(header.bound, SliceBounds):
+        slices = header.axes[0].size if header.axes[0].kind == "slice" else 0
+        require(len(header.bound.steps) == slices, "number of bounds of slices", len(header.bound.steps))

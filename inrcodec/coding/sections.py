@@ -127,7 +127,7 @@ class Sections:
             raise CorruptFile(f"a signal of fewer samples than its {count} chunks: obtain the file again")
         # What ends the stream may have begun with chunks: a residual that is lost, or the end of the file.
         open_end = gaps[-1] == len(found) and (
-            self.next.cut or (header.max_error is not None and self.next.kind not in (RESIDUAL, GAP))
+            self.next.cut or (header.bound is not None and self.next.kind not in (RESIDUAL, GAP))
         )
         return _placed(found, gaps, count, open_end)
 

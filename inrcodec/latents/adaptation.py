@@ -86,17 +86,38 @@ class State:
         )
 
 
+AMPLE = 0.7
+"""The share of a bound up to which errors are well."""
+
+
 def adapt_latents(
-    model: LatentModel, values: Tensor, grid: Grid, *, steps: int, trade_off: float | None = None
+    model: LatentModel,
+    values: Tensor,
+    grid: Grid,
+    *,
+    steps: int,
+    trade_off: float | None = None,
+    bound: float | None = None,
 ) -> State:
     """Adapt integer latents to a batch of signals; return the best state met, per signal.
 
     values: [B, C, *grid.shape] in [0, 1].
     steps: gradient steps after the first, each followed by new decisions.
     trade_off: lambda; the one the quantization step is made for unless given.
+    bound: on errors of values, beyond which a residual corrects them at some cost: what the first decisions leave
+        beyond most of it counts twice in all others.
     """
     task = Task.of(model, values, grid, trade_off)
-    return best_state(model, task, first_state(model, task), range(steps))
+    state = first_state(model, task)
+    if bound is None:
+        return best_state(model, task, state, range(steps))
+    with torch.no_grad():
+        errors = values - model.values(state.linear, grid)
+        beyond = errors - errors.clamp(-AMPLE * bound, AMPLE * bound)
+    task = Task.of(model, values + beyond, grid, trade_off)
+    if not steps:
+        return first_state(model, task)
+    return best_state(model, task, next_state(model, task, state, 0), range(1, steps))
 
 
 def best_state(model: LatentModel, task: Task, state: State, steps: Iterable[int]) -> State:

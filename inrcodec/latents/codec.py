@@ -132,7 +132,9 @@ class LatentCodec:
                 "leave it out"
             )
         steps = self.steps(options, initialization)
-        return PreparedLatents(signal, initialization, patches, steps, device, on_progress, options.processes)
+        return PreparedLatents(
+            signal, initialization, patches, steps, device, on_progress, options.processes, options.effort == "instant"
+        )
 
     def open(self, header: StreamHeader, initialization: Initialization, device: torch.device) -> "LatentReader":
         """Prepare to decode a stream.
@@ -156,7 +158,10 @@ class LatentCodec:
 
 @dataclass(frozen=True, eq=False)
 class PreparedLatents:
-    """A signal cut into patches. As the rate is part of adaptation, that waits for the quantization."""
+    """A signal cut into patches. As the rate is part of adaptation, that waits for the quantization.
+
+    instant: whether latents are decided once only. bound: as of `AdaptationPlan`.
+    """
 
     signal: AnySignal
     initialization: Initialization
@@ -165,6 +170,8 @@ class PreparedLatents:
     device: torch.device
     on_progress: ProgressCallback | None
     processes: int = 1
+    instant: bool = False
+    bound: float | None = None
 
     def choose(self, trade_off: float, start: LatentQuantization | None) -> LatentQuantization:
         """Return the quantization for a trade-off of rate against distortion."""
@@ -187,7 +194,7 @@ class PreparedLatents:
         coder = self._coder(quantization)
         processes = self.processes if self.device.type == "cpu" else 1
         parts = CoderParts.of(coder) if processes > 1 else None
-        plan = AdaptationPlan(quantization.trade_off, self.steps)
+        plan = AdaptationPlan(quantization.trade_off, self.steps, self.bound)
         per_chunk = self._patches_per_chunk(coder)
         starts = range(0, len(self.patches), per_chunk)
 
@@ -210,6 +217,10 @@ class PreparedLatents:
     def quick(self) -> "PreparedLatents":
         """Return the same without steps beyond the first decisions."""
         return replace(self, steps=0) if self.steps else self
+
+    def corrected(self, bound: float) -> "PreparedLatents":
+        """Return the same for a signal whose errors beyond a bound, in [0, 1], are corrected."""
+        return self if self.instant else replace(self, bound=bound)
 
     def _coder(self, quantization: LatentQuantization) -> LatentCoder:
         make = coder_class(self.initialization)

@@ -30,10 +30,14 @@ make it allocate without bound; the entropy model takes 100 bytes for each at on
 
 @dataclass(frozen=True)
 class AdaptationPlan:
-    """How far latents are adapted. trade_off: lambda; steps: gradient steps, beyond the first."""
+    """How far latents are adapted.
+
+    trade_off: lambda; steps: gradient steps, beyond the first; bound: on errors, as of `adapt_latents`.
+    """
 
     trade_off: float
     steps: int
+    bound: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,9 @@ class TransformCoder(LatentCoder):
         return self._field.size(self.grid)
 
     def encode(self, values: Tensor, plan: AdaptationPlan) -> tuple[bytes, Tensor]:
-        found = adapt_latents(self._model, values, self.grid, steps=plan.steps, trade_off=plan.trade_off)
+        found = adapt_latents(
+            self._model, values, self.grid, steps=plan.steps, trade_off=plan.trade_off, bound=plan.bound
+        )
         chunk = entropy.encode_batches(self._symbol_coder.batches(found.symbols, found.outputs))
         with torch.no_grad():
             return chunk, self._model.values(found.linear, self.grid)

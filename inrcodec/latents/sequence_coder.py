@@ -77,7 +77,7 @@ class SequenceCoder(LatentCoder):
             model = self._model(stage, shown)
             # Each stage trades at its own step index, so that references are finer than members that are none.
             trade_off = plan.trade_off * 4 ** ((step_index - self.step_index) / STEPS_PER_OCTAVE)
-            found = adapt_latents(model, members, self._member, steps=plan.steps, trade_off=trade_off)
+            found = adapt_latents(model, members, self._member, steps=plan.steps, trade_off=trade_off, bound=plan.bound)
             batches += [*side, *SymbolCoder(model, self._member).batches(found.symbols, found.outputs)]
             if self._apart:  # at once, as the symbols of many large members take more memory than all else
                 stream = entropy.encode_batches(batches)

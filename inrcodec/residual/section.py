@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inrcodec.coding.header import LARGEST_BOUND, SMALLEST_BOUND
+from inrcodec.bounds import LARGEST_BOUND, SMALLEST_BOUND
 from inrcodec.coding.varint import read_varint, write_varint
 from inrcodec.errors import CorruptFile, TruncatedFile
 from inrcodec.residual.lattice import SYMBOL_LIMIT, read_slices, write_slices

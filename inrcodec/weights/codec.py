@@ -123,6 +123,10 @@ class AdaptedWeights:
         """Return the same, which is adapted already."""
         return self
 
+    def corrected(self, bound: float) -> "AdaptedWeights":
+        """Return the same, which is adapted already."""
+        return self
+
 
 def adapt_patches(
     context_sets: PatchContextSets,

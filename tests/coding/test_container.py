@@ -13,6 +13,7 @@ from headers import CLIMATE, END, FIELDS, HEADERS, IMAGE, SOUND, file_with, head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inrcodec.bounds import Bound
 from inrcodec.coding.container import (
     Container,
     Outline,
@@ -27,7 +28,7 @@ from inrcodec.errors import ContainerError, CorruptFile, NotAnInrFile, Truncated
 SMALL = Container((Stream(IMAGE, (b"first", b"")),))
 LARGE = Container(
     (
-        Stream(replace(CLIMATE, max_error=0.25), (b"chunk",), b"mask", b"residual"),
+        Stream(replace(CLIMATE, bound=Bound(0.25)), (b"chunk",), b"mask", b"residual"),
         Stream(SOUND, ()),
         Stream(IMAGE, (b"first", b"second")),
     ),
@@ -64,7 +65,7 @@ def test_containers_round_trip(streams: list[Any], initializations: list[bytes])
                 replace(header, name=f"{header.name}{number}", chunks=len(chunks)),
                 tuple(chunks),
                 mask if header.has_missing else None,
-                None if header.max_error is None else mask[::-1],
+                None if header.bound is None else mask[::-1],
             )
             for number, (header, chunks, mask) in enumerate(streams)
         ),
@@ -255,7 +256,7 @@ def test_streams_that_disagree_with_their_header() -> None:
 PAYLOADS = tuple(bytes([number]) * (20 + number) for number in range(6))
 SIX = Container(
     (
-        Stream(replace(IMAGE, chunks=6, max_error=0.5), PAYLOADS, residual=b"residual"),
+        Stream(replace(IMAGE, chunks=6, bound=Bound(0.5)), PAYLOADS, residual=b"residual"),
         Stream(SOUND, ()),
     )
 )

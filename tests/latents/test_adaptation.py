@@ -248,6 +248,24 @@ def test_steps_gain_something(name: str) -> None:
     assert later.objective.sum() < first.objective.sum()
 
 
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("name", ["picture", "globe", "sound"])
+def test_fewer_errors_are_beyond_a_bound_that_is_known(name: str, steps: int) -> None:
+    case = CASES[name]
+    model = case.model(-30)
+    values = values_of(case)
+
+    def errors(bound: float | None) -> Tensor:
+        state = adapt_latents(model, values, case.grid, steps=steps, bound=bound)
+        return (values - model.values(state.linear, case.grid)).abs()
+
+    before = errors(None)
+    bound = float(torch.quantile(before, 0.95))
+    after = errors(bound)
+    assert (after - bound).clamp(min=0).sum() < (before - bound).clamp(min=0).sum()
+    assert torch.equal(errors(float(before.max()) * 2), errors(1.0))  # nothing is beyond either
+
+
 def test_signals_of_a_batch_know_nothing_of_each_other(case: Case) -> None:
     model = case.model()
     values = values_of(case)

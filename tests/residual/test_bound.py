@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import netCDF4
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from random_latents import random_initialization
 from waves import tiny_image
 
 from inrcodec import encoder, sampling
+from inrcodec.bounds import Bound
 from inrcodec.cli import main
-from inrcodec.cli.encode import parse_max_error
+from inrcodec.cli.encode import parse_bounds
 from inrcodec.coding.container import Container, Stream, read_container, read_outline, write_container
-from inrcodec.coding.header import pack_header
+from inrcodec.coding.header import pack_header, unpack_header
+from inrcodec.coding.plain import Budget
 from inrcodec.decoder import decode
 from inrcodec.encoder import encode
 from inrcodec.errors import CorruptFile, InrcodecWarning, UsageError
@@ -30,7 +33,7 @@ from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
 from inrcodec.latents.codec import LatentQuantization, PreparedLatents
 from inrcodec.models import LatentPyramid, LatentSpectrum
-from inrcodec.options import EncodeOptions
+from inrcodec.options import EncodeOptions, Tolerance
 from inrcodec.patches import PatchConfig
 from inrcodec.residual import bound as error_bound
 from inrcodec.residual.section import apply_slab, pack_section, unpack_section
@@ -205,7 +208,7 @@ def test_any_field_can_be_corrected(
     noise = 10**coarseness * (high - low) * random.normal(size=values.shape)
     base = native_values(((values - low) / (high - low) + noise).clip(-9, 9), field.value_range, values.dtype)
     max_error = float(10**exponent)
-    residual, decoded = error_bound.corrected_slab(field, replace(field, values=base), unchanged, max_error)
+    residual, decoded = error_bound.corrected_slab(field, replace(field, values=base), unchanged, Bound(max_error))
     np.testing.assert_array_equal(decoded.values, apply_slab(base, residual, max_error))
     assert errors(field, decoded).max() <= max_error
     assert errors(field, replace(field, values=read_back(decoded))).max() <= max_error
@@ -218,7 +221,9 @@ def test_missing_values_do_not_matter() -> None:
     rough = replace(field, values=field.values.copy())
     rough.values[missing] += np.random.default_rng(0).choice([-9, 9], (missing.sum(), 1)).astype(np.float32)
     base = decode(file_of(replace_residual(field)), initializations=[CLIMATE])[0]
-    (plain, _), (hard, _) = (error_bound.corrected_slab(original, base, unchanged, 0.5) for original in (field, rough))
+    (plain, _), (hard, _) = (
+        error_bound.corrected_slab(original, base, unchanged, Bound(0.5)) for original in (field, rough)
+    )
     assert plain == hard
     (decoded,) = decode(within(field, 0.5), initializations=[CLIMATE])
     np.testing.assert_array_equal(decoded.missing, missing)
@@ -248,7 +253,7 @@ def test_bounds_by_name() -> None:
     for original, rebuilt, bound in zip(fields, decoded, (0.1, 5.0, math.inf), strict=True):
         assert (errors(original, rebuilt) <= bound).all()
     streams = read_container(data).streams
-    assert [stream.header.max_error for stream in streams] == [0.1, 5.0, None]
+    assert [stream.header.bound for stream in streams] == [Bound(0.1), Bound(5.0), None]
     free = read_container(encode(fields, [CLIMATE] * 3, EncodeOptions(steps=0, device="cpu"))[0]).streams[2]
     assert streams[2].chunks == free.chunks and streams[2].residual is None
     assert pack_header(streams[2].header) == pack_header(free.header)
@@ -259,9 +264,10 @@ def test_bounds_by_name() -> None:
 
 def test_the_main_modality_only() -> None:
     sound = replace(tiny_image(1), modality="audio", name="sound")
-    assert bounds(2.0).bounds([tiny_image(0), tiny_image(1), sound]) == [2.0, 2.0, None]
-    assert bounds({"sound": 0.1}).bounds([tiny_image(0), sound]) == [None, 0.1]
-    assert EncodeOptions().bounds([tiny_image(0), sound]) == [None, None]
+    wide, narrow = Tolerance(2.0), Tolerance(0.1)
+    assert bounds(2.0).tolerances([tiny_image(0), tiny_image(1), sound]) == [wide, wide, None]
+    assert bounds({"sound": 0.1}).tolerances([tiny_image(0), sound]) == [None, narrow]
+    assert EncodeOptions().tolerances([tiny_image(0), sound]) == [None, None]
 
 
 def test_a_smaller_bound_is_a_larger_file() -> None:
@@ -342,7 +348,7 @@ def test_the_search_for_the_smallest(best: float, slope: float) -> None:
 def test_another_resolution_is_that_of_the_field() -> None:
     data = within(climate_field(7), 0.2)
     (stream,) = read_container(data).streams
-    plain = file_of(replace(stream, header=replace(stream.header, max_error=None), residual=None))
+    plain = file_of(replace(stream, header=replace(stream.header, bound=None), residual=None))
     larger, same = Resolution(factor=2), Resolution(size=FIELD[1:])
     for resolution, equal in ((larger, True), (same, False)):
         one, other = (decode(file, initializations=[CLIMATE], resolution=resolution)[0] for file in (data, plain))
@@ -367,7 +373,7 @@ def replace_residual(field: Signal, stream: Stream | None = None) -> Stream:
     """Return the stream of a field without a bound."""
     if stream is None:
         (stream,) = read_container(encode([field], [CLIMATE], EncodeOptions(steps=0, device="cpu"))[0]).streams
-    return replace(stream, header=replace(stream.header, max_error=None), residual=None)
+    return replace(stream, header=replace(stream.header, bound=None), residual=None)
 
 
 def file_of(stream: Stream) -> bytes:
@@ -410,14 +416,19 @@ def test_damaged_residuals_are_refused_or_decode_to_something(bounded_stream: St
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan, math.inf, 1e-302])
 def test_headers_with_an_impossible_bound(bounded_stream: Stream, bound: float) -> None:
-    with pytest.raises(UsageError, match="largest error"):
-        pack_header(replace(bounded_stream.header, max_error=bound))
+    with pytest.raises(ValueError, match="a bound"):
+        Bound(bound)
+    fields = cbor2.loads(pack_header(bounded_stream.header)[1:])
+    assert fields[-1] == 0.3
+    payload = bytes([0]) + cbor2.dumps([*fields[:-1], bound])
+    with pytest.raises(CorruptFile, match=r"a bound|finite|number"):
+        unpack_header(payload, Budget())
 
 
 def test_a_residual_belongs_to_a_bound(bounded_stream: Stream) -> None:
     for wrong in (
         replace(bounded_stream, residual=None),
-        replace(bounded_stream, header=replace(bounded_stream.header, max_error=None)),
+        replace(bounded_stream, header=replace(bounded_stream.header, bound=None)),
     ):
         with pytest.raises(UsageError, match="disagrees"):
             file_of(wrong)
@@ -542,7 +553,7 @@ def test_the_command_line(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("info", "a.inr")
     assert code == 0 and "largest error" in out and "residual" in out and "chunk" in out
     content = json.loads(run("info", "a.inr", "--json")[1])
-    assert [signal["max_error"] for signal in content["signals"]] == [0.1, 5.0]
+    assert [signal["bound"] for signal in content["signals"]] == [0.1, 5.0]
     assert {(part["part"], part["signal"]) for part in content["parts"]} >= {("residual", 0), ("residual", 1)}
     assert run("decode", "a.inr", "--init", "pyramid.safetensors", "-o", "b.nc")[0] == 0
     for name, bound in (("t2m", 0.1), ("z", 5.0)):
@@ -578,6 +589,6 @@ def test_wrong_usage(run: Run, tmp_path: Path, arguments: list[str], message: st
 
 
 def test_names_may_have_equal_signs() -> None:
-    assert parse_max_error(["a=b=0.5", "c=2"]) == {"a=b": 0.5, "c": 2.0}
-    assert parse_max_error(["1e-3"]) == 1e-3
-    assert parse_max_error([]) is None
+    assert parse_bounds("--max-error", ["a=b=0.5", "c=2%"], percent=True) == {"a=b": 0.5, "c": "2%"}
+    assert parse_bounds("--max-error", ["1e-3"]) == 1e-3
+    assert parse_bounds("--max-error", []) is None

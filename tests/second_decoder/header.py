@@ -30,6 +30,91 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """How far values may be off. steps: k of every slice. knee: m of a share. linear: whether an error is beside it."""
+
+    error: float
+    steps: np.ndarray | None = None
+    knee: float | None = None
+    linear: bool = False
+
+    @property
+    def on_scale(self) -> float:
+        """E."""
+        if self.steps is not None:
+            return 1.0
+        return self.error if self.knee is None else float(log2(np.array(1 + self.error)))
+
+    @property
+    def at_knee(self) -> float:
+        """K."""
+        return self.on_scale / self.error if self.linear else (2 + 2**-10) * self.on_scale
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """Return values [*grid, C] of the whole signal on the scale."""
+        if self.steps is not None:
+            return values / self._errors(values)
+        if self.knee is None:
+            return values
+        v = values.astype(np.float64)
+        logarithms = self.at_knee + log2(np.where(v == 0, 1, np.abs(v) / self.knee))
+        if self.linear:
+            return np.sign(v) * np.where(np.abs(v) < self.knee, self.at_knee * np.abs(v) / self.knee, logarithms)
+        return np.sign(v) * np.maximum(logarithms, 0.75 * self.at_knee)
+
+    def unscaled(self, scaled: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Return the native values of those on the scale."""
+        if self.steps is not None:
+            return rounded(scaled * self._errors(scaled), dtype)
+        if self.knee is None:
+            return scaled
+        magnitudes = np.abs(scaled)
+        powers = exp2(magnitudes - self.at_knee) * self.knee
+        if self.linear:
+            powers = np.where(magnitudes < self.at_knee, magnitudes / self.at_knee * self.knee, powers)
+        else:
+            powers = np.where(magnitudes <= self.at_knee / 2, 0, powers)
+        return rounded(np.sign(scaled) * powers, dtype)
+
+    def _errors(self, values: np.ndarray) -> np.ndarray:
+        assert self.steps is not None
+        return self.error * exp2(self.steps / -16).reshape(-1, *[1] * (values.ndim - 1))
+
+
+def log2(v: np.ndarray) -> np.ndarray:
+    """Return logarithms of positive numbers, computed as the page says."""
+    f, n = np.frexp(v)
+    low = f < 0.7071067811865476
+    f, n = np.where(low, f * 2, f), np.where(low, n - 1, n)
+    t = (f - 1) / (f + 1)
+    s = t * t
+    total = 1 / 21 + np.zeros_like(t)
+    for j in reversed(range(10)):
+        total = total * s + 1 / (2 * j + 1)
+    return total * t * (2 / 0.6931471805599453) + n
+
+
+def exp2(v: np.ndarray) -> np.ndarray:
+    """Return powers of two, computed as the page says."""
+    n = np.rint(v)
+    u = (v - n) * 0.6931471805599453
+    total = np.ones_like(u)
+    for j in reversed(range(1, 16)):
+        total = total * u / j + 1
+    with np.errstate(over="ignore"):
+        return np.ldexp(total, n.clip(-3000, 3000).astype(int))
+
+
+def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return float64 values as a native type."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.rint(values).clip(limits.min, limits.max)
+    with np.errstate(over="ignore"):  # a number too large for the type becomes infinite
+        return values.astype(dtype)
+
+
+@dataclass(frozen=True)
 class Header:
     """The fields of a header, in the order of the page. identifier: of the initialization."""
 
@@ -46,7 +131,7 @@ class Header:
     on_sphere: bool
     has_mask: bool
     attributes: dict[str, Any]
-    largest_error: float | None
+    bound: "Bound | None"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -113,7 +198,7 @@ def _number(value: Any) -> float:
 def _header_of(fields: Any) -> Header:
     require(type(fields) is list and 8 <= len(fields) <= 13, "a header is an array of 8 to 13 items")
     modality, identifier, kind, axes, channels, together, chunks, coding, *optional = fields
-    value_range, name, flags, attributes, largest_error = [*optional, *DEFAULTS[len(optional) :]]
+    value_range, name, flags, attributes, bound = [*optional, *DEFAULTS[len(optional) :]]
     require(type(identifier) is bytes and len(identifier) == 8, "an identifier has 8 bytes")
     require(type(axes) is list and 1 <= len(axes) <= 8, "a grid has 1..8 axes")
     require(type(coding) is bytes and len(coding) <= 8192, "coding parameters are at most 8192 bytes")
@@ -135,7 +220,7 @@ def _header_of(fields: Any) -> Header:
         on_sphere=bool(flags & 1),
         has_mask=bool(flags & 2),
         attributes=attributes,
-        largest_error=None if largest_error is None else _number(largest_error),
+        bound=None if bound is None else _bound_of(bound),
     )
     if len(header.value_ranges) > 1 or type(value_range) is bytes:
         require(header.axes[0].kind == "slice", "slices have ranges of their own")
@@ -145,10 +230,27 @@ def _header_of(fields: Any) -> Header:
     if header.on_sphere:
         places = [axis for axis in header.axes[-2:] if axis.points is not None and axis.kind != "slice"]
         require(len(places) == 2, "a signal on a sphere has latitudes and longitudes")
-    if header.largest_error is not None:
-        require(2.0**-1000 <= header.largest_error <= 2.0**1000, "the largest error is 2^-1000..2^1000")
-        require(samples * header.channels < 1 << 31, "a signal with a largest error has fewer than 2^31 values")
+    if header.bound is not None:
+        require(2.0**-1000 <= header.bound.error <= 2.0**1000, "a bound is 2^-1000..2^1000")
+        require(samples * header.channels < 1 << 31, "a signal with a bound has fewer than 2^31 values")
+        if header.bound.steps is not None:
+            require(header.axes[0].kind == "slice", "slices have bounds of their own")
+            require(len(header.bound.steps) == header.sizes[0], "there are as many bounds as slices")
+        if header.bound.knee is not None:
+            require(header.bound.error < 1, "a share is less than 1")
+            require(2.0**-1000 <= header.bound.knee <= 2.0**1000, "m is 2^-1000..2^1000")
+            require(type(value_range) is not bytes, "slices have no value ranges beside a share")
     return header
+
+
+def _bound_of(stored: Any) -> Bound:
+    if type(stored) is not list:
+        return Bound(_number(stored))
+    if len(stored) == 2:
+        require(type(stored[1]) is bytes and len(stored[1]) % 2 == 0, "slices have two bytes each")
+        return Bound(_number(stored[0]), steps=np.frombuffer(stored[1], "<u2").astype(np.float64))
+    require(len(stored) == 3 and type(stored[2]) is bool, "a share is two numbers, and false or true")
+    return Bound(_number(stored[0]), knee=_number(stored[1]), linear=stored[2])
 
 
 def _value_ranges_of(stored: Any, dtype: np.dtype) -> np.ndarray:

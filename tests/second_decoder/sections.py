@@ -63,7 +63,7 @@ def read_file(data: bytes) -> tuple[list[bytes], list[StreamSections]]:
         header = headers.read(take("S"))
         mask = take("M") if header.has_mask else None
         chunks = tuple(take("C") for _ in range(header.chunks))
-        residual = take("R") if header.largest_error is not None else None
+        residual = take("R") if header.bound is not None else None
         streams.append(StreamSections(header, mask, chunks, residual))
     names = [stream.header.name for stream in streams]
     require(len(set(names)) == len(names), "the streams of a file have different names")

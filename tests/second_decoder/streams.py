@@ -12,7 +12,7 @@ import numpy as np
 from second_decoder import weight_fields
 from second_decoder.arrays import ceil_div
 from second_decoder.clip import ClipField
-from second_decoder.header import Header
+from second_decoder.header import Header, rounded
 from second_decoder.initialization import Initialization, read_initialization
 from second_decoder.patches import evaluated_size, layout_of, positions_of
 from second_decoder.pyramid import PyramidField
@@ -70,17 +70,19 @@ class Stream:
         fine = [evaluated_size(axis, size) for axis, size in zip(header.axes, sizes, strict=True)]
         x = _reduced(self._joined(fine), sizes)
         x = np.where(np.isnan(x), 0.5, x)
-        low, high = (bound.reshape(-1, *[1] * (x.ndim - 1)) for bound in header.value_ranges.T)
-        native = low + x.astype(np.float64) * (high - low)
-        if header.dtype.kind in "iu":
-            limits = np.iinfo(header.dtype)
-            native = np.rint(native).clip(limits.min, limits.max)
-        with np.errstate(over="ignore"):  # a number too large for the type becomes infinite
-            native = native.astype(header.dtype)
+        bound = header.bound
+        if bound is not None and bound.knee is not None:
+            low, high = bound.scaled(header.value_ranges[0]).tolist()
+            shown = low + x.astype(np.float64) * (max(high, low + bound.on_scale) - low)
+            native = bound.unscaled(shown, header.dtype)
+        else:
+            low, high = (ends.reshape(-1, *[1] * (x.ndim - 1)) for ends in header.value_ranges.T)
+            native = rounded(low + x.astype(np.float64) * (high - low), header.dtype)
         native = self._exact(native)
-        if self._sections.residual is None or header.largest_error is None or sizes != header.sizes:
+        if self._sections.residual is None or bound is None or sizes != header.sizes:
             return native
-        return self._exact(corrected(native, self._sections.residual, header.largest_error))
+        scaled = corrected(bound.scaled(native), self._sections.residual, bound.on_scale)
+        return self._exact(bound.unscaled(scaled, header.dtype))
 
     def _exact(self, native: np.ndarray) -> np.ndarray:
         """Apply `limits` and `zeros` of climate fields."""
