@@ -52,7 +52,7 @@ def read(path: Path) -> list[Signal]:
     than `image_opening.MAX_PIXELS` pixels or a depth Pillow cannot hold.
     """
     with decoded(path) as (image, turned):
-        return _signals(path, image, turned)
+        return signals_of(path, image, turned)
 
 
 def write(signals: list[AnySignal], path: Path) -> None:
@@ -68,20 +68,12 @@ def write(signals: list[AnySignal], path: Path) -> None:
     Raises: SignalError if the format cannot hold the transparency, the 16 bits,
     the colours or the size of the image, or the file cannot be written.
     """
-    from PIL import Image
-
     suffix = path.suffix.lower()
     main, *others = [signal.loaded() for signal in signals]
     alpha = next((signal for signal in others if signal.name == "alpha"), None)
-    mode = mode_of(path, main, alpha)
     format_name, _ = FORMATS[suffix]
-    holder = holder_of(path, mode)
-
-    planes = [main.values] if alpha is None else [main.values, alpha.values]
-    pixels = np.concatenate(planes, axis=-1)
-    if mode == "1":
-        pixels = np.where(pixels < 128, np.uint8(0), np.uint8(255))
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    holder = holder_of(path, mode_of(path, main, alpha))
+    image = pillow_image(path, main, alpha)
     if image.mode != holder:
         image = image.convert(holder)
 
@@ -97,8 +89,22 @@ def write(signals: list[AnySignal], path: Path) -> None:
     write_bytes(path, encoded.getbuffer())
 
 
-def _signals(path: Path, image: "PillowImage", turned: bool) -> list[Signal]:
-    """Return the signals of a decoded image, which lay on its side if `turned`."""
+def pillow_image(path: Path, main: Signal, alpha: Signal | None) -> "PillowImage":
+    """Return the pixels of signals as Pillow holds them. Raises: SignalError that names `path` if it cannot."""
+    from PIL import Image
+
+    mode = mode_of(path, main, alpha)
+    planes = [main.values] if alpha is None else [main.values, alpha.values]
+    pixels = np.concatenate(planes, axis=-1)
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    return image.point(lambda value: 255 * (value >= 128), "1") if mode == "1" else image
+
+
+def signals_of(path: Path, image: "PillowImage", turned: bool) -> list[Signal]:
+    """Return the signals of a decoded image, as `read` does; it lay on its side if `turned`.
+
+    Raises: SignalError that names `path`.
+    """
     from PIL import ImageOps
 
     attributes: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""What other libraries know `.inr` files by."""
