@@ -224,17 +224,16 @@ def code_within(
     sample = sample_of(part.signal, part.initialization.patches)
     whole = sample is part.signal
     trial = (part if whole else prepare_signal(sample, part.initialization, options, on_progress)).quick()
-    part = part.corrected(error_bound.shown_bound(part.signal, bound))
-    trials = 0
+    chosen, trials = part, 0
     quantization: Quantization | None = None
 
-    def code(trade_off: float) -> CodedSignal:
+    def code(trade_off: float, how: PreparedSignal = trial) -> CodedSignal:
         nonlocal trials, quantization
-        quantization = trial.choose(trade_off, quantization)
+        quantization = how.choose(trade_off, quantization)
         if whole:
-            coded = code_signal(trial, quantization, original, bound, keep=keep and trial is part)
+            coded = code_signal(how, quantization, original, bound, keep=keep and trial is part)
         else:
-            coded = code_signal(trial, quantization, sample, Bound(bound.shown))
+            coded = code_signal(how, quantization, sample, Bound(bound.shown))
         trials += 1
         if on_progress is not None:
             on_progress(Progress("search", trials, None, None, 8 * coded.size / sample.samples))
@@ -243,11 +242,18 @@ def code_within(
     trade_off = error_bound.start_trade_off(part.signal, bound)
     with nullcontext() if whole else suppress(UsageError):  # the sample may have what the whole has not
         trade_off, coded = error_bound.best_trade_off(code, trade_off)
+        shown_bound = error_bound.shown_bound(part.signal, bound)
+        mindful = trial.corrected(shown_bound)
+        if mindful is not trial:
+            # Where a residual is dense, fewer large errors are not worth the bits.
+            other = code(trade_off, mindful)
+            if other.size < coded.size:
+                coded, chosen = other, part.corrected(shown_bound)
         if trial is part:
             return coded
     # What suits a sample need not suit all of the signal.
-    quantization = part.choose(trade_off, quantization if whole else None)
-    return code_signal(part, quantization, original, bound, keep=keep)
+    quantization = chosen.choose(trade_off, quantization if whole else None)
+    return code_signal(chosen, quantization, original, bound, keep=keep)
 
 
 def code_signal(

@@ -12,7 +12,7 @@ import inrcodec
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [f"v1-{modality}-{field}" for modality in ("image", "video", "audio", "climate") for field in ("siren", "ffn")]
 NAMES += ["v1-image-pyramid", "v1-video-nerv", "v1-video-clip", "v1-audio-spectrum", "v1-climate-series"]
-NAMES += ["v1-climate-bound"]
+NAMES += ["v1-climate-bound", "v1-climate-slices", "v1-climate-share"]
 
 
 def test_every_golden_file_is_listed_and_there():

@@ -2,9 +2,9 @@
 
     python tests/golden/make.py
 
-For every modality and field, and for a bound on the error: an `.inr` file, the values it decodes to (`.npy`), and in
-`symbols.json` the hash of its symbols. Fields without a published initialization get a small random one, embedded in
-the file.
+For every modality and field, and for every kind of bound on the error: an `.inr` file, the values it decodes to
+(`.npy`), and in `symbols.json` the hash of its symbols. Fields without a published initialization get a small random
+one, embedded in the file.
 """
 
 import json
@@ -34,8 +34,11 @@ FIELDS = {
     "image": ("siren", "ffn", "pyramid"),
     "video": ("siren", "ffn", "nerv", "clip"),
     "audio": ("siren", "ffn", "spectrum"),
-    "climate": ("siren", "ffn", "series", "bound"),
+    "climate": ("siren", "ffn", "series", "bound", "slices", "share"),
 }
+BOUNDS = {"bound": {"max_error": 0.5}, "slices": {"max_error": "0.5%"}, "share": {"max_error_rel": 1e-3}}
+"""Of series."""
+
 SAMPLES = HERE.parent.parent / "assets" / "samples"
 
 
@@ -104,11 +107,11 @@ def main() -> None:
                 continue
             published = field not in ("ffn", "nerv")
             initialization = (
-                inrcodec.named_initialization(f"{modality}-{'series' if field == 'bound' else field}")
+                inrcodec.named_initialization(f"{modality}-{'series' if field in BOUNDS else field}")
                 if published
                 else random_initialization(modality, field)
             )
-            options = EncodeOptions(steps=8, max_error=0.5 if field == "bound" else None, device="cpu")
+            options = EncodeOptions(steps=8, device="cpu", **BOUNDS.get(field, {}))
             data, decoded = inrcodec.encode([signal], [initialization], options, embed=not published)
             if np.ptp(decoded[0].values) == 0:
                 raise SystemExit(f"{path.name} would say nothing: it decodes to the same value everywhere")

@@ -297,7 +297,7 @@ def test_only_what_is_found_is_adapted(steps: int, codings: int, monkeypatch: py
     code = PreparedLatents.code
 
     def watch(prepared: PreparedLatents, quantization: LatentQuantization, *others: Any) -> Any:
-        adapted.append((prepared.steps, quantization.step_index))
+        adapted.append((prepared.steps, quantization.step_index, prepared.bound))
         return code(prepared, quantization, *others)
 
     monkeypatch.setattr(PreparedLatents, "code", watch)
@@ -306,10 +306,34 @@ def test_only_what_is_found_is_adapted(steps: int, codings: int, monkeypatch: py
     (decoded,) = decode(data, initializations=[CLIMATE], device="cpu")
     np.testing.assert_array_equal(decoded.values, said.values)
     assert errors(field, decoded).max() <= 0.5
-    trials = [step_index for number, step_index in adapted if number == 0]
+    trials = [step_index for number, step_index, bound in adapted if number == 0 and bound is None]
     assert 1 < len(set(trials)) == len(trials) <= error_bound.CODINGS
-    assert len(adapted) - len(trials) == codings
-    assert all(number == steps and step_index in trials for number, step_index in adapted[len(trials) :])
+    low, high = field.value_range
+    _, step_index, known = adapted[len(trials)]  # with the bound in mind
+    assert step_index in trials and known == pytest.approx(0.5 / (high - low))
+    assert len(adapted) - len(trials) - 1 == codings
+    assert all(number == steps and each == step_index for number, each, _ in adapted[len(trials) + 1 :])
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("gain", [-1, 1])
+def test_the_smaller_of_two_ways_stays(steps: int, gain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents are decided with the bound in mind where that makes a smaller file."""
+    kept = []
+    code_signal = encoder.code_signal
+
+    def watch(prepared: PreparedLatents, *others: Any, **more: Any) -> Any:
+        coded = code_signal(prepared, *others, **more)
+        padding = bytes(10_000) if (prepared.bound is None) == (gain > 0) else b""
+        kept.append((prepared.bound, coded))
+        return replace(coded, stream=replace(coded.stream, residual=(coded.stream.residual or b"") + padding))
+
+    monkeypatch.setattr(encoder, "code_signal", watch)
+    part = encoder.prepare_signal(climate_field(6), CLIMATE, bounds(0.5))
+    part = replace(part, steps=steps)
+    found = encoder.code_within(part, climate_field(6), Bound(0.5), bounds(0.5))
+    (known,) = (bound for bound, coded in kept if coded.stream.chunks == found.stream.chunks)
+    assert (known is not None) == (gain > 0)
 
 
 def test_a_sample_knows_how_its_file_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
