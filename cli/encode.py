@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How all files are encoded, as the options say. suffix: of the name that standard input would have."""
+    """How all files are encoded, as the options say.
+
+    suffix: of the name that standard input would have. series: the dimension of one, whose files `sources` are.
+    """
 
     options: "EncodeOptions"
     init: str | None
@@ -30,6 +33,8 @@ class Settings:
     modality: str | None
     embed: bool
     suffix: str
+    series: str | None
+    sources: tuple[Path, ...]
 
 
 def encode(
@@ -43,6 +48,13 @@ def encode(
             metavar="FILE|FOLDER|-",
             show_default="beside the input",
             help="Where to write; a folder for several inputs.",
+        ),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIM",
+            help="Code all inputs as one file: climate files that follow each other along this dimension, as time.",
         ),
     ] = None,
     quality: Annotated[
@@ -107,7 +119,7 @@ def encode(
     """Compress files into .inr files.
 
     Several inputs, or a folder with all below it, need a folder for -o.
-    One that fails does not stop the others.
+    One that fails does not stop the others. With --series they make one file, which -o names.
     """
     _check_usage(inputs, output, init, field, modality, format, json)
     options = encode_options(
@@ -122,10 +134,13 @@ def encode(
         device=device,
     )
     files = find_inputs(inputs, modality)
-    several = len(files) > 1 or files[0].source != inputs[0]
+    sources = tuple(each.source for each in files)
+    if series is not None:
+        files = [series_input(files, output)]
+    several = series is None and (len(files) > 1 or files[0].source != inputs[0])
     options = replace(options, processes=processes_of_a_file(len(files), jobs))
     outputs = places.Outputs(output, several=several, force=force, skip_existing=skip_existing)
-    settings = Settings(options, init, field, modality, embed, places.extension(format) or "")
+    settings = Settings(options, init, field, modality, embed, places.extension(format) or "", series, sources)
     batch = Batch(
         context,
         "encoded",
@@ -140,23 +155,26 @@ def encode(
 
 
 def _encode(settings: Settings, source: Path, target: Path, show: Show) -> Done:
-    """Encode a file; standard input and output are files, too."""
+    """Encode a file, or the series that it begins; standard input and output are files, too."""
     from inrcodec.files import encode_file
     from inrcodec.registry import named_initialization
 
     with places.to_read(source, settings.suffix) as path, places.to_write(target, SUFFIX) as file:
         report = encode_file(
-            path,
+            path if settings.series is None else settings.sources,
             file,
             settings.options,
+            series=settings.series,
             initialization=named_initialization(settings.init) if settings.init else None,
             field=settings.field,
             modality=settings.modality,
             embed=settings.embed,
             on_progress=shown_by(show),
         )
-        size = places.size_of(path)
-    report = replace(report, input=str(source), output=str(target))
+        size = sum(map(places.size_of, [path] if settings.series is None else settings.sources))
+    report = replace(report, output=str(target))
+    if settings.series is None:
+        report = replace(report, input=str(source))
     return Done(summary(report), report.to_json(), size, report.bytes)
 
 
@@ -240,6 +258,15 @@ def find_inputs(inputs: list[Path], modality: str | None) -> list[Input]:
     Raises: UsageError if a folder has nothing to encode.
     """
     return [found for path in inputs for found in _found(path, modality)]
+
+
+def series_input(files: list[Input], output: str | None) -> Input:
+    """Return what stands for the files of a series. Raises: UsageError if -o names no file for all of them."""
+    if output is None or places.is_folder(output):
+        raise UsageError(f"-o is {output or 'not given'}, a series is one file: name it")
+    if files[0].source == places.STANDARD:
+        raise UsageError("standard input (-) is no series of files: leave out --series")
+    return files[0]
 
 
 def _found(path: Path, modality: str | None) -> Iterator[Input]:

@@ -20,8 +20,14 @@ def verify(
     context: typer.Context,
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files, or folders with .inr files below.")],
     against: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option("--against", metavar="ORIGINAL", help="Compare with the original: quality, and the bound if any."),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIM", help="Of a series: the dimension its originals follow each other along, each with --against."
+        ),
     ] = None,
     init: Annotated[
         list[str] | None,
@@ -38,8 +44,13 @@ def verify(
     A file that fails does not stop the others; the exit code is 1 if any does.
     """
     files = places.encoded_inputs(inputs)
-    if against is not None and len(files) > 1:
+    originals = tuple(against or ())
+    if originals and len(files) > 1:
         raise UsageError(f"--against is for one file, not for {len(files)}: give one, or leave it out")
+    if len(originals) > 1 and series is None:
+        raise UsageError(f"--against is given {len(originals)} times: of a series say along which dimension (--series)")
+    if series is not None and not originals:
+        raise UsageError("--series is for comparing with originals: give them with --against, or leave it out")
     names = tuple(init or ())
     batch = Batch(
         context,
@@ -51,11 +62,17 @@ def verify(
         json=json,
         quiet=quiet,
     )
-    batch.run(files, lambda each: partial(_verify, each.source, against, names, max_samples, device))
+    batch.run(files, lambda each: partial(_verify, each.source, originals, series, names, max_samples, device))
 
 
 def _verify(
-    source: Path, against: Path | None, init: Sequence[str], max_samples: int | None, device: str, show: Show
+    source: Path,
+    originals: Sequence[Path],
+    series: str | None,
+    init: Sequence[str],
+    max_samples: int | None,
+    device: str,
+    show: Show,
 ) -> Done:
     from inrcodec.decoder import SAMPLES
     from inrcodec.registry import named_initialization
@@ -63,7 +80,8 @@ def _verify(
 
     found = verify_file(
         source,
-        against=against,
+        against=originals or None,
+        series=series,
         initializations=[named_initialization(name) for name in init],
         max_samples=max_samples or SAMPLES,
         device=device,

@@ -19,6 +19,7 @@ from inrcodec.registry import default_initialization
 from inrcodec.resolution import Resolution
 from inrcodec.signals import check_writable, default_extension, opened, write, write_whole
 from inrcodec.signals.lazy import AnySignal
+from inrcodec.signals.reading_errors import files_label
 
 NAMED_FIELDS = 3
 """Variables of a file that a message names."""
@@ -27,6 +28,8 @@ NAMED_FIELDS = 3
 @dataclass(frozen=True)
 class EncodeReport:
     """The outcome of encoding a file, measured on the file and on what its decoder returns.
+
+    input: its name, or the first and the last of a series.
 
     A sample is a pixel, a video pixel, an audio sample of one channel, or a grid point. `bytes` is the size of the
     file, `samples` and the measures are of the main signal; `signals` has those of every signal in the file, and of
@@ -56,18 +59,20 @@ class EncodeReport:
 
 
 def encode_file(
-    path: Path,
+    path: Path | Sequence[Path],
     output: Path,
     options: EncodeOptions | None = None,
     *,
+    series: str | None = None,
     initialization: Initialization | None = None,
     field: str | None = None,
     modality: str | None = None,
     embed: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> EncodeReport:
-    """Encode a file; the output appears whole or not at all.
+    """Encode a file, or several climate files as one; the output appears whole or not at all.
 
+    series: the dimension along which several files follow each other, as "time"; `path` has them in this order.
     initialization: for the signals of its modality, instead of the installed one. field: choose the installed
     initialization by its field. modality: read the file as this, whatever its name.
     Raises: SignalError, UnknownInitialization, UsageError; the last also for climate fields of which the options do not
@@ -75,16 +80,17 @@ def encode_file(
     """
     options = options or EncodeOptions()
     began = time.perf_counter()
-    with opened(path, modality) as signals:
+    name = files_label([path] if isinstance(path, Path) else path)
+    with opened(path, modality, series) as signals:
         if signals[0].modality == "climate" and options.leaves_open:
-            raise UsageError(f"{path}: {_suggestion(signals)}")
+            raise UsageError(f"{name}: {_suggestion(signals)}")
         chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
         file = encode_signals(signals, chosen, options, embed=embed, on_progress=on_progress)
         samples = counted_samples(signals)
     size = len(file.data)
     write_whole(output, lambda temporary: temporary.write_bytes(file.data))
     return EncodeReport(
-        input=str(path),
+        input=name,
         output=str(output),
         modality=signals[0].modality,
         field=chosen[0].field.name,

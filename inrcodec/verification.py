@@ -36,14 +36,16 @@ class Verification:
 def verify_file(
     path: Path,
     *,
-    against: Path | None = None,
+    against: Path | Sequence[Path] | None = None,
+    series: str | None = None,
     initializations: Sequence[Initialization] = (),
     max_samples: int = SAMPLES,
     device: str = "auto",
 ) -> Verification:
     """Check the checksums, the structure and the symbols of a file; beside its original, its bound too.
 
-    against: the original. Other arguments as for `decode`.
+    against: the original, or several that follow each other along the dimension `series`. Other arguments as for
+        `decode`.
     Raises: SignalError, ContainerError, UnknownInitialization; CorruptFile also where a value is beyond the bound;
         UsageError if the original has other signals.
     """
@@ -57,7 +59,7 @@ def verify_file(
         found = [_checked(*each, device) for each in zip(container.streams, used, strict=True)]
         if against is not None:
             decoded = open_container(container, initializations=initializations, max_samples=max_samples, device=device)
-            with opened(against) as originals:
+            with opened(against, series=series) as originals:
                 for report, measured in zip(found, _compared(container, decoded, originals), strict=True):
                     report |= measured
     except (ContainerError, InitializationError) as error:

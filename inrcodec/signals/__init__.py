@@ -82,21 +82,40 @@ def read(path: Path, modality: str | None = None) -> list[Signal]:
 
 
 @contextmanager
-def opened(path: Path, modality: str | None = None) -> Iterator[list[AnySignal]]:
+def opened(
+    path: Path | Sequence[Path], modality: str | None = None, series: str | None = None
+) -> Iterator[list[AnySignal]]:
     """Open the signals of a file, the main one first, to be read part by part; arguments and errors as for `read`.
 
     Long ones are looked through once, for their range and for what is wrong with them.
+
+    path: also several climate files that follow each other along the dimension `series`, opened as one.
+    Raises: SignalError also if files are no series; UsageError if they are of other modalities, or `series` is missing.
     """
-    if not path.exists():
-        raise SignalError(f"{path}: there is no such file")
-    if not path.is_file() and not path.is_dir():
-        raise SignalError(f"{path}: neither a file nor a folder; save it as a file, or give - to read standard input")
-    module = _module(modality or modality_of(path))
+    paths = [path] if isinstance(path, Path) else list(path)
+    for each in paths:
+        if not each.exists():
+            raise SignalError(f"{each}: there is no such file")
+        if not each.is_file() and not each.is_dir():
+            raise SignalError(
+                f"{each}: neither a file nor a folder; save it as a file, or give - to read standard input"
+            )
+    found = [modality or modality_of(each) for each in paths]
+    if series is not None:
+        for each, kind in zip(paths, found, strict=True):
+            if kind != "climate":
+                raise UsageError(f"{each} is {kind}: only climate files make a series, encode others one by one")
+        with _module("climate").opened_series(paths, series) as signals:
+            yield signals
+        return
+    if len(paths) != 1:
+        raise UsageError(f"{len(paths)} files as one: say along which dimension they follow each other, as time")
+    module = _module(found[0])
     if hasattr(module, "opened"):
-        with module.opened(path) as signals:
+        with module.opened(paths[0]) as signals:
             yield signals
     else:
-        yield module.read(path)
+        yield module.read(paths[0])
 
 
 def exact_reader(

@@ -11,6 +11,12 @@ import numpy as np
 
 from inrcodec.errors import SignalError
 
+PACKING_ATTRIBUTES = (
+    *("scale_factor", "add_offset", "_FillValue", "missing_value"),
+    *("valid_range", "valid_min", "valid_max", "_Unsigned"),
+)
+"""The attributes that say how numbers are stored."""
+
 
 @dataclass(frozen=True, eq=False)
 class Packing:

@@ -23,7 +23,8 @@ Key = tuple[slice, ...]
 class StoredNumbers(BackendArray):
     """Numbers that stay in their file until they are asked for.
 
-    read: returns those of a region, of `dtype`. Raises: SignalError if it cannot.
+    read: returns those of a region, a slice from one index to another along each dimension, of `dtype`.
+        Raises: SignalError if it cannot.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[Key], np.ndarray]) -> None:
@@ -31,9 +32,17 @@ class StoredNumbers(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         read: np.ndarray = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+            key, self.shape, indexing.IndexingSupport.BASIC, self._region
         )
         return read
+
+    def _region(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        """Return the numbers at an index, or every few from one index to another, along each dimension."""
+        spans = [range(size)[each] for size, each in zip(self.shape, key, strict=True)]
+        numbers = self._read(
+            tuple(slice(span.start, span.stop) if isinstance(span, range) else slice(span, span + 1) for span in spans)
+        )
+        return numbers[tuple(slice(None, None, span.step) if isinstance(span, range) else 0 for span in spans)]
 
     def variable(
         self, dimensions: list[str], attributes: dict[str, object], chunks: tuple[int, ...] | None

@@ -20,24 +20,13 @@ from inrcodec.signals.cf_grid import (
     numbers_of,
     resolved,
 )
+from inrcodec.signals.cf_packing import PACKING_ATTRIBUTES
 from inrcodec.signals.lazy import AnySignal
 from inrcodec.signals.netcdf import Contents, Dimension, group_of, parse_attributes, parse_variable, repeated_dimensions
 from inrcodec.signals.signal import Axis
 
 # Attributes about the stored numbers of a coordinate, wrong for others.
-STORAGE_ATTRIBUTES = frozenset(
-    {
-        "_FillValue",
-        "missing_value",
-        "scale_factor",
-        "add_offset",
-        "valid_range",
-        "valid_min",
-        "valid_max",
-        "actual_range",
-        "_Unsigned",
-    }
-)
+STORAGE_ATTRIBUTES = frozenset({*PACKING_ATTRIBUTES, "actual_range"})
 # Attributes about the grid, wrong for another.
 GRIB_GRID_ATTRIBUTES = frozenset(
     f"GRIB_{name}"

@@ -29,6 +29,7 @@ import numpy as np
 
 from inrcodec.errors import SignalError
 from inrcodec.signals.lazy import AnySignal
+from inrcodec.signals.reading_errors import files_label
 from inrcodec.signals.signal import Signal
 
 if TYPE_CHECKING:
@@ -58,19 +59,32 @@ def opened(path: Path) -> Iterator[list[AnySignal]]:
     Raises: SignalError if the file cannot be read or holds nothing.
     """
     with ExitStack() as stack:
-        yield _signals(path, stack)
+        yield _signals(str(path), lambda: _load(path, stack))
 
 
-def _signals(path: Path, stack: ExitStack) -> list[AnySignal]:
+@contextmanager
+def opened_series(paths: Sequence[Path], dimension: str) -> Iterator[list[AnySignal]]:
+    """Open files that follow each other along a dimension as one; the signals are as for `opened`.
+
+    Few files are open at a time. `cf_series.load_series` says what is joined and what is refused.
+    Raises: SignalError if a file cannot be read, or they are no series.
+    """
+    from inrcodec.signals.cf_series import load_series
+
+    with ExitStack() as stack:
+        yield _signals(files_label(paths), lambda: load_series(paths, dimension, _load, stack))
+
+
+def _signals(label: str, load: "Callable[[], Contents]") -> list[AnySignal]:
     from inrcodec.signals.climate_reading import signals_of
 
     try:
-        contents = _load(path, stack)
+        contents = load()
         if not contents.variables:
-            raise SignalError(f"{path}: there are no variables in this file; give another one")
-        return signals_of(path, contents)
+            raise SignalError(f"{label}: there are no variables in this file; give another one")
+        return signals_of(label, contents)
     except MemoryError as error:
-        raise SignalError(f"{path}: does not fit in memory; split it, for example by time") from error
+        raise SignalError(f"{label}: does not fit in memory; split it, for example by time") from error
 
 
 def _load(path: Path, stack: ExitStack) -> "Contents":

@@ -1,7 +1,6 @@
 """The contents of a climate file to signals. Importing this imports xarray, netCDF4 and scipy."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,8 @@ CATEGORIES = 256
 they are packed."""
 
 
-def signals_of(path: Path, contents: Contents) -> list[AnySignal]:
-    """Return the signals of a file's contents, as `climate.opened` does; `path` is for messages."""
+def signals_of(label: str, contents: Contents) -> list[AnySignal]:
+    """Return the signals of a file's contents, as `climate.opened` does. label: names the file in messages."""
     signals: list[AnySignal] = []
     kept = Kept()
     for name, grid in data_grids(contents).items():
@@ -34,7 +33,7 @@ def signals_of(path: Path, contents: Contents) -> list[AnySignal]:
         if _is_categorical(variable, slices):
             continue
         try:
-            signal = _signal(f"{path}: variable {name!r}", name, variable, grid, slices)
+            signal = _signal(f"{label}: variable {name!r}", name, variable, grid, slices)
         except NoField as error:
             warn(f"{error}: it is stored losslessly")
             continue
@@ -42,7 +41,7 @@ def signals_of(path: Path, contents: Contents) -> list[AnySignal]:
     if not signals:
         names = ", ".join(contents.variables)
         warn(
-            f"{path}: no variable of numbers has latitude and longitude (or y and x) dimensions; all of them are "
+            f"{label}: no variable of numbers has latitude and longitude (or y and x) dimensions; all of them are "
             f"stored losslessly: {names}"
         )
         signals = [_carrier()]

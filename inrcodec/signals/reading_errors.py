@@ -1,5 +1,6 @@
 """How errors of libraries are told: in one line that names the file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from inrcodec.errors import SignalError
@@ -18,3 +19,8 @@ def reason(error: BaseException) -> str:
 def unreadable(path: Path, kind: str, error: BaseException, advice: str) -> SignalError:
     """Return the error to raise where a library cannot read a file. kind: what it was read as. advice: what to do."""
     return SignalError(f"{path}: cannot be read as {kind} ({reason(error)}); {advice}")
+
+
+def files_label(paths: Sequence[Path]) -> str:
+    """Return what messages call files that are read as one."""
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} .. {paths[-1]}"

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import xarray
 from command_line import FAST, Run, is_one_error, photo
 
 from inrcodec import files as files_module
@@ -209,3 +211,43 @@ def test_names_may_be_as_long_as_the_file_system_allows(run: Run, folder: Path) 
     code, _, err = run("encode", photo(folder / "a.png"), "-o", name, "--init", "tiny-image", *FAST)
     assert code == 0, err
     assert [path.name for path in folder.iterdir() if path.suffix == ".inr"] == [name]
+
+
+def hourly(path: Path, first: int) -> Path:
+    """Write three hours of a field from an hour on."""
+    times = first + np.arange(3)
+    t = 280 + np.add.outer(times, np.add.outer(np.arange(5.0), np.arange(8.0)))
+    data = xarray.DataArray(t.astype("f4"), {"time": times}, ("time", "latitude", "longitude"), "t")
+    data.time.attrs["units"] = "hours since 2019-01-01"
+    data.to_netcdf(path)
+    return path
+
+
+def test_a_series_of_files(run: Run, folder: Path) -> None:
+    files = [hourly(folder / f"{first}.nc", first) for first in (0, 3)]
+    command = ("--series", "time", "--max-error", "0.5", *FAST)
+    code, out, err = run("encode", *files, "-o", "all.inr", "--json", *command)
+    report = json.loads(out)
+    assert code == 0 and report["input"] == f"{files[0]} .. {files[1]}" and report["output"] == "all.inr"
+    assert report["samples"] == 6 * 5 * 8
+    assert run("decode", "all.inr", "-o", "all.nc")[0] == 0
+    with xarray.open_dataset("all.nc", decode_times=False) as decoded:
+        assert decoded.time.values.tolist() == [0, 1, 2, 3, 4, 5]
+    against = [argument for file in files for argument in ("--against", file)]
+    code, _, err = run("verify", "all.inr", *against, "--series", "time")
+    assert code == 0 and "(bound 0.5)" in err
+    code, _, err = run("verify", "all.inr", *against)
+    assert code == 2 and is_one_error(err, "--series")
+    code, _, err = run("verify", "all.inr", "--series", "time")
+    assert code == 2 and is_one_error(err, "--against")
+    for output in ([], ["-o", "."], ["-o", "out/"]):
+        code, _, err = run("encode", *files, *output, *command)
+        assert code == 2 and is_one_error(err, "a series is one file: name it")
+    code, _, err = run("encode", *files[::-1], "-o", "other.inr", *command)
+    assert code == 1 and is_one_error(err, "0.nc comes before", "3.nc", "give the files in order")
+    assert not (folder / "other.inr").exists()
+    (folder / "in").mkdir()
+    for file in files:
+        file.rename(folder / "in" / file.name)
+    assert run("encode", "in", "-o", "folder.inr", *command)[0] == 0
+    assert (folder / "folder.inr").read_bytes() == (folder / "all.inr").read_bytes()
