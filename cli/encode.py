@@ -12,7 +12,7 @@ from inrcodec.cli import places
 from inrcodec.cli.batch import Batch, Done, Show, planned
 from inrcodec.cli.cores import processes_of_a_file
 from inrcodec.cli.option_groups import Jobs, SkipExisting
-from inrcodec.cli.places import SUFFIX, Input
+from inrcodec.cli.places import SUFFIX, ZARR, Input
 from inrcodec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -279,11 +279,11 @@ def _found(path: Path, modality: str | None) -> Iterator[Input]:
     if not files:
         raise UsageError(f"{path} holds no file of {modality or 'any known modality'}: give another folder")
     for file in files:
-        if file.is_dir():
-            below = file.relative_to(path).parent if file != path else Path()
+        below = file.relative_to(path).parent if file != path else Path()
+        if file.is_dir() and file.suffix.lower() != ZARR:  # of frames
             yield Input(file, str(below / f"{file.resolve().name}{SUFFIX}"))
         else:
-            yield Input(file, str(file.relative_to(path).with_suffix(SUFFIX)))
+            yield Input(file, str(below / file.with_suffix(SUFFIX).name))
 
 
 def shown_by(show: Show) -> "Callable[[Progress], None]":

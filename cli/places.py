@@ -20,6 +20,9 @@ STANDARD = Path("-")
 SUFFIX = ".inr"
 """The extension of encoded files."""
 
+ZARR = ".zarr"
+"""The extension of folders that count as files."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -57,8 +60,8 @@ def extension(format: str | None) -> str | None:
 
 
 def is_folder(output: str) -> bool:
-    """Say whether -o means a folder: it is one, or is written as one."""
-    return output.endswith(("/", "\\")) or Path(output).is_dir()
+    """Say whether -o means a folder for files: it is one, or is written as one. A Zarr store counts as a file."""
+    return Path(output).suffix.lower() != ZARR and (output.endswith(("/", "\\")) or Path(output).is_dir())
 
 
 def output_path(output: str | None, source: Path, name: str) -> Path:
@@ -79,8 +82,13 @@ def output_path(output: str | None, source: Path, name: str) -> Path:
 
 def check_free(path: Path, force: bool) -> None:
     """Raises: UsageError if a file would be written over another one, unless that is asked for."""
-    if path.is_file() and not force:
+    if is_there(path) and not force:
         raise UsageError(f"{path} is there already: give another name with -o, or --force to write over it")
+
+
+def is_there(path: Path) -> bool:
+    """Say whether there is a file, or a Zarr store."""
+    return path.is_file() or (path.suffix.lower() == ZARR and path.is_dir())
 
 
 class Outputs:
@@ -115,7 +123,7 @@ class Outputs:
 
     def keeps(self, target: Path) -> bool:
         """Say whether a file is there and stays. It is a whole one: files appear whole or not at all."""
-        return self._skip_existing and target != STANDARD and target.is_file()
+        return self._skip_existing and target != STANDARD and is_there(target)
 
 
 def size_of(path: Path) -> int:
@@ -164,9 +172,11 @@ def spooled_input(suffix: str) -> Iterator[Path]:
 def spooled_output(suffix: str) -> Iterator[Path]:
     """Give a temporary file whose content goes to standard output at the end, if all went well.
 
-    Raises: SignalError if there is no room for temporary files.
+    Raises: SignalError if there is no room for temporary files; UsageError if standard output cannot take them.
     """
     check_standard_output()
+    if suffix == ZARR:
+        raise UsageError("a Zarr store is a folder, which standard output cannot take: give -o a name")
     with _temporary_folder("standard output") as folder:
         path = folder / f"output{suffix}"
         try:

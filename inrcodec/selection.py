@@ -1,4 +1,4 @@
-"""Parts of the climate fields of a file, by their coordinates: decoded alone, written as NetCDF."""
+"""Parts of the climate fields of a file, by their coordinates: decoded alone, written as NetCDF or Zarr."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import xarray
 
 from inrcodec.decoder import SAMPLES
 from inrcodec.errors import SignalError, UsageError
-from inrcodec.signals import check_writable, write_whole
+from inrcodec.signals import ZARR, check_writable, write_whole, write_whole_folder
 from inrcodec.signals.reading_errors import reason
 
 RANGE = ".."
@@ -27,7 +27,7 @@ def select_file(
     max_samples: int = SAMPLES,
     device: str = "auto",
 ) -> dict[str, int]:
-    """Decode a part of a climate file into a NetCDF file; only the slabs around it are decoded.
+    """Decode a part of a climate file into a NetCDF file or a Zarr store; only the slabs around it are decoded.
 
     selection: by dimension, a coordinate ("500", "2019-03-05T06", or less exactly "2019-03"), or the first and the last
         of some ("30..60"). Numbers need be right to a hundredth of a step only.
@@ -49,11 +49,15 @@ def select_file(
 
         def write(temporary: Path) -> None:
             try:
-                part.to_netcdf(os.fspath(temporary), engine="netcdf4")
+                if output.suffix.lower() == ZARR:
+                    part.to_zarr(temporary, mode="w", write_empty_chunks=True, consolidated=False)
+                else:
+                    part.to_netcdf(os.fspath(temporary), engine="netcdf4")
             except (OSError, RuntimeError, ValueError, TypeError) as error:
-                raise SignalError(f"{temporary}: cannot be written as NetCDF ({reason(error)})") from error
+                raise SignalError(f"{temporary}: cannot be written as {output.suffix} ({reason(error)})") from error
 
-        write_whole(output, write)
+        writing = write_whole_folder if output.suffix.lower() == ZARR else write_whole
+        writing(output, write)
         return {str(name): size for name, size in part.sizes.items()}
 
 

@@ -15,11 +15,11 @@ from inrcodec.errors import InrcodecWarning, SignalError, UsageError
 from inrcodec.signals.lazy import AnySignal, LazySignal, Rows
 from inrcodec.signals.signal import Axis, Signal
 from inrcodec.signals.video_frames import FRAME_EXTENSIONS
-from inrcodec.signals.whole_files import write_whole
+from inrcodec.signals.whole_files import write_whole, write_whole_folder
 
 MODALITIES = ("image", "video", "audio", "climate")
 ZARR = ".zarr"
-"""Name of a folder that holds a climate store."""
+"""Extension of a folder that holds a climate store."""
 
 AXES = {"image": 2, "video": 3, "audio": 2, "climate": 3}
 """How many axes the grid of a signal has, by modality."""
@@ -45,6 +45,7 @@ __all__ = [
     "stored_step",
     "write",
     "write_whole",
+    "write_whole_folder",
 ]
 
 
@@ -169,7 +170,8 @@ def write(signals: Sequence[AnySignal], path: Path) -> None:
         if len(signal.axes) != AXES[signal.modality]:
             raise SignalError(f"{path}: a signal of {len(signal.axes)} axes is no {signal.modality}")
     finite = [_finite(signal, path) for signal in signals]
-    write_whole(path, lambda temporary: module.write(finite, temporary))
+    writing = write_whole_folder if path.suffix.lower() == ZARR else write_whole
+    writing(path, lambda temporary: module.write(finite, temporary))
 
 
 def _finite(signal: AnySignal, path: Path) -> AnySignal:
@@ -226,11 +228,14 @@ def find_files(folder: Path, modality: str | None = None) -> list[Path]:
     """Return all regular files below a folder (links followed) whose names belong to a modality (or to any), sorted.
 
     A file or folder that several links lead to is found once, by its own name if that is below the folder too. A folder
-    with nothing but images is one video when videos are asked for. A folder that cannot be read is warned of.
+    with nothing but images is one video when videos are asked for; a Zarr store is a file. A folder that cannot be read
+    is warned of.
     """
     modalities = MODALITIES if modality is None else (modality,)
     wanted = frozenset().union(*map(extensions, modalities))
     found: dict[Path, Path] = {}
+    if _is_store(folder):
+        return [folder] if ZARR in wanted else []
     for parent, files in _folders(folder):
         if modality == "video" and files and all(path.suffix.lower() in FRAME_EXTENSIONS for path in files):
             found.setdefault(parent.resolve(), parent)

@@ -1,4 +1,4 @@
-"""Climate fields: NetCDF (classic and HDF5), and reading of GRIB and Zarr.
+"""Climate fields: NetCDF (classic and HDF5) and Zarr, and reading of GRIB.
 
 One signal per variable on a horizontal grid; the other variables travel losslessly in the attributes of the
 first signal, as do those that no field can hold: strings, times, categories, small and 64-bit integers. A file of
@@ -20,6 +20,7 @@ interpolated), of lossless variables on a grid the nearest numbers are taken, an
 dimensions, such as bounds, cell areas or 2-D coordinates, are left out together with the references to them.
 """
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -41,8 +42,9 @@ GRIB_EXTENSIONS = (".grib", ".grib1", ".grib2", ".grb", ".grb1", ".grb2")
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 """Errors that attributes lead to which `read` did not make."""
 
-WRITABLE = (".nc", ".nc4", ".cdf", ".netcdf")
-EXTENSIONS = (*WRITABLE, *GRIB_EXTENSIONS, ".zarr")
+ZARR = ".zarr"
+WRITABLE = (".nc", ".nc4", ".cdf", ".netcdf", ZARR)
+EXTENSIONS = (*WRITABLE, *GRIB_EXTENSIONS)
 DEFAULT_EXTENSION = ".nc"
 
 
@@ -95,7 +97,7 @@ def _load(path: Path, stack: ExitStack) -> "Contents":
             from inrcodec.signals import grib
 
             return grib.load(path)
-    if path.is_dir() and path.suffix.lower() == ".zarr":
+    if path.is_dir() and path.suffix.lower() == ZARR:
         from inrcodec.signals import climate_zarr
 
         return climate_zarr.load(path, stack)
@@ -162,7 +164,7 @@ def read_back(part: Signal) -> np.ndarray:
 
 
 def write(signals: Sequence[AnySignal], path: Path) -> None:
-    """Write a NetCDF-4 file that holds these signals and what the first one's attributes say of the file.
+    """Write a NetCDF-4 file or a Zarr store that holds these signals and what the first one's attributes say of it.
 
     Signals without attributes become variables on (slice,) latitude, longitude. Values are written as they are: those
     that were decoded have been corrected by `exact_reader`. They are read part by part.
@@ -171,7 +173,6 @@ def write(signals: Sequence[AnySignal], path: Path) -> None:
     """
     from inrcodec.signals.cf_fields import regions_of
     from inrcodec.signals.cf_writing import contents_of
-    from inrcodec.signals.climate_files import save
 
     if not signals:
         raise SignalError(f"{path}: no signals to write")
@@ -183,7 +184,9 @@ def write(signals: Sequence[AnySignal], path: Path) -> None:
         with malformed(f"{path}: the attributes of variable {name!r}"):
             yield from numbers[name]
 
-    save(contents, path, {name: regions(name) for name in fields})
+    store = path.suffix.lower() == ZARR
+    module = importlib.import_module(f"inrcodec.signals.{'climate_zarr' if store else 'climate_files'}")
+    module.save(contents, path, {name: regions(name) for name in fields})
 
 
 def check(signal: AnySignal) -> None:

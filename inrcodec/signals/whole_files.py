@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever happens while they are written: every file of the project.
+"""Files and folders that appear whole or not at all, whatever happens while they are written: all of the project's.
 
 A file is written under a temporary name beside its own, brought to the disk and renamed. Libraries lose errors: Pillow
 ignores a short write, libsndfile the errors of closing. So they write into memory, or through a `CheckedFile`.
@@ -6,6 +6,7 @@ ignores a short write, libsndfile the errors of closing. So they write into memo
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 import warnings
@@ -48,8 +49,7 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
             # netCDF calls a full disk a lack of permission, for one.
             if full := _full_disk(temporary):
                 raise unwritable(path, full) from error
-            message = str(error).replace(str(temporary), str(path)).replace(temporary.name, path.name)
-            raise type(error)(message) from error
+            raise _renamed(error, temporary, path) from error
         _set_permissions(temporary, path)
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
@@ -60,6 +60,61 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
         with held_back():
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+    _sync_name(path)
+
+
+def write_whole_folder(path: Path, write_to: Callable[[Path], object]) -> None:
+    """Let `write_to` make a folder under a temporary name beside `path`, then move it there, as `write_whole` does.
+
+    A folder that is replaced is moved away just before, and removed when the new one is in its place.
+
+    Raises: SignalError if the folder around cannot be written to or the disk is full.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise SignalError(f"cannot write {path}: it is there and no folder; give another name")
+    around = None
+    try:
+        with held_back():
+            around = Path(tempfile.mkdtemp(dir=path.parent, prefix=".inrcodec-"))
+        temporary, old = around / f"new{path.suffix}", around / "old"
+        try:
+            write_to(temporary)
+        except InrcodecError as error:
+            if full := _full_disk(around / "probe"):
+                raise unwritable(path, full) from error
+            raise _renamed(error, temporary, path) from error
+        for each in temporary.rglob("*"):
+            if each.is_file():
+                with each.open("r+b") as file:
+                    os.fsync(file.fileno())
+            else:
+                _sync_folder(each)
+        with held_back():
+            if path.exists():
+                path.rename(old)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with held_back():
+            if around is not None:
+                shutil.rmtree(around, ignore_errors=True)
+    _sync_name(path)
+
+
+def _renamed(error: InrcodecError, temporary: Path, path: Path) -> InrcodecError:
+    """The same error with the name that the user gave."""
+    return type(error)(str(error).replace(str(temporary), str(path)).replace(temporary.name, path.name))
+
+
+def _sync_name(path: Path) -> None:
+    """Bring the new name to the disk, or warn that it is not there."""
     try:
         _sync_folder(path.parent)
     except OSError as error:
@@ -67,7 +122,7 @@ def write_whole(path: Path, write_to: Callable[[Path], object]) -> None:
             f"{path} is written, but its folder cannot be brought to the disk ({error.strerror or error}): a power "
             "failure may undo it, so keep what it was made from, and check the disk",
             InrcodecWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

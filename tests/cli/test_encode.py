@@ -251,3 +251,33 @@ def test_a_series_of_files(run: Run, folder: Path) -> None:
         file.rename(folder / "in" / file.name)
     assert run("encode", "in", "-o", "folder.inr", *command)[0] == 0
     assert (folder / "folder.inr").read_bytes() == (folder / "all.inr").read_bytes()
+
+
+def test_a_zarr_store_and_back(run: Run, folder: Path) -> None:
+    pytest.importorskip("zarr")
+    with xarray.open_dataset(hourly(folder / "a.nc", 0)) as dataset:
+        for path in ("in/a.zarr", "in/deep/b.zarr"):
+            dataset.to_zarr(folder / path, zarr_format=2)
+    command = ("--max-error", "0.5", *FAST)
+    code, _, err = run("encode", "in/a.zarr", "-o", "a.inr", *command)
+    assert code == 0 and err.startswith("in/a.zarr -> a.inr: ")
+    assert run("encode", "in/a.zarr/", *command)[0] == 0 and (folder / "in" / "a.inr").is_file()
+    assert run("encode", "in", "-o", "out", *command)[0] == 0
+    assert sorted(map(str, Path("out").rglob("*.inr"))) == ["out/a.inr", "out/deep/b.inr"]
+    code, _, err = run("encode", "in/a.zarr", "-o", "b.zarr", *command)
+    assert code == 2 and is_one_error(err, "b.zarr", "encode writes .inr files")
+
+    assert run("decode", "a.inr", "-o", "b.zarr")[0] == 0
+    with xarray.open_zarr("b.zarr", consolidated=False, chunks=None) as decoded:
+        assert float(np.abs(decoded.t - dataset.t).max()) <= 0.5
+    for again in ("b.zarr", "b.zarr/"):
+        code, _, err = run("decode", "a.inr", "-o", again)
+        assert code == 2 and is_one_error(err, "b.zarr is there already", "--force")
+    assert "skipped: exists" in run("decode", "a.inr", "-o", "b.zarr", "--skip-existing")[2]
+    assert run("decode", "a.inr", "-o", "b.zarr", "--force")[0] == 0
+    assert run("decode", "a.inr", "--format", "zarr")[0] == 0 and (folder / "a.zarr" / "zarr.json").is_file()
+    code, _, err = run("decode", "a.inr", "-o", "-", "--format", "zarr")
+    assert code == 2 and is_one_error(err, "a Zarr store is a folder")
+    assert run("decode", "a.inr", "--select", "time=2019-01-01T01", "-o", "c.zarr")[0] == 0
+    with xarray.open_zarr("c.zarr", consolidated=False, chunks=None) as part:
+        np.testing.assert_array_equal(part.t, decoded.t.sel(time="2019-01-01T01"))

@@ -4,7 +4,6 @@ Coding is stood in for by noise on the values of the signals.
 """
 
 import dataclasses
-import warnings
 import zlib
 from collections.abc import Iterator
 from copy import deepcopy
@@ -486,48 +485,6 @@ def test_odd_shapes(tmp_path: Path) -> None:
         file.createVariable("covariance", "f4", ("three", "three"))[:] = field(3, 3)
     _, copy = rewritten(path)
     assert contents(path) == contents(copy)
-
-
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_cut_zarr_store(tmp_path: Path, zarr_format: int) -> None:
-    pytest.importorskip("zarr")
-    path = make(tmp_path / "a.nc", gridded(t=(smooth(250, 310), {})))
-    with xarray.open_dataset(path, decode_times=False) as dataset, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset.to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format, encoding={"t": {"chunks": (1, 19, 36)}})
-    chunk = tmp_path / "a.zarr" / "t" / ("2.0.0" if zarr_format == 2 else "c/2/0/0")
-    chunk.write_bytes(chunk.read_bytes()[:50])
-    with pytest.raises(SignalError, match=r"a\.zarr: variable 't': chunk \(2, 0, 0\) cannot be read"):
-        read(tmp_path / "a.zarr")
-
-
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_zarr(tmp_path: Path, zarr_format: int) -> None:
-    pytest.importorskip("zarr")
-    path = make(tmp_path / "a.nc", gridded(t=(smooth(250, 310), {"units": "K"}), pr=(rain(), {})))
-    with xarray.open_dataset(path) as dataset, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset["names"] = ("time", np.array(["a", "bc", "ö"], object))
-        dataset["day"] = ("time", np.array([True, False, True]))
-        dataset.attrs = {"title": "store", "nested": {"a": [1, None]}, "numbers": [1, 2.5]}
-        dataset.to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format)
-    signals, copy = rewritten(tmp_path / "a.zarr")
-    assert sorted(signal.name for signal in signals) == ["pr", "t"]
-    with (
-        xarray.open_dataset(tmp_path / "a.zarr", engine="zarr", decode_times=False) as one,
-        xarray.open_dataset(copy, decode_times=False) as other,
-    ):
-        xarray.testing.assert_equal(one, other)
-        assert other["day"].dtype == bool
-        assert other.attrs["nested"] == '{"a": [1, null]}'
-        np.testing.assert_array_equal(other.attrs["numbers"], [1, 2.5])
-
-
-def test_folders_that_are_no_zarr_store(tmp_path: Path) -> None:
-    pytest.importorskip("zarr")
-    (tmp_path / "a.zarr").mkdir()
-    with pytest.raises(SignalError, match=r"a\.zarr: cannot be read as a Zarr store"):
-        read(tmp_path / "a.zarr")
 
 
 # --- malformed ---

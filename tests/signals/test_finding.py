@@ -111,3 +111,12 @@ def test_a_folder_that_cannot_be_read_is_warned_of(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "iterdir", listing)
     with pytest.warns(InrcodecWarning, match=r"closed: cannot be read \(Permission denied\)"):
         assert find_files(tmp_path) == [one]
+
+
+def test_a_store_is_a_file(tmp_path: Path) -> None:
+    for store in ("a.zarr", "b/c.ZARR"):
+        (tmp_path / store / "t").mkdir(parents=True)
+        picture(tmp_path / store / "t" / "0.png")
+    assert find_files(tmp_path) == [tmp_path / "a.zarr", tmp_path / "b" / "c.ZARR"]
+    assert find_files(tmp_path / "a.zarr") == [tmp_path / "a.zarr"]
+    assert find_files(tmp_path / "a.zarr", "image") == []
