@@ -1,6 +1,5 @@
-"""The `inrcodec` program: its subcommands, and how failures become one line and an exit code."""
+"""The program's subcommands, and how failures become one line and an exit code."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,13 +14,13 @@ from inrcodec.cli.decode import decode
 from inrcodec.cli.encode import encode
 from inrcodec.cli.info import info
 from inrcodec.cli.inits import inits
-from inrcodec.cli.interruption import Terminated, terminations
+from inrcodec.cli.interruption import terminations
 from inrcodec.cli.meta_train import meta_train
 from inrcodec.cli.verify import verify
 from inrcodec.errors import UsageError
 from inrcodec.parallel import end_helpers
 
-FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+FAILURE, USAGE = 1, 2
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 app.command("encode")(encode)
@@ -59,14 +58,8 @@ def program(
         console.data(context.get_help())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; `argv` without its name, None for the process's own arguments.
-
-    Returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C, 128 + n after signal n.
-    """
-    # Before torch is imported: where other programs use the cores too, threads that wait by spinning take them from
-    # those they wait for, and a picture takes minutes instead of seconds.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def run(argv: Sequence[str] | None) -> int:
+    """Run the program, and return its exit code. Raises: KeyboardInterrupt, Terminated if a signal ends it."""
     session = _Session()
     command = typer.main.get_command(app)
     try:
@@ -74,11 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = command.main(
                 None if argv is None else list(argv), prog_name="inrcodec", standalone_mode=False, obj=session
             )
-    except (typer.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except Terminated as stop:
-        console.error(str(stop))
-        return 128 + stop.number
     except TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""

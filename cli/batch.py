@@ -11,6 +11,7 @@ import typer
 
 from inrcodec.cli import console
 from inrcodec.cli.cores import usable_cores
+from inrcodec.cli.interruption import load_torch
 from inrcodec.cli.places import Input, Outputs
 from inrcodec.errors import InrcodecError
 
@@ -104,6 +105,7 @@ class Batch:
                 yield task
                 continue
             if not prepared:
+                load_torch()
                 prepare(self._device, self._init)
                 prepared = True
             with console.ProgressLine(quiet=self._quiet) as line:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrcodec.cli import console
+from inrcodec.cli.interruption import load_torch
 from inrcodec.errors import InitializationError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def inits(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the installed initializations, or print one's model card."""
+    load_torch()
     if name is not None:
         path, initialization = find(name)
         if json:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from inrcodec.interruption import held_back
+
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -50,6 +52,12 @@ def terminations() -> Iterator[None]:
             signal.signal(number, handler)
     if received:
         raise _exception_of(received[0])
+
+
+def load_torch() -> None:
+    """Import torch, if it is not yet there. Signals wait: torch's own code aborts on what they raise meanwhile."""
+    with held_back():
+        import torch  # noqa: F401
 
 
 def _exception_of(number: int) -> BaseException:

@@ -1,11 +1,16 @@
 """`inrcodec meta-train`: signals to an initialization."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from inrcodec.cli import console
+from inrcodec.cli.interruption import load_torch
 from inrcodec.cli.option_groups import with_options
 from inrcodec.errors import UsageError
 from inrcodec.meta.config import ADAPTATION_OPTIONS, TRAINING_OPTIONS, Option
@@ -85,6 +90,7 @@ def meta_train(
     Writes the initialization, a model card and a checkpoint beside it. A run that was stopped goes on
     with --resume.
     """
+    load_torch()
     preset = configure(modality, field, scale, settings, patch)
     target = _target(output, f"{modality}-{field}.safetensors", resume, force)
     if threads is not None:
@@ -165,7 +171,7 @@ def _run(
     from inrcodec.meta.checkpoint import checkpoint_of
     from inrcodec.meta.run import meta_train as run
 
-    with console.ProgressLine(quiet=quiet, reports=True) as line:
+    with _nothing_left_by_torch(), console.ProgressLine(quiet=quiet, reports=True) as line:
 
         def show(progress: "TrainingProgress") -> None:
             if progress.step == progress.steps:
@@ -192,6 +198,24 @@ def _run(
                 stopped = "there was no checkpoint yet, nothing is left"
             console.say(f"stopped; {stopped}")
             raise typer.Exit(130) from None
+
+
+@contextmanager
+def _nothing_left_by_torch() -> Iterator[None]:
+    """Take away the folder that torch makes for compiled code, unless the environment names one.
+
+    An optimizer makes it, though nothing is compiled.
+    """
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if name in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="inrcodec-") as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            del os.environ[name]
 
 
 def _report(target: Path, initialization: "Initialization", signals: "TrainingData") -> dict[str, Any]:

@@ -53,7 +53,6 @@ class Killed:
         left = {path.name for folder in folders for path in folder.iterdir()} - there
         if number == signal.SIGKILL:
             left = {name for name in left if not name.startswith((".inrcodec-", "inrcodec-"))}
-        left = {name for name in left if not name.startswith("torchinductor_")}  # torch's own, in all runs that train
         assert not left, (number.name, ended)
 
 

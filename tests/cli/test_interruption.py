@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from command_line import photo
 
 from inrcodec.cli.interruption import Terminated, terminations
 from inrcodec.interruption import held_back
@@ -78,3 +80,82 @@ def test_a_library_does_not_lose_the_signal(number: signal.Signals, swallows: bo
         except BaseException as error:
             if not swallows:
                 raise RuntimeError("of the library") from error
+
+
+STRUCK = """
+import atexit, os, signal, sys
+
+number, where, *argv = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background do not have it
+
+def strike():
+    os.kill(os.getpid(), int(number))
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == where:
+            sys.meta_path.remove(self)
+            strike()
+
+reached = []
+
+def watch(frame, event, argument):
+    if event == "c_call" and argument.__name__ == where:
+        reached.append(where)
+    elif event == "call" and reached:
+        sys.setprofile(None)
+        strike()
+
+from inrcodec.cli import main
+sys.argv[1:] = argv
+if where == "end":
+    atexit.register(strike)
+elif where.startswith("_"):
+    sys.setprofile(watch)
+else:
+    sys.meta_path.insert(0, Finder())
+sys.exit(main())
+"""
+"""Runs the program, and sends it a signal: when a module is imported, when C code calls Python, or when Python ends."""
+
+AT_THE_START = [
+    *((signal.SIGINT, where) for where in ("inrcodec.cli.app", "torch", "torch.cuda", "_c10d_init", "inrcodec.files")),
+    *((number, where) for number in ENDING for where in ("typer", "_c10d_init")),
+]
+ARGV = {
+    "encode": ["photo.png", "--effort", "fast"],
+    "decode": ["coded.inr"],
+    "info": ["coded.inr"],
+    "inits": [],
+    "meta-train": ["--modality", "image"],
+}
+LINES = {signal.SIGINT: "", signal.SIGTERM: "inrcodec: error: stopped by SIGTERM\n"}
+LINES[signal.SIGHUP] = LINES[signal.SIGTERM].replace("TERM", "HUP")
+
+
+def struck(number: signal.Signals, where: str, *argv: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program, and send it a signal somewhere. It runs in an empty folder but for a picture and its file."""
+    photo(folder / "photo.png")
+    (folder / "coded.inr").write_bytes(b"not read so early")
+    command = [sys.executable, "-P", "-c", STRUCK, str(int(number)), where, *map(str, argv)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
+    assert {path.name for path in folder.iterdir()} == {"photo.png", "coded.inr"}
+    return ended
+
+
+@pytest.mark.parametrize(("number", "where"), AT_THE_START)
+def test_a_signal_at_the_start_ends_as_later_ones_do(number: signal.Signals, where: str, tmp_path: Path) -> None:
+    ended = struck(number, where, "encode", *ARGV["encode"], folder=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, "", LINES[number])
+
+
+@pytest.mark.parametrize("command", ["decode", "info", "inits", "meta-train"])
+def test_ctrl_c_at_the_start_of_a_command(command: str, tmp_path: Path) -> None:
+    where = "inrcodec.coding.container" if command in ("info", "decode") else "_c10d_init"
+    ended = struck(signal.SIGINT, where, command, *ARGV[command], folder=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_ctrl_c_while_python_ends_shows_nothing(tmp_path: Path) -> None:
+    ended = struck(signal.SIGINT, "end", "--version", folder=tmp_path)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
