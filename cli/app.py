@@ -1,6 +1,6 @@
 """The program's subcommands, and how failures become one line and an exit code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from inrcodec.cli.decode import decode
 from inrcodec.cli.encode import encode
 from inrcodec.cli.info import info
 from inrcodec.cli.inits import inits
-from inrcodec.cli.interruption import terminations
+from inrcodec.cli.interruption import Terminated, terminations
 from inrcodec.cli.meta_train import meta_train
 from inrcodec.cli.verify import verify
 from inrcodec.errors import UsageError
@@ -33,9 +33,17 @@ app.command("meta-train")(meta_train)
 
 @dataclass
 class _Session:
-    """What the options of the program itself say."""
+    """What the options of the program itself say.
+
+    speaks: asked once, whether this process says why it fails; of several that do one thing together, one does.
+    """
 
     debug: bool = False
+    speaks: Callable[[], bool] = lambda: True
+
+    def fail(self, message: str) -> None:
+        if self.speaks():
+            console.error(message)
 
 
 def _show_version(asked: bool) -> None:
@@ -59,7 +67,7 @@ def program(
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Run the program, and return its exit code. Raises: KeyboardInterrupt, Terminated if a signal ends it."""
+    """Run the program, and return its exit code. Raises: KeyboardInterrupt for Ctrl-C."""
     session = _Session()
     command = typer.main.get_command(app)
     try:
@@ -67,15 +75,18 @@ def run(argv: Sequence[str] | None) -> int:
             code = command.main(
                 None if argv is None else list(argv), prog_name="inrcodec", standalone_mode=False, obj=session
             )
+    except Terminated as stop:
+        session.fail(str(stop))
+        return 128 + stop.number
     except TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""
-        console.error(error.format_message() + hint)
+        session.fail(error.format_message() + hint)
         return int(error.exit_code)
     except Exception as error:
         if session.debug:
             raise
-        console.error(console.message_of(error))
+        session.fail(console.message_of(error))
         return USAGE if isinstance(error, UsageError) else FAILURE
     finally:
         end_helpers()

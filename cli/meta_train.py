@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from inrcodec.cli import console
 from inrcodec.cli.interruption import load_torch
 from inrcodec.cli.option_groups import with_options
-from inrcodec.errors import UsageError
+from inrcodec.errors import InrcodecWarning, UsageError
 from inrcodec.meta.config import ADAPTATION_OPTIONS, TRAINING_OPTIONS, Option
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from inrcodec.initialization import Initialization
     from inrcodec.meta.data import TrainingData
+    from inrcodec.meta.distributed import Processes
     from inrcodec.meta.presets import Preset
     from inrcodec.meta.run import TrainingProgress
 
@@ -34,6 +36,7 @@ FIELD_OPTIONS = {
 
 @with_options("settings", ADAPTATION_OPTIONS | TRAINING_OPTIONS | FIELD_OPTIONS, "Method")
 def meta_train(
+    context: typer.Context,
     modality: Annotated[str, typer.Option("--modality", metavar="image|video|audio|climate", help="Of the signals.")],
     settings: dict[str, Any],
     data: Annotated[
@@ -89,10 +92,21 @@ def meta_train(
 
     Writes the initialization, a model card and a checkpoint beside it. A run that was stopped goes on
     with --resume.
+
+    Several processes share the signals of each step: torchrun --nproc-per-node 2 -m inrcodec meta-train ...
     """
     load_torch()
+    from inrcodec.meta.distributed import Processes
+
+    processes = Processes.of_torchrun()
+    context.obj.speaks = processes.speaks
+    if not processes.first:
+        quiet = True
+        warnings.simplefilter("ignore", InrcodecWarning)
     preset = configure(modality, field, scale, settings, patch)
-    target = _target(output, f"{modality}-{field}.safetensors", resume, force)
+    target = output or Path(f"{modality}-{field}.safetensors")
+    if processes.first:
+        _check_target(target, resume, force)
     if threads is not None:
         import torch
 
@@ -101,7 +115,7 @@ def meta_train(
     from inrcodec.device import pick_device
     from inrcodec.registry import named_initialization
 
-    chosen_device = pick_device(device)
+    chosen_device = pick_device(processes.device(device))
     beginning = named_initialization(start) if start else None
     signals = _load(data, modality, validation)
     if not quiet:
@@ -110,7 +124,9 @@ def meta_train(
         where = f"{len(signals.training)} signals to learn from, {len(signals.held_out)} to evaluate on"
         console.say(f"{where}, {preset.training.outer_steps} outer steps; Ctrl-C keeps the last checkpoint")
     described = source or (str(data) if data else _SAMPLES)
-    initialization = _run(preset, signals, target, described, beginning, resume, chosen_device, quiet)
+    initialization = _run(preset, signals, target, described, beginning, resume, chosen_device, quiet, processes)
+    if initialization is None:
+        return
     if json:
         console.json_data(_report(target, initialization, signals))
     if not quiet:
@@ -129,13 +145,12 @@ def configure(modality: str, field: str, scale: str, settings: dict[str, Any], p
     return configured(modality, field, scale, changes, sizes, patch)
 
 
-def _target(output: Path | None, name: str, resume: bool, force: bool) -> Path:
-    """Return the file to write. Raises: UsageError if something is in the way."""
+def _check_target(path: Path, resume: bool, force: bool) -> None:
+    """Raises: UsageError if a file cannot be written, or something is in the way."""
     from inrcodec.meta.checkpoint import checkpoint_of
 
-    path = output or Path(name)
     if path.is_dir() or not path.parent.is_dir() or path.suffix in ("", ".md"):
-        raise UsageError(f"-o is {path}: give a file in a folder that exists, as {name}")
+        raise UsageError(f"-o is {path}: give a file in a folder that exists, as image-siren.safetensors")
     if path.exists() and not (resume or force):
         raise UsageError(f"{path} is there already: give another name with -o, --force or, to go on, --resume")
     checkpoint = checkpoint_of(path)
@@ -143,7 +158,6 @@ def _target(output: Path | None, name: str, resume: bool, force: bool) -> Path:
         raise UsageError(
             f"{checkpoint} is from a run that was stopped: go on with --resume, or begin anew with --force"
         )
-    return path
 
 
 def _load(data: Path | None, modality: str, validation: Path | None) -> "TrainingData":
@@ -167,7 +181,8 @@ def _run(
     resume: bool,
     device: "torch.device",
     quiet: bool,
-) -> "Initialization":
+    processes: "Processes",
+) -> "Initialization | None":
     from inrcodec.meta.checkpoint import checkpoint_of
     from inrcodec.meta.run import meta_train as run
 
@@ -189,8 +204,11 @@ def _run(
                 resume=resume,
                 device=device,
                 on_progress=show,
+                processes=processes,
             )
         except KeyboardInterrupt:
+            if not processes.speaks():
+                raise
             checkpoint = checkpoint_of(target)
             if checkpoint.exists():
                 stopped = f"{checkpoint} stays: the same command with --resume goes on from there"

@@ -22,7 +22,7 @@ from inrcodec.meta.trainer import MAX_DIVERGED, scheduled
 from inrcodec.meta.weight_trainer import parameter_distance
 from inrcodec.models import Parameters
 from inrcodec.weights.adaptation import gradient_norm, per_signal, rescaling_factor
-from inrcodec.weights.pruning import random_scores, top_share
+from inrcodec.weights.pruning import generators_of, random_scores, top_share
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,8 @@ def meta_learn(name: str, problem: Problem[E], training: TrainingConfig, bench: 
         for step in range(training.outer_steps):
             generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
             context_set, targets = (each.to(bench.device) for each in problem.tasks(training.batch, generator))
-            total = _outer_loss(problem, theta_0, context_set, targets, training, generator)
+            generators = generators_of(generator, range(training.batch))
+            total = _outer_loss(problem, theta_0, context_set, targets, training, generators)
             for group in optimizer.param_groups:
                 group["lr"] = training.outer_step_size * scheduled(training, step)
             optimizer.zero_grad()
@@ -178,11 +179,11 @@ def _outer_loss(
     context_set: E,
     targets: E,
     training: TrainingConfig,
-    generator: torch.Generator,
+    generators: list[torch.Generator],
 ) -> Tensor:
     theta = _repeated(problem, theta_0, training.batch)
     for _ in range(training.adaptation.steps):
-        seen = _pruned(problem, theta, context_set, training, generator)
+        seen = _pruned(problem, theta, context_set, training, generators)
         theta = _descended(theta, _slopes(problem, theta, seen, create_graph=True), training.inner_step_size)
     loss = problem.losses(theta, targets).mean()
     if training.bootstrap_steps == 0:
@@ -225,13 +226,17 @@ def _repeated(problem: Problem[E], theta_0: Parameters, batch: int) -> Parameter
 
 
 def _pruned(
-    problem: Problem[E], theta: Parameters, context_set: E, training: TrainingConfig, generator: torch.Generator | None
+    problem: Problem[E],
+    theta: Parameters,
+    context_set: E,
+    training: TrainingConfig,
+    generators: list[torch.Generator] | None,
 ) -> E:
     adaptation = training.adaptation
     if adaptation.score == "full":
         return context_set
     if adaptation.score == "random":
-        ranking = random_scores(len(context_set), context_set.points, generator, theta["head.weight"])
+        ranking = random_scores(len(context_set), context_set.points, generators, theta["head.weight"])
     else:
         ranking = problem.scores(_detached(theta), context_set, adaptation.score)
     return context_set.select(top_share(ranking, adaptation.gamma))

@@ -26,13 +26,20 @@ def save_checkpoint(trainer: Trainer, settings: dict[str, Any], path: Path, seco
     write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
-def load_checkpoint(trainer: Trainer, settings: dict[str, Any], path: Path) -> float:
+def read_checkpoint(path: Path) -> bytes:
+    """Return the content of a checkpoint. Raises: UsageError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot resume from {path}: {error.strerror}") from error
+
+
+def load_checkpoint(trainer: Trainer, settings: dict[str, Any], content: bytes, path: Path) -> float:
     """Load a checkpoint into the trainer; return the seconds trained before.
 
-    Raises: UsageError if it cannot be read, or is of other settings.
+    content: of the checkpoint at `path`. Raises: UsageError if it is none, or is of other settings.
     """
     try:
-        content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         document = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_METADATA_KEY])
         saved, seconds = document["settings"], float(document["seconds"])
@@ -43,8 +50,6 @@ def load_checkpoint(trainer: Trainer, settings: dict[str, Any], path: Path) -> f
             if saved[group].get(key) != value
         ]
         tensors = safetensors.torch.load(content)
-    except OSError as error:
-        raise UsageError(f"cannot resume from {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise UsageError(f"cannot resume: {path} is not a checkpoint ({error!r})") from error
     if changed:

@@ -91,8 +91,8 @@ class PatchSampler:
     def signals(self) -> list[Signal]:
         return [signal for signals in self._signals.values() for signal in signals]
 
-    def batch(self, step: int, size: int) -> PatchContextSets:
-        """Return the patches of an outer step: the same for the same (seed, step)."""
+    def batch(self, step: int, size: int, share: slice = slice(None)) -> PatchContextSets:
+        """Return the patches of an outer step: the same for the same (seed, step). share: only these of them."""
         random = np.random.default_rng([self.seed, step])
         shape, *others = self._signals
         if others:
@@ -102,18 +102,26 @@ class PatchSampler:
             # The first axis is not learned from whole.
             size = size * math.prod(self.config.shape[1:]) // math.prod(shape[1:])
         config = replace(self.config, shape=shape, overlap=(0,) * len(shape))
-        parts = [self._patch(self._signals[shape], config, random) for _ in range(size)]
-        return PatchContextSets.concatenated(parts, shared=not self.config.sphere)
+        drawn = [self._drawn(self._signals[shape], config, random) for _ in range(size)]
+        return PatchContextSets.concatenated([self._cut(*each) for each in drawn[share]], shared=not self.config.sphere)
 
-    def _patch(self, signals: Sequence[Signal], config: PatchConfig, random: np.random.Generator) -> PatchContextSets:
+    def _drawn(
+        self, signals: Sequence[Signal], config: PatchConfig, random: np.random.Generator
+    ) -> tuple[Signal, Patches, tuple[int, ...]]:
+        """Draw a signal, a patch of it, and the axes along which that is flipped."""
         signal = signals[int(random.integers(len(signals)))]
         patches = Patches.random(signal.axes, config, random)
-        sets = patch_context_sets(signal, patches, self.channels)
         if self.config.sphere:
+            return signal, patches, ()
+        flips = (i for i, axis in enumerate(patches.axes) if axis.axis.kind == "cell" and random.random() < 0.5)
+        return signal, patches, tuple(flips)
+
+    def _cut(self, signal: Signal, patches: Patches, flipped: tuple[int, ...]) -> PatchContextSets:
+        sets = patch_context_sets(signal, patches, self.channels)
+        if not flipped:
             return sets
         values = sets.values.reshape(*(axis.size for axis in patches.axes), self.channels)
-        flipped = [i for i, axis in enumerate(patches.axes) if axis.axis.kind == "cell" and random.random() < 0.5]
-        values = np.ascontiguousarray(np.flip(values, tuple(flipped))).reshape(sets.values.shape)
+        values = np.ascontiguousarray(np.flip(values, flipped)).reshape(sets.values.shape)
         return replace(sets, values=values)
 
 

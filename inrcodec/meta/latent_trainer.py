@@ -116,6 +116,7 @@ class LatentTrainer(Trainer):
         """
         candidates = list(self.field.candidates(values[:1], step_index))
         variant = candidates[int(torch.randint(len(candidates), (), generator=generator))]
+        variant = self.processes.agreed(variant)
         model = self.model(step_index, variant)
         return model, Task.of(model, values, Grid.open(values.shape[2:]))
 

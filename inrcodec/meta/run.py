@@ -15,8 +15,9 @@ from inrcodec import __version__
 from inrcodec.device import without_denormals
 from inrcodec.initialization import Initialization
 from inrcodec.meta.card import model_card
-from inrcodec.meta.checkpoint import checkpoint_of, load_checkpoint, save_checkpoint
+from inrcodec.meta.checkpoint import checkpoint_of, load_checkpoint, read_checkpoint, save_checkpoint
 from inrcodec.meta.data import PatchSampler, TrainingData
+from inrcodec.meta.distributed import ALONE, Processes
 from inrcodec.meta.evaluation import evaluate
 from inrcodec.meta.presets import Preset
 from inrcodec.meta.trainer import Trainer
@@ -50,26 +51,41 @@ def meta_train(
     resume: bool = False,
     device: torch.device | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
-) -> Initialization:
+    processes: Processes = ALONE,
+) -> Initialization | None:
     """Meta-learn an initialization and write it to `output`, its model card beside it.
 
     A checkpoint beside the output is written every minute and at the end; `resume` goes on from there, with the
     same result as if the run had not been cut.
     source: what the data is, for the card.
     start: an initialization to go on from: its tensors of the same names and shapes, beside random ones.
-    Raises: UsageError if nothing of `start` fits the field, the settings differ from those of the checkpoint, or
-    training diverges.
+    processes: those that train together, with the same arguments but for `device`. The first one reads and writes the
+        files. However many there are, the result is the same, but for the rounding of sums.
+    Returns the initialization; in other processes than the first, None.
+    Raises: UsageError if nothing of `start` fits the field, the settings differ from those of the checkpoint or between
+    processes, or training diverges; ProcessLost if another process has ended.
     """
     device = device or torch.device("cpu")
     patches, outputs = preset.training_patches, preset.field.out_features
     sampler = PatchSampler(data.training, patches, outputs, preset.training.seed, smaller=preset.smaller)
     held_out = PatchSampler(data.held_out, patches, outputs, seed=1, smaller=preset.smaller)
-    trainer = trainer_of(preset, start, device)
     settings = _settings(preset, start)
+    processes.check_batch(preset.training.batch)
+    processes.check_same("settings", json.dumps(settings, sort_keys=True))
+    processes.check_same("signals", str([signal.shape for signal in data.training]))
+    trainer = trainer_of(preset, start, device)
+    trainer.processes = processes
     checkpoint = checkpoint_of(output)
-    seconds = load_checkpoint(trainer, settings, checkpoint) if resume else 0.0
-    save_checkpoint(trainer, settings, checkpoint, seconds)  # so that a run cut in its first minute can be resumed too
+    seconds = 0.0
+    if resume:
+        content = processes.content(lambda: read_checkpoint(checkpoint))
+        seconds = load_checkpoint(trainer, settings, content, checkpoint)
+    if processes.first:  # so that a run cut in its first minute can be resumed too
+        save_checkpoint(trainer, settings, checkpoint, seconds)
     seconds = _train(trainer, settings, sampler, checkpoint, seconds, device, on_progress)
+    processes.leave()
+    if not processes.first:
+        return None
     provenance = {
         "data": source,
         "files": data.files,
@@ -77,7 +93,7 @@ def meta_train(
         "training": _plain(asdict(preset.training)),
         "seconds": round(seconds),
         "device": str(device),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads{_each_of(processes.count)}",
         "torch": torch.__version__,
         "inrcodec": __version__,
     }
@@ -100,23 +116,29 @@ def _train(
     on_progress: Callable[[TrainingProgress], None] | None,
 ) -> float:
     """Take all outer steps that are left, with checkpoints; return the seconds trained in all."""
-    config = trainer.config
+    config, processes = trainer.config, trainer.processes
     began = saved = time.monotonic()
     running: float | None = None
     with without_denormals():
         while trainer.step < config.outer_steps:
-            loss = trainer.train_step(sampler.batch(trainer.step, config.batch).context_set(device))
+            patches = sampler.batch(trainer.step, config.batch, processes.share)
+            loss = trainer.train_step(patches.context_set(device))
             error = float(loss.reconstruction)
             running = error if running is None else 0.99 * running + 0.01 * error
             if on_progress is not None:
                 psnr = -10 * math.log10(max(running, 1e-30))
                 on_progress(TrainingProgress(trainer.step, config.outer_steps, psnr, float(loss.bootstrap)))
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if processes.first and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 saved = time.monotonic()
                 save_checkpoint(trainer, settings, checkpoint, seconds + saved - began)
     seconds += time.monotonic() - began
-    save_checkpoint(trainer, settings, checkpoint, seconds)
+    if processes.first:
+        save_checkpoint(trainer, settings, checkpoint, seconds)
     return seconds
+
+
+def _each_of(processes: int) -> str:
+    return f" in each of {processes} processes" if processes > 1 else ""
 
 
 def _settings(preset: Preset, start: Initialization | None) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class SequenceTrainer(LatentTrainer):
     def task(self, values: Tensor, step_index: int, generator: torch.Generator) -> tuple[LatentModel, Task]:
         count = values.shape[2]
         (variant,) = self.field.candidates(values[:1], step_index)
+        variant = self.processes.agreed(variant)
         if self.step % self.ALONE == 0 or count == 1:
             model = self.model(step_index, variant, INTRA)
             return model, Task.of(model, *self._middle(values[:, :, count // 2]))

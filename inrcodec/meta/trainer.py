@@ -13,6 +13,7 @@ from inrcodec.errors import Diverged, UsageError
 from inrcodec.initialization import Initialization
 from inrcodec.meta.config import TrainingConfig
 from inrcodec.meta.data import PatchSampler
+from inrcodec.meta.distributed import ALONE
 from inrcodec.meta.presets import Preset
 from inrcodec.models import Field, Parameters
 from inrcodec.weights.context_set import ContextSet
@@ -46,6 +47,8 @@ class Trainer(ABC):
     """State of a run: what is meta-learned, Adam's moments and the number of outer steps done.
 
     All randomness of step n comes from (seed, n), so a run resumed from `state` goes on as if it had not stopped.
+
+    processes: those that train together; each has a share of every batch.
     """
 
     BETAS: ClassVar[tuple[float, float]] = (0.9, 0.999)
@@ -66,6 +69,7 @@ class Trainer(ABC):
         self.config = config
         self.step = 0
         self.diverged = 0
+        self.processes = ALONE
         self._named = named
         self._learned = list(groups)
         self.optimizer = torch.optim.Adam(
@@ -91,7 +95,7 @@ class Trainer(ABC):
         return [[tensor for group in self._learned for tensor in group.tensors]]
 
     def train_step(self, context_set: ContextSet) -> OuterLoss:
-        """Take one outer step on a batch.
+        """Take one outer step on a batch, or on this process's share of it; return the loss of the whole batch.
 
         A batch on which the adaptation diverges (the meta-gradient is not finite) changes nothing.
         Raises: Diverged after `MAX_DIVERGED` such batches in a row.
@@ -103,6 +107,10 @@ class Trainer(ABC):
         loss = self.loss(context_set, generator)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss.total)
+        loss = OuterLoss(*(part.detach().clone() for part in (loss.total, loss.reconstruction, loss.bootstrap)))
+        gradients = [tensor.grad for group in self._learned for tensor in group.tensors if tensor.grad is not None]
+        means = [*gradients, loss.total, loss.reconstruction, loss.bootstrap]
+        self.processes.average(means, len(context_set.values))
         norms = [torch.nn.utils.clip_grad_norm_(tensors, self.config.clip) for tensors in self.clipped_together()]
         if all(torch.isfinite(norm) for norm in norms):
             self.optimizer.step()
@@ -112,7 +120,7 @@ class Trainer(ABC):
             if self.diverged == MAX_DIVERGED:
                 raise Diverged(f"meta-training diverged at outer step {self.step}: {self.REMEDY}")
         self.step += 1
-        return OuterLoss(loss.total.detach(), loss.reconstruction.detach(), loss.bootstrap.detach())
+        return loss
 
     def state(self) -> dict[str, Tensor]:
         """Return everything a later `load_state` needs, as named tensors on the CPU."""

@@ -1,5 +1,6 @@
 """The outer loop of weight-coded fields: theta_0 learned by differentiating through the adaptation of many signals."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from inrcodec.weights.adaptation import (
 from inrcodec.weights.codec import STEPS, adapt_patches
 from inrcodec.weights.context_set import ContextSet
 from inrcodec.weights.model import WeightModel
-from inrcodec.weights.pruning import prune
+from inrcodec.weights.pruning import generators_of, prune
 from inrcodec.weights.quantizer_search import LARGEST_STEP_INDEX, choose_quantizer
 
 PRIOR_PATCHES = 512
@@ -41,15 +42,15 @@ def bootstrap_target(
     log_step_sizes: Parameters,
     context_set: ContextSet,
     config: TrainingConfig,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator] | None = None,
 ) -> Parameters:
-    """Return theta after L further steps, without graph (GradNCP 2.3)."""
+    """Return theta after L further steps, without graph (GradNCP 2.3). generators: one for each signal."""
     adaptation = config.adaptation
     scores: dict[BootstrapContextSet, ScoreName] = {"full": "full", "pruned": adaptation.score, "random": "random"}
     theta = {name: value.detach() for name, value in theta_k.items()}
     for _ in range(config.bootstrap_steps):
         score = scores[config.bootstrap_context]
-        pruned = prune(field, theta, context_set, score=score, gamma=adaptation.gamma, generator=generator)
+        pruned = prune(field, theta, context_set, score=score, gamma=adaptation.gamma, generators=generators)
         slopes, _ = gradients(field, theta, pruned)
         slopes = {name: config.bootstrap_step_ratio * slope for name, slope in slopes.items()}
         theta = {
@@ -73,7 +74,7 @@ def outer_loss(
     log_step_sizes: Parameters,
     context_set: ContextSet,
     config: TrainingConfig,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator] | None = None,
 ) -> OuterLoss:
     """Return L_total = L_MSE(theta_K; C_full) + lambda mu(theta_K, theta_boot), GradNCP eq. 3.
 
@@ -88,7 +89,7 @@ def outer_loss(
         log_step_sizes,
         context_set,
         config.adaptation,
-        generator,
+        generators,
         second_order=config.method == "second-order",
         backward_share=config.backward_share,
     )
@@ -102,7 +103,7 @@ def outer_loss(
         return OuterLoss(way.square().mean() / 2, reconstruction, nothing)
     if config.bootstrap_steps == 0 or config.bootstrap_weight == 0:
         return OuterLoss(reconstruction, reconstruction, nothing)
-    target = bootstrap_target(field, theta_k, log_step_sizes, context_set, config, generator)
+    target = bootstrap_target(field, theta_k, log_step_sizes, context_set, config, generators)
     distance = parameter_distance(theta_k, target, field.constants).mean()
     return OuterLoss(reconstruction + config.bootstrap_weight * distance, reconstruction, distance)
 
@@ -129,7 +130,8 @@ class WeightTrainer(Trainer):
         super().__init__(field, config, {"theta_0": self.theta_0, "step_sizes": self.log_step_sizes}, groups)
 
     def loss(self, context_set: ContextSet, generator: torch.Generator) -> OuterLoss:
-        return outer_loss(self.field, self.theta_0, self.log_step_sizes, context_set, self.config, generator)
+        generators = generators_of(generator, self.processes.numbers(len(context_set.values)))
+        return outer_loss(self.field, self.theta_0, self.log_step_sizes, context_set, self.config, generators)
 
     def start_from(self, start: Initialization) -> None:
         pairs = [(self.theta_0, start.theta_0)]

@@ -1,6 +1,6 @@
 """The inner loop of weight-coded fields: from theta_0 to the parameters theta_K of each signal."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -73,14 +73,14 @@ def adapt_for_training(
     log_step_sizes: Parameters,
     context_set: ContextSet,
     config: AdaptationConfig,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     *,
     second_order: bool = True,
     backward_share: float = 1.0,
 ) -> Parameters:
     """Take K pruned steps with the graph kept, to be differentiated through (GradNCP algorithm 1, lines 5-9).
 
-    theta_0: without batch dimension. generator: of every random choice.
+    theta_0: without batch dimension. generators: of every random choice, one for each signal.
     second_order: without, slopes are constants (FOMAML, Finn et al. 2017): theta_K depends on theta_0 as on itself, and
         on the step sizes.
     backward_share: share of the points, drawn anew in every step, that stand for all of them in the graph of a slope,
@@ -89,11 +89,11 @@ def adapt_for_training(
     """
     theta = batch_parameters(field, theta_0, context_set.values.shape[0])
     for step in range(config.steps):
-        pruned = prune(field, theta, context_set, score=config.score, gamma=config.gamma, generator=generator)
+        pruned = prune(field, theta, context_set, score=config.score, gamma=config.gamma, generators=generators)
         whole = second_order and backward_share == 1
         slopes, _ = gradients(field, theta, pruned, create_graph=whole)
         if second_order and not whole:
-            few = prune(field, theta, pruned, score="random", gamma=backward_share, generator=generator)
+            few = prune(field, theta, pruned, score="random", gamma=backward_share, generators=generators)
             estimates, _ = gradients(field, theta, few, create_graph=True)
             # The loss is a mean over points, so that of a few of them has the right scale.
             slopes = {name: slope + estimates[name] - estimates[name].detach() for name, slope in slopes.items()}

@@ -1,6 +1,6 @@
 """Scores of context points, and pruning to those that promise the largest immediate improvement (GradNCP 2.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -113,9 +113,17 @@ def top_share(scores: Tensor, gamma: float) -> Tensor:
     return scores.topk(max(1, round(gamma * scores.shape[1])), dim=1, sorted=False).indices
 
 
-def random_scores(batch: int, points: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+def generators_of(generator: torch.Generator, signals: range) -> list[torch.Generator]:
+    """Return a generator for each of these signals of a batch, the same whichever others are asked for."""
+    seeds = torch.randint(2**63 - 1, (signals.stop,), generator=generator)
+    return [torch.Generator().manual_seed(int(seeds[number])) for number in signals]
+
+
+def random_scores(batch: int, points: int, generators: Sequence[torch.Generator] | None, like: Tensor) -> Tensor:
     """Draw scores [B, N] that rank the points at random, on the device of `like`."""
-    return torch.rand((batch, points), generator=generator).to(like)
+    if generators is None:
+        return torch.rand((batch, points)).to(like)
+    return torch.stack([torch.rand(points, generator=each) for each in generators]).to(like)
 
 
 _SCORE_FUNCTIONS: dict[str, Callable[[PointField, Parameters, ContextSet], Tensor]] = {
@@ -133,18 +141,18 @@ def prune(
     *,
     score: ScoreName,
     gamma: float,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator] | None = None,
 ) -> ContextSet:
     """Return C_high = TopK(C_full; R_k, gamma): the share gamma of the points with the highest score, per signal.
 
     The forward pass of the score builds no graph: the unused points cost no memory in the meta-gradient.
-    "random" draws the points uniformly (from `generator`); "full" keeps them all.
+    "random" draws the points uniformly (from `generators`, one for each signal); "full" keeps them all.
     """
     if score == "full" or gamma >= 1:
         return context_set
     if score == "random":
         batch, points = context_set.values.shape[:2]
-        scores = random_scores(batch, points, generator, context_set.values)
+        scores = random_scores(batch, points, generators, context_set.values)
     else:
         with torch.no_grad():
             scores = _SCORE_FUNCTIONS[score](field, parameters, context_set)

@@ -23,6 +23,7 @@ from inrcodec.settings import AdaptationConfig
 from inrcodec.signals import Signal
 from inrcodec.weights.adaptation import adapt, adapt_for_training, signal_losses
 from inrcodec.weights.context_set import ContextSet
+from inrcodec.weights.pruning import generators_of
 
 
 def double(context_set: ContextSet) -> ContextSet:
@@ -170,8 +171,8 @@ def test_lite_has_the_values_of_all_points_and_gradients_of_some() -> None:
     expected = torch.autograd.grad(whole.total, learned)
     draws = []
     for seed in range(300):
-        generator = torch.Generator().manual_seed(seed)
-        loss = outer_loss(SIREN, theta_0, sizes, context_set, replace(config, backward_share=0.5), generator)
+        generators = generators_of(torch.Generator().manual_seed(seed), range(2))
+        loss = outer_loss(SIREN, theta_0, sizes, context_set, replace(config, backward_share=0.5), generators)
         torch.testing.assert_close(loss.total, whole.total)
         draws.append(torch.autograd.grad(loss.total, learned))
     differ = 0
@@ -191,9 +192,10 @@ def test_bootstrap_on_fewer_points(seen: str, score: str) -> None:
     theta_0, sizes = random_start(SIREN)
     context_set = double(context_set_of(SIREN))
     theta_k = {name: value.detach().expand(2, *value.shape) for name, value in theta_0.items()}
-    target = bootstrap_target(SIREN, theta_k, sizes, context_set, config, torch.Generator().manual_seed(3))
+    same = [generators_of(torch.Generator().manual_seed(3), range(2)) for _ in range(2)]
+    target = bootstrap_target(SIREN, theta_k, sizes, context_set, config, same[0])
     further = AdaptationConfig(steps=3, gamma=0.25, score=score)
-    expected = adapt_for_training(SIREN, theta_0, sizes, context_set, further, torch.Generator().manual_seed(3))
+    expected = adapt_for_training(SIREN, theta_0, sizes, context_set, further, same[1])
     for name, value in target.items():
         torch.testing.assert_close(value, expected[name].detach())
 

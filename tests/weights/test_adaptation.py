@@ -14,6 +14,7 @@ from inrcodec.models import Parameters, PointField
 from inrcodec.settings import AdaptationConfig
 from inrcodec.weights.adaptation import adapt, adapt_for_training, initial_step_sizes
 from inrcodec.weights.context_set import ContextSet
+from inrcodec.weights.pruning import generators_of
 
 KINDS = ["none", "scalar", "tensor", "tensor-step", "element"]
 
@@ -222,8 +223,8 @@ def test_random_pruning_in_training_follows_the_generator() -> None:
     context_set, config = context_set_of(SIREN), AdaptationConfig(steps=3, gamma=0.5, score="random")
 
     def adapted(seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return adapt_for_training(SIREN, theta_0, sizes, context_set, config, generator)["head.weight"]
+        generators = generators_of(torch.Generator().manual_seed(seed), range(2))
+        return adapt_for_training(SIREN, theta_0, sizes, context_set, config, generators)["head.weight"]
 
     assert torch.equal(adapted(0), adapted(0))
     assert not torch.equal(adapted(0), adapted(1))

@@ -14,6 +14,7 @@ from inrcodec.settings import SCORES
 from inrcodec.weights.context_set import ContextSet
 from inrcodec.weights.pruning import (
     error_score,
+    generators_of,
     gradient_norm_score,
     prune,
     self_prediction_gain,
@@ -182,9 +183,9 @@ def test_random_pruning_follows_the_generator() -> None:
     parameters, context_set = parameters_of(SIREN, 2), context_set_of(SIREN, 2, 100)
 
     def pruned(seed: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(seed)
+        generators = generators_of(torch.Generator().manual_seed(seed), range(2))
         return chosen(
-            context_set, prune(SIREN, parameters, context_set, score="random", gamma=0.5, generator=generator)
+            context_set, prune(SIREN, parameters, context_set, score="random", gamma=0.5, generators=generators)
         )
 
     assert pruned(1) == pruned(1)
@@ -194,11 +195,11 @@ def test_random_pruning_follows_the_generator() -> None:
 
 def test_random_pruning_is_uniform() -> None:
     parameters, context_set = parameters_of(SIREN, 1), context_set_of(SIREN, 1, 10)
-    generator = torch.Generator().manual_seed(0)
+    generators = generators_of(torch.Generator().manual_seed(0), range(1))
     counts = [0] * 10
     for _ in range(600):
         for n in chosen(
-            context_set, prune(SIREN, parameters, context_set, score="random", gamma=0.3, generator=generator)
+            context_set, prune(SIREN, parameters, context_set, score="random", gamma=0.3, generators=generators)
         )[0]:
             counts[n] += 1
     # 180 expected of each, standard deviation 11.
