@@ -132,8 +132,12 @@ def machine() -> dict[str, Any]:
 
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Write a JSON file; numbers that are infinite or no numbers become null."""
-    text = json.dumps(_plain(content), indent=1, allow_nan=False)
-    write_whole(path, lambda temporary: temporary.write_text(text + "\n"))
+    write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file and say where."""
+    write_whole(path, lambda temporary: temporary.write_text(text))
     say(f"wrote {path}")
 
 
