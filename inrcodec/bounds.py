@@ -15,6 +15,9 @@ from inrcodec.powers import exp2, log2
 
 SMALLEST_BOUND, LARGEST_BOUND = 2.0**-1000, 2.0**1000
 
+SMALLEST_SHARE = 2.0**-30
+"""On the scale of shares, numbers are known to about 2^-42."""
+
 SLICE_STEPS = 16
 """Bounds of slices lie 2^(1/16) apart."""
 
@@ -138,7 +141,7 @@ class SliceBounds(Bound):
 
 @dataclass(frozen=True)
 class ShareBound(Bound):
-    """An error of no more than a share of each value, less than 1. Zeros and signs are exact.
+    """An error of no more than a share of each value, 2^-30 to less than 1. Zeros and signs are exact.
 
     error: the share. knee: the smallest magnitude of all values but zero. linear: there is an absolute error, too, and
     each value is within one of both; the knee is the magnitude at which they are equal, and zeros need not be exact.
@@ -151,7 +154,7 @@ class ShareBound(Bound):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.error < 1 and SMALLEST_BOUND <= self.knee <= LARGEST_BOUND):
+        if not (SMALLEST_SHARE <= self.error < 1 and SMALLEST_BOUND <= self.knee <= LARGEST_BOUND):
             raise ValueError(f"a share of {self.error!r:.80} of values from {self.knee!r:.80} on")
 
     @property
@@ -194,10 +197,12 @@ class ShareBound(Bound):
         return self.on_scale / self.error if self.linear else _GAP * self.on_scale
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
-        magnitudes = np.abs(values.astype(np.float64)) / self.knee
-        above = self._at_knee + log2(np.maximum(magnitudes, 0.5))
+        magnitudes = np.abs(values.astype(np.float64))
+        above = self._at_knee + (log2(np.maximum(magnitudes, self.knee / 2)) - log2(np.array(self.knee)))
         if self.linear:
-            scaled = np.where(magnitudes < 1, magnitudes * self._at_knee, above)
+            scaled = np.where(
+                magnitudes < self.knee, np.minimum(magnitudes, self.knee) / self.knee * self._at_knee, above
+            )
         else:
             scaled = np.where(magnitudes == 0, 0.0, np.maximum(above, self._at_knee * 0.75))
         return np.copysign(scaled, values)

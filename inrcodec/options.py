@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from inrcodec.bounds import LARGEST_BOUND, SMALLEST_BOUND
+from inrcodec.bounds import LARGEST_BOUND, SMALLEST_BOUND, SMALLEST_SHARE
 from inrcodec.errors import UsageError
 from inrcodec.settings import Rescaling
 from inrcodec.signals.lazy import AnySignal
@@ -135,8 +135,8 @@ class Tolerance:
         if share is None:
             assert largest is not None  # one of the two is given
             return largest
-        if not 2.0**-50 <= share < 1:
-            raise UsageError(f"the largest error of {share} of each value is not a share between 0 and 1")
+        if not SMALLEST_SHARE <= share < 1:
+            raise UsageError(f"the largest error of {share} of each value is not a share between 1e-9 and 1")
         if largest is not None and largest.of == "range":
             raise UsageError(f"a share of the range ({error}) and one of each value ({share}) do not go together")
         return cls(share, "value", None if largest is None else largest.largest)

@@ -142,7 +142,7 @@ FIELDS_OF_HEADERS = st.fixed_dictionaries(
         "chunks": st.integers(0, 2**31),
         "bound": st.none()
         | st.sampled_from([Bound(1.0), Bound(0.1), Bound(2.0**-1000), Bound(2.0**1000)])
-        | st.sampled_from([ShareBound(0.01, 1e-9), ShareBound(2.0**-50, 4.0, linear=True)])
+        | st.sampled_from([ShareBound(0.01, 1e-9), ShareBound(2.0**-30, 4.0, linear=True)])
         | st.builds(SliceBounds, st.just(0.5), st.lists(st.integers(0, 65535), max_size=4).map(tuple)),
     }
 )

@@ -25,6 +25,9 @@ CODINGS = 6
 START = 1.5
 """lambda of D + lambda R, in units of the squared bound, from which the search begins."""
 
+SCALE_ROUNDING = 2.0**-40
+"""What numbers on the scale of shares may be off, at most."""
+
 SMALLEST_SPAN = 2.0**-16
 """The range of a slice counts as no less than this share of the range of all."""
 
@@ -210,7 +213,7 @@ def _scaled_bounds(signal: Signal, bound: SliceBounds | ShareBound, begin: int) 
     floats = signal.values.dtype.kind == "f"
     if isinstance(bound, ShareBound):
         low, high = bound.shown_range(*signal.value_range)
-        margin = (high - low) * MACHINE_MARGIN + 8 * float(np.spacing(max(abs(low), abs(high))))
+        margin = (high - low) * MACHINE_MARGIN + SCALE_ROUNDING
         margin += 4 * float(np.finfo(signal.values.dtype).eps) if floats else 0.0
         finest = step / 4 / max(float(np.abs(signal.values).max()), bound.knee)
     else:

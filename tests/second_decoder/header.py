@@ -57,7 +57,7 @@ class Bound:
         if self.knee is None:
             return values
         v = values.astype(np.float64)
-        logarithms = self.at_knee + log2(np.where(v == 0, 1, np.abs(v) / self.knee))
+        logarithms = self.at_knee + (log2(np.where(v == 0, 1, np.abs(v))) - log2(np.array(self.knee)))
         if self.linear:
             return np.sign(v) * np.where(np.abs(v) < self.knee, self.at_knee * np.abs(v) / self.knee, logarithms)
         return np.sign(v) * np.maximum(logarithms, 0.75 * self.at_knee)
@@ -237,7 +237,7 @@ def _header_of(fields: Any) -> Header:
             require(header.axes[0].kind == "slice", "slices have bounds of their own")
             require(len(header.bound.steps) == header.sizes[0], "there are as many bounds as slices")
         if header.bound.knee is not None:
-            require(header.bound.error < 1, "a share is less than 1")
+            require(2.0**-30 <= header.bound.error < 1, "a share is 2^-30 to less than 1")
             require(2.0**-1000 <= header.bound.knee <= 2.0**1000, "m is 2^-1000..2^1000")
             require(type(value_range) is not bytes, "slices have no value ranges beside a share")
     return header
