@@ -1,11 +1,11 @@
-"""The files of one command: done one after another or by several processes, shown in their order, counted."""
+"""The files of one command: done one after another, by processes or by a cluster; shown in their order, counted."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -14,6 +14,9 @@ from inrcodec.cli.cores import usable_cores
 from inrcodec.cli.interruption import load_torch
 from inrcodec.cli.places import Input, Outputs
 from inrcodec.errors import InrcodecError
+
+if TYPE_CHECKING:
+    from inrcodec.cli.worker import Finished
 
 Show = Callable[[str, float, float | None, str], None]
 """Shows a stage, how much of it is done, of how much (None: nobody knows), and details."""
@@ -48,6 +51,7 @@ class Batch:
     several: whether to go on after a failure; a command's only input has its error raised.
     jobs: the most processes at a time; None is as many as there are cores, but one where a GPU computes.
     device, init: what computes, and the initializations that are given, as the user names them.
+    dask: the address of the scheduler of a Dask cluster that does it all; None for this machine.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Batch:
         init: Sequence[str],
         json: bool,
         quiet: bool,
+        dask: str | None = None,
     ) -> None:
         self._debug: bool = context.obj.debug
         self._verb = verb
@@ -68,6 +73,7 @@ class Batch:
         self._jobs = jobs
         self._device = device
         self._init = tuple(init)
+        self._dask = dask
         self._json = json
         self._quiet = quiet
         self._failed = 0
@@ -85,7 +91,10 @@ class Batch:
         if self._several:
             labels = [f"{number}/{len(inputs)} {name}" for number, name in enumerate(labels, 1)]
         tasks = (attempt(plan, each) for each in inputs)
-        outcomes = self._pooled(tasks, labels, jobs) if jobs > 1 else self._alone(tasks, labels)
+        if self._dask is not None:
+            outcomes = self._on_cluster(tasks, labels, self._dask)
+        else:
+            outcomes = self._pooled(tasks, labels, jobs) if jobs > 1 else self._alone(tasks, labels)
         with closing(outcomes):
             for each, outcome in zip(inputs, outcomes, strict=True):
                 with self._item(each.source):
@@ -128,11 +137,27 @@ class Batch:
                 debug=self._debug,
             ) as pool,
         ):
-            for finished in pool.outcomes(tasks, labels):
-                with line.aside():
-                    for warning in finished.warnings:
-                        console.say(warning)
-                    yield finished.outcome
+            yield from self._shown(pool.outcomes(tasks, labels), line)
+
+    def _on_cluster(
+        self, tasks: Iterable[Task | Outcome], labels: Sequence[str], address: str
+    ) -> Generator[Outcome, None, None]:
+        """Have a Dask cluster do tasks."""
+        from inrcodec.cli.cluster import Cluster
+
+        with (
+            console.ProgressLine(quiet=self._quiet) as line,
+            Cluster(address, partial(prepare, self._device, self._init), line=line, debug=self._debug) as cluster,
+        ):
+            yield from self._shown(cluster.outcomes(tasks, labels), line)
+
+    def _shown(self, results: "Iterable[Finished]", line: console.ProgressLine) -> Generator[Outcome, None, None]:
+        """Yield what became of tasks elsewhere, after what was warned of there."""
+        for finished in results:
+            with line.aside():
+                for warning in finished.warnings:
+                    console.say(warning)
+                yield finished.outcome
 
     @contextmanager
     def _item(self, source: Path) -> Iterator[None]:

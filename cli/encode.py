@@ -25,6 +25,7 @@ class Settings:
     """How all files are encoded, as the options say.
 
     suffix: of the name that standard input would have. series: the dimension of one, whose files `sources` are.
+    folder: what the names of files are relative to.
     """
 
     options: "EncodeOptions"
@@ -35,6 +36,7 @@ class Settings:
     suffix: str
     series: str | None
     sources: tuple[Path, ...]
+    folder: Path
 
 
 def encode(
@@ -111,6 +113,14 @@ def encode(
         str | None, typer.Option("--device", metavar="auto|cpu|cuda[:n]", help="Where to compute.")
     ] = None,
     jobs: Jobs = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            metavar="ADDRESS",
+            help="Encode on the workers of this Dask scheduler, as tcp://host:8786; they need the same files.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
     skip_existing: SkipExisting = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object per file.")] = False,
@@ -122,6 +132,14 @@ def encode(
     One that fails does not stop the others. With --series they make one file, which -o names.
     """
     _check_usage(inputs, output, init, field, modality, format, json)
+    folder = Path()
+    if dask is not None:
+        from inrcodec.registry import is_path
+
+        _check_remote(inputs, output, jobs)
+        folder = Path.cwd()
+        if init and is_path(init):
+            init = str(folder / init)
     options = encode_options(
         quality=quality,
         effort=effort,
@@ -134,13 +152,15 @@ def encode(
         device=device,
     )
     files = find_inputs(inputs, modality)
-    sources = tuple(each.source for each in files)
+    sources = tuple(folder / each.source for each in files)
     if series is not None:
         files = [series_input(files, output)]
     several = series is None and (len(files) > 1 or files[0].source != inputs[0])
-    options = replace(options, processes=processes_of_a_file(len(files), jobs))
+    if dask is None:
+        options = replace(options, processes=processes_of_a_file(len(files), jobs))
     outputs = places.Outputs(output, several=several, force=force, skip_existing=skip_existing)
-    settings = Settings(options, init, field, modality, embed, places.extension(format) or "", series, sources)
+    ending = places.extension(format) or ""
+    settings = Settings(options, init, field, modality, embed, ending, series, sources, folder)
     batch = Batch(
         context,
         "encoded",
@@ -150,6 +170,7 @@ def encode(
         init=[init] if init else [],
         json=json,
         quiet=quiet,
+        dask=dask,
     )
     batch.run(files, lambda each: planned(outputs, each, partial(_encode, settings)))
 
@@ -159,7 +180,8 @@ def _encode(settings: Settings, source: Path, target: Path, show: Show) -> Done:
     from inrcodec.files import encode_file
     from inrcodec.registry import named_initialization
 
-    with places.to_read(source, settings.suffix) as path, places.to_write(target, SUFFIX) as file:
+    reading = places.to_read(settings.folder / source, settings.suffix)
+    with reading as path, places.to_write(settings.folder / target, SUFFIX) as file:
         report = encode_file(
             path if settings.series is None else settings.sources,
             file,
@@ -207,6 +229,16 @@ def _check_usage(
     places.extension(format)
     if output == "-" and json:
         raise UsageError("standard output cannot take both the file (-o -) and --json: give -o a file")
+
+
+def _check_remote(inputs: list[Path], output: str | None, jobs: int | None) -> None:
+    """Raises: UsageError for what the workers of a cluster cannot do."""
+    if places.STANDARD in inputs or output == "-":
+        raise UsageError(
+            "workers of a cluster have no standard input and output (-): give --dask files to read and write"
+        )
+    if jobs is not None:
+        raise UsageError("--jobs is for processes of this machine, --dask for those of a cluster: give one of them")
 
 
 def _media_extensions() -> frozenset[str]:

@@ -89,19 +89,19 @@ def _work(connection: Connection, ready: bool | Exception, warnings: list[str], 
             connection.send(Step(shown))
 
     if isinstance(ready, Exception):
-        connection.send(Refused(_portable(ready)))
+        connection.send(Refused(portable(ready)))
         return
     connection.send(Ready(ready))
     while True:
         order: Order = connection.recv()
         outcome = attempt(order.task, labelled(order.label, show))
         if isinstance(outcome, Exception):
-            outcome = _portable(outcome)
+            outcome = portable(outcome)
         connection.send(Finished(outcome, tuple(warnings)))
         warnings.clear()
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Return an error that can be sent, with the traceback that would be lost on the way as a note."""
     note = "".join(traceback.format_exception(error))
     with suppress(Exception):

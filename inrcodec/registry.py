@@ -37,7 +37,7 @@ def named_initialization(name: str) -> Initialization:
 
     Raises: UnknownInitialization, InitializationError.
     """
-    if Path(name).suffix or os.sep in name:
+    if is_path(name):
         return Initialization.load(Path(name))
     for path in installed():
         if path.stem == name:
@@ -46,6 +46,11 @@ def named_initialization(name: str) -> Initialization:
         return find_initialization(bytes.fromhex(name))
     names = ", ".join(path.stem for path in installed())
     raise UnknownInitialization(f"no initialization is called {name!r}; installed are: {names}")
+
+
+def is_path(name: str) -> bool:
+    """Say whether a name of an initialization is that of a file."""
+    return bool(Path(name).suffix) or os.sep in name
 
 
 def default_initialization(modality: str, field: str | None = None) -> Initialization:

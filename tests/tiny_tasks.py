@@ -68,6 +68,14 @@ def die(show: Show) -> Done:
     raise AssertionError
 
 
+def die_once(line: str, marker: Path, show: Show) -> Done:
+    """End as when memory runs out, but not a second time."""
+    if not marker.exists():
+        marker.touch()
+        die(show)
+    return say(line, show)
+
+
 def work_for_ever(path: Path, show: Show) -> Done:
     """Keep a file while at work."""
     path.touch()
