@@ -32,6 +32,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the list for type checkers, which a test compares with the other
+    from inrcodec.datasets import to_inr as to_inr
     from inrcodec.decoder import decode as decode
     from inrcodec.encoder import encode as encode
     from inrcodec.errors import ContainerError as ContainerError
@@ -82,6 +83,7 @@ _HOMES = {
     "encode_file": "inrcodec.files",
     "named_initialization": "inrcodec.registry",
     "read": "inrcodec.signals",
+    "to_inr": "inrcodec.datasets",
     "verify_file": "inrcodec.verification",
     "write": "inrcodec.signals",
 }

@@ -29,7 +29,7 @@ NAMED_FIELDS = 3
 class EncodeReport:
     """The outcome of encoding a file, measured on the file and on what its decoder returns.
 
-    input: its name, or the first and the last of a series.
+    input: its name, the first and the last of a series, or "the dataset".
 
     A sample is a pixel, a video pixel, an audio sample of one channel, or a grid point. `bytes` is the size of the
     file, `samples` and the measures are of the main signal; `signals` has those of every signal in the file, and of
@@ -78,15 +78,43 @@ def encode_file(
     Raises: SignalError, UnknownInitialization, UsageError; the last also for climate fields of which the options do not
         say how near they shall be.
     """
-    options = options or EncodeOptions()
     began = time.perf_counter()
     name = files_label([path] if isinstance(path, Path) else path)
     with opened(path, modality, series) as signals:
-        if signals[0].modality == "climate" and options.leaves_open:
-            raise UsageError(f"{name}: {_suggestion(signals)}")
-        chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
-        file = encode_signals(signals, chosen, options, embed=embed, on_progress=on_progress)
-        samples = counted_samples(signals)
+        return encode_opened(
+            signals,
+            name,
+            output,
+            options or EncodeOptions(),
+            initialization=initialization,
+            field=field,
+            embed=embed,
+            on_progress=on_progress,
+            began=began,
+        )
+
+
+def encode_opened(
+    signals: Sequence[AnySignal],
+    name: str,
+    output: Path,
+    options: EncodeOptions,
+    *,
+    initialization: Initialization | None,
+    field: str | None,
+    embed: bool,
+    on_progress: ProgressCallback | None,
+    began: float,
+) -> EncodeReport:
+    """Encode what was opened. name: what messages call it. began: when it was, by `time.perf_counter`.
+
+    Other arguments and errors as for `encode_file`.
+    """
+    if signals[0].modality == "climate" and options.leaves_open:
+        raise UsageError(f"{name}: {_suggestion(signals)}")
+    chosen = [_initialization(signal, signals[0].modality, initialization, field) for signal in signals]
+    file = encode_signals(signals, chosen, options, embed=embed, on_progress=on_progress)
+    samples = counted_samples(signals)
     size = len(file.data)
     write_whole(output, lambda temporary: temporary.write_bytes(file.data))
     return EncodeReport(

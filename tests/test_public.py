@@ -5,6 +5,7 @@ import doctest
 from pathlib import Path
 
 import inrcodec
+from inrcodec import datasets
 
 SAMPLES = Path(__file__).parents[1] / "assets" / "samples"
 
@@ -13,6 +14,8 @@ def test_the_examples_run(tmp_path: Path) -> None:
     given = {"photo": SAMPLES / "photo.png", "output": tmp_path / "photo.inr"}
     results = doctest.testmod(inrcodec, extraglobs=given, optionflags=doctest.ELLIPSIS)
     assert results.attempted >= 8 and not results.failed
+    results = doctest.testmod(datasets, extraglobs={"output": tmp_path / "t.inr"})
+    assert results.attempted >= 4 and not results.failed
 
 
 def test_type_checkers_see_the_names_that_there_are() -> None:

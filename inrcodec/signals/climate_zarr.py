@@ -4,7 +4,6 @@ Nothing is decoded on the way, as in `climate_files`.
 """
 
 import itertools
-import json
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,15 @@ from inrcodec.errors import SignalError
 from inrcodec.signals.cf_packing import cast_exactly
 from inrcodec.signals.cf_slices import Key, StoredNumbers
 from inrcodec.signals.climate_files import stays_in_file, storable, warn
-from inrcodec.signals.netcdf import Contents, Dimension, group_of, qualified, repeated_dimensions
+from inrcodec.signals.netcdf import (
+    Contents,
+    Dimension,
+    group_of,
+    netcdf_data,
+    netcdf_value,
+    qualified,
+    repeated_dimensions,
+)
 from inrcodec.signals.reading_errors import reason, unreadable
 
 CHUNK_ERRORS = (OSError, RuntimeError, ValueError, TypeError)
@@ -47,7 +54,7 @@ def load(path: Path, stack: ExitStack) -> Contents:
                 stack.callback(store.close)
                 place = name.strip("/")
                 variables, attributes = store.load()
-                contents.attributes[place] = {key: _netcdf_value(value) for key, value in attributes.items()}
+                contents.attributes[place] = {key: netcdf_value(value) for key, value in attributes.items()}
                 for local, variable in sorted(variables.items()):  # folders are in any order
                     full = qualified(place, str(local))
                     sizes = {qualified(place, str(each)): Dimension(size) for each, size in variable.sizes.items()}
@@ -113,7 +120,7 @@ def _variable(label: str, place: str, name: str, variable: xarray.Variable, chun
     Chunks of nothing but the fill value may have been left out when the store was written. Nobody can tell them from
     lost ones, so that fields and coordinates are refused where some are missing.
     """
-    attributes = {key: _netcdf_value(value) for key, value in variable.attrs.items()}
+    attributes = {key: netcdf_value(value) for key, value in variable.attrs.items()}
     if variable.dtype.kind == "b":
         attributes["dtype"] = "bool"
     dims = [qualified(place, str(dimension)) for dimension in variable.dims]
@@ -126,14 +133,14 @@ def _variable(label: str, place: str, name: str, variable: xarray.Variable, chun
                 fault = chunks.fault(number)
                 if fault == CUT or (fault == MISSING and needs_all):
                     raise _refused(label, number, fault)
-            return _netcdf_data(variable[region].values)
+            return netcdf_data(variable[region].values)
         except CHUNK_ERRORS as error:
             found = _damaged(variable, chunks, region)
             where, why = ("a chunk", error) if found is None else (f"chunk {found[0]}", found[1])
             raise SignalError(f"{label}: {where} cannot be read ({reason(why)}); fetch the store again") from why
 
     if stays:
-        dtype = _netcdf_data(np.empty(0, variable.dtype)).dtype
+        dtype = netcdf_data(np.empty(0, variable.dtype)).dtype
         sizes = variable.encoding.get("chunks") or variable.shape
         return StoredNumbers(variable.shape, dtype, read).variable(dims, attributes, sizes)
     return xarray.Variable(dims, read(tuple(slice(0, size) for size in variable.shape)), attributes)
@@ -152,29 +159,6 @@ def _damaged(variable: xarray.Variable, chunks: Chunks, region: Key) -> tuple[tu
         except CHUNK_ERRORS as error:
             return number, error
     return None
-
-
-def _netcdf_data(data: np.ndarray) -> np.ndarray:
-    """Convert data of types that NetCDF lacks as xarray does: to bytes from booleans, to strings from characters."""
-    if data.dtype.kind == "b":
-        return data.astype(np.int8)
-    if data.dtype.kind in "UT" or (data.dtype.kind == "S" and data.dtype.itemsize > 1):
-        texts = np.array([text.decode() if isinstance(text, bytes) else str(text) for text in data.reshape(-1)], object)
-        return texts.reshape(data.shape)
-    if data.dtype.kind == "f" and data.dtype.itemsize == 2:
-        return data.astype(np.float32)
-    return data.astype(data.dtype.newbyteorder("="), copy=False)
-
-
-def _netcdf_value(value: Any) -> Any:
-    """Convert an attribute from JSON to a NetCDF attribute; what NetCDF cannot hold stays JSON."""
-    if isinstance(value, bool):
-        return np.int8(value)
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return value
-    if isinstance(value, list) and value and np.asarray(value).dtype.kind in "iuf":
-        return np.asarray(value)
-    return json.dumps(value) if isinstance(value, dict | list | None) else value
 
 
 def save(contents: Contents, path: Path, fields: Mapping[str, Iterable[tuple[Key, np.ndarray]]]) -> None:

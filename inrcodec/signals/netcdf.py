@@ -1,5 +1,6 @@
 """The contents of a NetCDF or Zarr file exactly as stored, and the same as plain values for a signal's attributes."""
 
+import json
 import math
 import warnings
 import zlib
@@ -62,6 +63,33 @@ def group_of(name: str) -> str:
 def qualified(group: str, name: str) -> str:
     """Return the name in `Contents` of the variable or dimension called `name` in a group."""
     return f"{group}/{name}" if group else name
+
+
+def netcdf_data(data: np.ndarray) -> np.ndarray:
+    """Convert data of types that NetCDF lacks as xarray does: to bytes from booleans, to strings from characters."""
+    if data.dtype.kind == "b":
+        return data.astype(np.int8)
+    if data.dtype.kind in "UT" or (data.dtype.kind == "S" and data.dtype.itemsize > 1):
+        texts = np.array([text.decode() if isinstance(text, bytes) else str(text) for text in data.reshape(-1)], object)
+        return texts.reshape(data.shape)
+    if data.dtype.kind == "f" and data.dtype.itemsize == 2:
+        return data.astype(np.float32)
+    return data.astype(data.dtype.newbyteorder("="), copy=False)
+
+
+def netcdf_value(value: Any) -> Any:
+    """Convert an attribute from JSON or Python to a NetCDF attribute; what NetCDF cannot hold stays JSON."""
+    if isinstance(value, bool | np.bool_):
+        return np.int8(value)
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "bOU":
+        value = value.tolist()
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return value
+    if isinstance(value, list) and value and np.asarray(value).dtype.kind in "iuf":
+        return np.asarray(value)
+    return json.dumps(value) if isinstance(value, dict | list | None) else value
 
 
 # --- plain values ---
