@@ -154,17 +154,21 @@ def test_the_file_of_a_lost_worker_is_tried_again(address: str, tmp_path: Path) 
 
 
 def test_what_is_not_begun_when_a_run_ends_is_not_done(address: str, tmp_path: Path) -> None:
+    """There are more tasks that wait than the workers begin at once."""
     from inrcodec.cli.cluster import Cluster
 
-    marker = tmp_path / "marker"
-    tasks = [partial(say, "a"), *[partial(say_after, "b", marker)] * 2, partial(say_and_touch, "c", tmp_path / "late")]
+    marker, late = tmp_path / "marker", tmp_path / "late"
+    tasks = [partial(say, "a"), *[partial(say_after, "b", marker)] * 12, partial(say_and_touch, "c", late)]
     with (
         pytest.raises(KeyboardInterrupt),
         Cluster(address, ready, line=ProgressLine(quiet=True), debug=False) as cluster,
     ):
-        for _ in cluster.outcomes(tasks, list("abbc")):
+        for _ in cluster.outcomes(tasks, ["b"] * len(tasks)):
             raise KeyboardInterrupt
+    with distributed.Client(address) as client:
+        until = time.monotonic() + 60
+        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+            assert time.monotonic() < until
     marker.touch()
     assert outcomes(address, [partial(say, "d"), partial(say, "e")]) == [("d", ()), ("e", ())]
-    time.sleep(0.5)
-    assert not (tmp_path / "late").exists()
+    assert not late.exists()
