@@ -4,6 +4,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from inrcodec.coding.container import Container, Stream, read_container
 from inrcodec.coding.header import StreamHeader
 from inrcodec.device import pick_device
-from inrcodec.errors import CorruptFile, InrcodecWarning, UsageError
+from inrcodec.errors import CorruptFile, InrcodecWarning, UnknownInitialization, UsageError
 from inrcodec.field_codec import codec_of
 from inrcodec.initialization import Initialization
 from inrcodec.patches import RenderedPatch, fits, patch_layout
@@ -48,7 +49,8 @@ def decode(
     max_samples: of all signals together, as stored and as asked for; a file of more is refused before any work.
     skip_damaged: decode what is whole of a damaged or cut file. A warning names the damaged chunks. Their samples
         become missing values of climate fields, gray of pictures and silence of sound. A bound does not hold for
-        samples that patches of damaged chunks have a share in.
+        samples that patches of damaged chunks have a share in. A signal without its header, its mask of missing values
+        or its initialization is left out, with a warning.
     processes: that share the work on latent fields, where the CPU does it.
     on_progress: called with the share of the work done, 0 to 1.
     Raises: ContainerError, InitializationError (UnknownInitialization among them), UsageError.
@@ -80,14 +82,18 @@ def open_container(
     Arguments and errors are those of `decode`; CorruptFile may be raised later.
     """
     resolution = resolution or Resolution()
+    if container.lacks_initializations:
+        container = _with_initializations(container, initializations)
     if container.cut:
-        warnings.warn("the file is cut off: further signals may be missing", InrcodecWarning, stacklevel=2)
+        warnings.warn("the file is cut off", InrcodecWarning, stacklevel=2)
     if container.mended:
         warnings.warn(
             "the file is damaged at heads of sections or at its end, where no value is lost",
             InrcodecWarning,
             stacklevel=2,
         )
+    for text in container.lost:
+        warnings.warn(f"the file is damaged: {text}", InrcodecWarning, stacklevel=2)
     for stream in container.streams:
         _warn_of_damage(stream)
     used = check_container(container, resolution, initializations, max_samples)
@@ -112,6 +118,29 @@ def open_container(
     return [open_stream(number) for number in range(len(samples))]
 
 
+def _with_initializations(container: Container, initializations: Sequence[Initialization]) -> Container:
+    """Return a container without the signals whose initializations are lost.
+
+    Raises: UnknownInitialization if that is so of all.
+    """
+    known = _known_initializations(container, initializations)
+    streams, lost, unknown = [], list(container.lost), None
+    for stream in container.streams:
+        try:
+            find_initialization(stream.header.initialization, known)
+            streams.append(stream)
+        except UnknownInitialization as error:
+            unknown = error
+            lost.append(f"{stream.header.label} is left out: {error}")
+    if unknown is not None and not streams:
+        raise unknown
+    return replace(container, streams=tuple(streams), lost=tuple(lost))
+
+
+def _known_initializations(container: Container, initializations: Sequence[Initialization]) -> list[Initialization]:
+    return [*initializations, *(Initialization.from_bytes(content) for content in container.initializations)]
+
+
 def check_container(
     container: Container, resolution: Resolution, initializations: Sequence[Initialization], max_samples: int
 ) -> list[Initialization]:
@@ -121,7 +150,7 @@ def check_container(
     """
     headers = [stream.header for stream in container.streams]
     check_samples(headers, max_samples, resolution)
-    known = [*initializations, *(Initialization.from_bytes(content) for content in container.initializations)]
+    known = _known_initializations(container, initializations)
     used = [find_initialization(header.initialization, known) for header in headers]
     for stream, initialization in zip(container.streams, used, strict=True):
         check_stream(stream, initialization)
@@ -147,7 +176,7 @@ def check_work(headers: Sequence[StreamHeader], initializations: Sequence[Initia
 
 def _warn_of_damage(stream: Stream) -> None:
     """Warn of what is damaged and was skipped."""
-    label = f"the signal {stream.header.name!r}" if stream.header.name else f"the {stream.header.modality}"
+    label = stream.header.label
     if stream.damaged:
         numbers = f"{_ranges(stream.damaged)} (from 0) of {stream.header.chunks}"
         text = f"{label} has damaged chunks, which are left out: {numbers}"

@@ -1,11 +1,12 @@
 """The `.inr` file: a sequence of checksummed sections; docs/FORMAT.md specifies it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
-from inrcodec.coding.header import StreamHeader, pack_header, unpack_header
+from inrcodec.coding.header import StreamHeader, check_header, pack_header, unpack_header
 from inrcodec.coding.plain import Budget
+from inrcodec.coding.recovery import Recovery
 from inrcodec.coding.salvage import Salvage
 from inrcodec.coding.sections import (
     CHUNK,
@@ -14,7 +15,6 @@ from inrcodec.coding.sections import (
     INITIALIZATION,
     LABELS,
     MAGIC,
-    MAX_SECTIONS,
     MISSING,
     RESIDUAL,
     VERSION,
@@ -50,14 +50,20 @@ class Stream:
 class Container:
     """A whole file: at least one stream, and the initializations embedded for archiving (opaque here).
 
-    cut: the file ended before its end section did, where damage was to be skipped.
-    mended: heads of sections or the end of the file are damaged, without loss, where damage was to be skipped.
+    Where damage was to be skipped:
+
+    cut: the file ended before its end section did.
+    mended: heads of sections or the end of the file are damaged, without loss.
+    lost: what of the file is left out besides chunks and residuals, each in words.
+    lacks_initializations: embedded ones may be among that.
     """
 
     streams: tuple[Stream, ...]
     initializations: tuple[bytes, ...] = ()
     cut: bool = False
     mended: bool = False
+    lost: tuple[str, ...] = ()
+    lacks_initializations: bool = False
 
 
 class SectionSize(NamedTuple):
@@ -94,8 +100,8 @@ def write_container(container: Container) -> bytes:
     budget = Budget()
     sections = [MAGIC, bytes([VERSION])]
     sections += [section(INITIALIZATION, content) for content in container.initializations]
-    for stream in container.streams:
-        header = stream.header
+    for number, stream in enumerate(container.streams, 1):
+        header = replace(stream.header, following=len(container.streams) - number)
         said = (header.chunks, header.has_missing, header.bound is not None)
         there = (len(stream.chunks), stream.missing is not None, stream.residual is not None)
         if said != there:
@@ -117,29 +123,51 @@ def read_container(data: bytes, *, skip_damaged: bool = False) -> Container:
     """Return the container that `write_container` was given.
 
     skip_damaged: leave out damage instead of refusing the file. Chunks and residuals that do not match their checksum
-        or are cut off are left out (see `Stream.damaged`). A section of which only the kind or the length is damaged
-        is found again and mended by its checksum. Where more is damaged, reading goes on at the next section whose
-        checksum matches, and the header's number of chunks says how many were lost; chunks between two such places
-        are left out too if it is not clear which they are. A damaged end section and bytes after it are ignored.
-        Headers, masks and initializations must be whole.
+        or are cut off are left out (see `Stream.damaged`), and so are signals whose header or mask is not whole (see
+        `Container.lost`). A section of which only the kind or the length is damaged is found again and mended by its
+        checksum. Where more is damaged, reading goes on at the next section whose checksum matches; what is not known
+        to belong to a signal, and to be a certain chunk of it, is left out. A damaged end section and bytes after it
+        are ignored.
     Raises: NotAnInrFile, UnsupportedVersion, TruncatedFile, CorruptFile.
     """
-    pieces, mended = Salvage(data).pieces() if skip_damaged else (whole_pieces(data), False)
-    sections = Sections(pieces)
+    if skip_damaged:
+        return _recovered(data)
+    sections = Sections(whole_pieces(data))
     initializations = []
     while sections.next.kind == INITIALIZATION:
-        initializations.append(sections.take_whole(INITIALIZATION))
+        initializations.append(sections.take(INITIALIZATION))
     streams: list[Stream] = []
+    headers: list[StreamHeader] = []
     budget = Budget()
     while sections.next.kind != END or not streams:
-        header = unpack_header(sections.take_whole(HEADER), budget)
-        _check_header(header, [stream.header for stream in streams])
-        missing = sections.take_whole(MISSING) if header.has_missing else None
-        chunks = sections.take_chunks(header)
-        damaged = frozenset(number for number, chunk in enumerate(chunks) if chunk is None)
-        residual = sections.take_residual() if header.bound is not None else None
-        streams.append(Stream(header, tuple(chunk or b"" for chunk in chunks), missing, residual, damaged))
-    return Container(tuple(streams), tuple(initializations), cut=sections.next.cut, mended=mended)
+        header = unpack_header(sections.take(HEADER), budget)
+        check_header(header, headers)
+        headers.append(header)
+        missing = sections.take(MISSING) if header.has_missing else None
+        chunks = tuple(sections.take(CHUNK) for _ in range(header.chunks))
+        residual = sections.take(RESIDUAL) if header.bound is not None else None
+        streams.append(Stream(header, chunks, missing, residual))
+    _check_end(headers)
+    return Container(tuple(streams), tuple(initializations))
+
+
+def _recovered(data: bytes) -> Container:
+    """Return what is whole of a file. Raises: as `read_container`."""
+    pieces, mended = Salvage(data).pieces()
+    recovery = Recovery(pieces)
+    streams = []
+    for found in recovery.streams():
+        damaged = frozenset(number for number, chunk in enumerate(found.chunks) if chunk is None)
+        chunks = tuple(chunk or b"" for chunk in found.chunks)
+        streams.append(Stream(found.header, chunks, found.missing, found.residual, damaged))
+    return Container(
+        tuple(streams),
+        tuple(recovery.initializations),
+        cut=pieces[-1].cut,
+        mended=mended,
+        lost=tuple(recovery.lost),
+        lacks_initializations=recovery.lacks_initializations,
+    )
 
 
 def read_outline(file: BinaryIO) -> Outline:
@@ -152,19 +180,20 @@ def read_outline(file: BinaryIO) -> Outline:
     sections = Sections([Piece(head.kind, head.begin, None) for head in heads])
     embedded = 0
     while sections.next.kind == INITIALIZATION:
-        sections.take(INITIALIZATION)
+        sections.pass_over(INITIALIZATION)
         embedded += 1
     headers: list[StreamHeader] = []
     budget = Budget()
     while sections.next.kind != END or not headers:
         head = heads[sections.position]
-        sections.take(HEADER)
+        sections.pass_over(HEADER)
         header = unpack_header(read_payload(file, head), budget)
-        _check_header(header, headers)
+        check_header(header, headers)
         headers.append(header)
         kinds = [MISSING] * header.has_missing + [CHUNK] * header.chunks + [RESIDUAL] * (header.bound is not None)
         for kind in kinds:
-            sections.take(kind)
+            sections.pass_over(kind)
+    _check_end(headers)
     sizes = [SectionSize("preamble", None, len(MAGIC) + 1)]
     stream = -1
     for head in heads:
@@ -174,13 +203,12 @@ def read_outline(file: BinaryIO) -> Outline:
     return Outline(tuple(headers), embedded, tuple(sizes))
 
 
-def _check_header(header: StreamHeader, others: Sequence[StreamHeader]) -> None:
-    """Raises: CorruptFile if a header cannot follow others. Its chunks are counted before memory is taken for them."""
-    chunks = header.chunks + sum(other.chunks for other in others)
-    if chunks > MAX_SECTIONS:
-        raise CorruptFile(f"a file of {chunks} chunks, more than {MAX_SECTIONS}: obtain the file again")
-    if header.name in {other.name for other in others}:
-        raise CorruptFile(f"two signals are called {header.name!r:.80}: obtain the file again")
+def _check_end(headers: Sequence[StreamHeader]) -> None:
+    """Raises: CorruptFile if signals should follow those of a file that has ended."""
+    if headers[-1].following:
+        raise CorruptFile(
+            f"the file ends after {len(headers)} signals, {headers[-1].following} should follow: obtain the file again"
+        )
 
 
 def header_of(

@@ -1,6 +1,7 @@
 """The header of a stream (one signal of an `.inr` file) to bytes and back; docs/FORMAT.md specifies it."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, prod
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from inrcodec.bounds import Bound, ShareBound, SliceBounds
 from inrcodec.coding import plain
 from inrcodec.coding.axes import check_axis, compact, listed, number, pack_axis, unpack_axis
+from inrcodec.coding.sections import MAX_SECTIONS
 from inrcodec.errors import CorruptFile, UsageError
 from inrcodec.signals import MODALITIES
 from inrcodec.signals.signal import Axis
@@ -24,7 +26,7 @@ MAX_CODING_BYTES = 1 << 13
 MAX_COUNT = 1 << 31
 
 _STORED, _DEFLATED = 0, 1
-_SPHERE, _MISSING = 1, 2
+_SPHERE, _MISSING, _FOLLOWING = 1, 2, 4
 _REQUIRED_FIELDS = 8
 
 
@@ -49,6 +51,7 @@ class StreamHeader:
         bound and no residual.
     slice_ranges: [S, 2] float64, the value range of every slice along the first axis, a "slice"; `value_range` is then
         that of all. None: it is that of each.
+    following: how many signals of the file come after this one, 0..2^21. `write_container` sees to it.
     """
 
     modality: str
@@ -66,6 +69,12 @@ class StreamHeader:
     attributes: dict[str, Any] = field(default_factory=dict)
     bound: Bound | None = None
     slice_ranges: np.ndarray | None = None
+    following: int = 0
+
+    @property
+    def label(self) -> str:
+        """What messages call the signal."""
+        return f"the signal {self.name!r}" if self.name else f"the {self.modality}"
 
     def patches_in(self, chunk: int, patches: int) -> int:
         """Return how many of the signal's patches a chunk has."""
@@ -103,6 +112,28 @@ def unpack_header(payload: bytes, budget: plain.Budget) -> StreamHeader:
     return header
 
 
+def check_header(header: StreamHeader, others: Sequence[StreamHeader]) -> None:
+    """Check that a header can follow those before it, none of which is missing. Raises: CorruptFile."""
+    check_together(header, others)
+    if others and header.following != others[-1].following - 1:
+        raise CorruptFile(
+            f"{others[-1].following} signals should follow a signal, and {header.following} the next: obtain the file "
+            "again"
+        )
+
+
+def check_together(header: StreamHeader, others: Sequence[StreamHeader]) -> None:
+    """Check that a header can be in one file with others. Chunks are counted before memory is taken for them.
+
+    Raises: CorruptFile.
+    """
+    chunks = header.chunks + sum(other.chunks for other in others)
+    if chunks > MAX_SECTIONS:
+        raise CorruptFile(f"a file of {chunks} chunks, more than {MAX_SECTIONS}: obtain the file again")
+    if header.name in {other.name for other in others}:
+        raise CorruptFile(f"two signals are called {header.name!r:.80}: obtain the file again")
+
+
 def _inflated(payload: bytes, budget: plain.Budget) -> bytes:
     stored = payload[1:]
     if payload[:1] == bytes([_STORED]):
@@ -122,7 +153,7 @@ def _to_fields(header: StreamHeader) -> list[Any]:
     optional: list[tuple[Any, Any]] = [
         (_packed_range(header), None),
         (header.name, ""),
-        (_SPHERE * header.sphere + _MISSING * header.has_missing, 0),
+        (_SPHERE * header.sphere + _MISSING * header.has_missing + _FOLLOWING * header.following, 0),
         (header.attributes, {}),
         (_packed_bound(header.bound), None),
     ]
@@ -150,7 +181,7 @@ def _from_fields(fields: Any) -> StreamHeader:
     modality, initialization, dtype, axes, channels, patches_per_chunk, chunks, coding = required
     value_range, name, flags, attributes, bound = optional + defaults[len(optional) :]
     dtype = listed(DTYPES, dtype, "dtype")
-    if type(flags) is not int or not 0 <= flags <= (_SPHERE | _MISSING):
+    if type(flags) is not int or not 0 <= flags < _FOLLOWING * (MAX_SECTIONS + 1):
         raise ValueError(f"{flags = !r:.80}")
     return StreamHeader(
         modality=listed(MODALITIES, modality, "modality"),
@@ -168,6 +199,7 @@ def _from_fields(fields: Any) -> StreamHeader:
         has_missing=bool(flags & _MISSING),
         attributes=attributes,
         bound=_unpacked_bound(bound),
+        following=flags // _FOLLOWING,
     )
 
 
@@ -264,6 +296,7 @@ def _check(header: StreamHeader) -> None:
     require(type(coding) is bytes and len(coding) <= MAX_CODING_BYTES, "coding parameters", coding)
     integer(header.patches_per_chunk, 1, MAX_COUNT, "number of patches per chunk")
     integer(header.chunks, 0, MAX_COUNT, "number of chunks")
+    integer(header.following, 0, MAX_SECTIONS, "number of signals that follow")
     grid = len(shape) >= 2 and all(axis.points is not None and axis.kind != "slice" for axis in header.axes[-2:])
     require(grid or not header.sphere, "sphere without the points of two last axes, shape", shape)
     require(type(header.attributes) is dict, "attributes", header.attributes)

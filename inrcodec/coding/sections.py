@@ -1,12 +1,10 @@
 """The sections that an `.inr` file consists of: heads, checksums and their order."""
 
-import math
 import zlib
 from collections.abc import Sequence
 from io import SEEK_END, BytesIO
 from typing import BinaryIO, NamedTuple
 
-from inrcodec.coding.header import StreamHeader
 from inrcodec.coding.varint import MAX_BYTES, read_varint, write_varint
 from inrcodec.errors import CorruptFile, NotAnInrFile, TruncatedFile, UnsupportedVersion, UsageError
 
@@ -77,85 +75,19 @@ class Sections:
     def next(self) -> Piece:
         return self._pieces[self.position]
 
-    def take(self, kind: bytes) -> bytes | None:
-        """Return the payload of the next section, None if damaged.
-
-        Raises: CorruptFile if the section is of another kind, TruncatedFile if the file is cut.
-        """
+    def pass_over(self, kind: bytes) -> Piece:
+        """Return the next section, read or not, and go on. Raises: CorruptFile if it is of another kind."""
         piece = self.next
-        if piece.cut:
-            raise TruncatedFile(
-                f"the file is cut off at byte {piece.begin}, where its {LABELS[kind]} should be: obtain the file again"
-            )
         if piece.kind != kind:
-            raise CorruptFile(
-                f"the section at byte {piece.begin} is {LABELS[piece.kind]!r}, not {LABELS[kind]!r}: obtain the file "
-                "again"
-            )
+            raise misplaced(piece, kind)
         self.position += 1
-        return piece.payload
+        return piece
 
-    def take_whole(self, kind: bytes) -> bytes:
-        """Return the payload of the next section. Raises: as `take`; CorruptFile if damaged."""
-        begin = self.next.begin
-        payload = self.take(kind)
-        if payload is None:
-            raise mismatch(kind, begin)
+    def take(self, kind: bytes) -> bytes:
+        """Return the payload of the next section, which was read, and go on. Raises: as `pass_over`."""
+        payload = self.pass_over(kind).payload
+        assert payload is not None
         return payload
-
-    def take_chunks(self, header: StreamHeader) -> list[bytes | None]:
-        """Return the payloads of all chunks of a stream, None for damaged ones.
-
-        Raises: CorruptFile, TruncatedFile.
-        """
-        count = header.chunks
-        found: list[bytes | None] = []
-        gaps: list[int] = []  # chunks found before each place where others are lost
-        while len(found) + len(gaps) < count and self.next.kind in (CHUNK, GAP):
-            if self.next.kind == GAP:
-                gaps.append(len(found))
-            else:
-                found.append(self.next.payload)
-            self.position += 1
-        if self.next.cut and len(found) < count:
-            gaps.append(len(found))
-        elif not gaps and len(found) < count:
-            self.take(CHUNK)  # is of another kind
-        if not gaps:
-            return found
-        if count > math.prod(axis.size for axis in header.axes):
-            raise CorruptFile(f"a signal of fewer samples than its {count} chunks: obtain the file again")
-        # What ends the stream may have begun with chunks: a residual that is lost, or the end of the file.
-        open_end = gaps[-1] == len(found) and (
-            self.next.cut or (header.bound is not None and self.next.kind not in (RESIDUAL, GAP))
-        )
-        return _placed(found, gaps, count, open_end)
-
-    def take_residual(self) -> bytes | None:
-        """Return the residual of a stream, None if damaged. Raises: CorruptFile if there is another section."""
-        if self.next.kind == GAP:
-            self.position += 1
-            return None
-        if self.next.cut or (self._pieces[self.position - 1].kind == GAP and self.next.kind != RESIDUAL):
-            return None
-        return self.take(RESIDUAL)
-
-
-def _placed(found: list[bytes | None], gaps: list[int], count: int, open_end: bool) -> list[bytes | None]:
-    """Return `count` chunks, None where they are lost or their numbers are not known.
-
-    gaps: how many of those found come before each gap. open_end: the last gap may be of no chunk, each other is of one
-    at least.
-    """
-    lost = count - len(found)
-    if len(gaps) == 1:
-        return [*found[: gaps[0]], *[None] * lost, *found[gaps[0] :]]
-    if lost == len(gaps) - open_end:
-        for gap in reversed(gaps[: len(gaps) - open_end]):
-            found.insert(gap, None)
-        return found
-    last = len(found) - gaps[-1]
-    return [*found[: gaps[0]], *[None] * (count - gaps[0] - last), *found[gaps[-1] :]]
 
 
 def whole_pieces(data: bytes) -> list[Piece]:
@@ -227,6 +159,17 @@ def read_payload(file: BinaryIO, head: Head) -> bytes:
     if crc(start, payload) != head.checksum:
         raise mismatch(head.kind, head.begin)
     return payload
+
+
+def misplaced(piece: Piece, kind: bytes) -> CorruptFile | TruncatedFile:
+    """Return what to say of a section where one of another kind should be."""
+    if piece.cut:
+        return TruncatedFile(
+            f"the file is cut off at byte {piece.begin}, where its {LABELS[kind]} should be: obtain the file again"
+        )
+    return CorruptFile(
+        f"the section at byte {piece.begin} is {LABELS[piece.kind]!r}, not {LABELS[kind]!r}: obtain the file again"
+    )
 
 
 def mismatch(kind: bytes, begin: int) -> CorruptFile:

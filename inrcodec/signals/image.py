@@ -70,6 +70,8 @@ def write(signals: list[AnySignal], path: Path) -> None:
     """
     suffix = path.suffix.lower()
     main, *others = [signal.loaded() for signal in signals]
+    if main.name == "alpha":
+        raise SignalError(f"{path}: there is only the transparency of a picture, the picture itself is lost")
     alpha = next((signal for signal in others if signal.name == "alpha"), None)
     format_name, _ = FORMATS[suffix]
     holder = holder_of(path, mode_of(path, main, alpha))

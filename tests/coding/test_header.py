@@ -113,7 +113,7 @@ BAD_FIELDS: dict[str, Any] = {
     "range type": [*FIELDS, 7],
     "range missing": [*FIELDS[:2], 7, *FIELDS[3:]],
     "name": [*FIELDS, None, 5],
-    "flags": [*FIELDS, None, "", 4],
+    "flags": [*FIELDS, None, "", 4 + (4 << 21)],
     "flags type": [*FIELDS, None, "", True],
     "sphere": [*FIELDS, None, "", 1],
     "attributes": [*FIELDS, None, "", 0, [1]],

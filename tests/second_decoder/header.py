@@ -132,6 +132,7 @@ class Header:
     has_mask: bool
     attributes: dict[str, Any]
     bound: "Bound | None"
+    following: int
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -205,7 +206,7 @@ def _header_of(fields: Any) -> Header:
     require(type(name) is str, "a name is text")
     require(type(attributes) is dict, "attributes are a map")
     dtype = np.dtype(TYPES[_integer(kind, 0, 8, "the type")])
-    flags = _integer(flags, 0, 3, "flags")
+    flags = _integer(flags, 0, 3 + 4 * (1 << 21), "flags")
     header = Header(
         modality=MODALITIES[_integer(modality, 0, 3, "the modality")],
         identifier=identifier,
@@ -219,6 +220,7 @@ def _header_of(fields: Any) -> Header:
         name=name,
         on_sphere=bool(flags & 1),
         has_mask=bool(flags & 2),
+        following=flags >> 2,
         attributes=attributes,
         bound=None if bound is None else _bound_of(bound),
     )

@@ -61,10 +61,13 @@ def read_file(data: bytes) -> tuple[list[bytes], list[StreamSections]]:
     headers = HeaderReader()
     while sections[-1][0] != "E" or not streams:
         header = headers.read(take("S"))
+        if streams:
+            require(header.following == streams[-1].header.following - 1, "a header says how many signals follow")
         mask = take("M") if header.has_mask else None
         chunks = tuple(take("C") for _ in range(header.chunks))
         residual = take("R") if header.bound is not None else None
         streams.append(StreamSections(header, mask, chunks, residual))
+    require(streams[-1].header.following == 0, "no signal follows the last one")
     names = [stream.header.name for stream in streams]
     require(len(set(names)) == len(names), "the streams of a file have different names")
     return initializations, streams
