@@ -21,7 +21,7 @@ SAMPLES = ASSETS / "samples"
 IDENTIFIERS = {
     "audio-siren": "d02bbc2b1c1beff8",
     "audio-spectrum": "22850f7246bcac9a",
-    "climate-series": "77ba157190dfbbcd",
+    "climate-series": "34e506a68413e2cc",
     "climate-siren": "12db3bf79fcb2380",
     "image-pyramid": "a45c93d44aa5d030",
     "image-siren": "61ef6adbf830928a",
