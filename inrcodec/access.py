@@ -1,4 +1,4 @@
-"""Signals of which only those slabs are decoded that are asked for, in any order."""
+"""Signals of which only those slabs are decoded that are asked for, in any order, and fields at any points."""
 
 import math
 import threading
@@ -13,6 +13,7 @@ from inrcodec.decoder import SAMPLES, check_stream, signal_of
 from inrcodec.device import pick_device
 from inrcodec.errors import UsageError
 from inrcodec.field_codec import codec_of
+from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
 from inrcodec.registry import find_initialization
 from inrcodec.signals.lazy import LazySignal, Rows, joined
@@ -41,7 +42,14 @@ def open_anywhere(
         header = stream.header
         read = SlabReader(stream, find_initialization(header.initialization, known), device, max_samples)
         signals.append(
-            signal_of(header, header.axes, read, has_missing=header.has_missing, count_missing=read.count_missing)
+            signal_of(
+                header,
+                header.axes,
+                read,
+                has_missing=header.has_missing,
+                count_missing=read.count_missing,
+                ask=read.ask,
+            )
         )
     return signals
 
@@ -92,6 +100,44 @@ class SlabReader:
             _, mask = self._slab(number) if rest else (None, None)
             return self._counts[number] + (0 if mask is None else int(np.count_nonzero(mask[:rest])))
 
+    def ask(self, points: np.ndarray) -> np.ndarray:
+        """Return what the fields show at points, [n, C] float64, in the unit of the values.
+
+        That is without the residual and what is known exactly, which are of the grid's samples.
+
+        points: [axes, n], in samples, whole numbers of slices along the first axis; at most half a sample beyond the
+            grid.
+        """
+        header, patches, per_chunk = self._header, self._reader.patches, self._header.patches_per_chunk
+        starts = patches.axes[0].starts
+        beside = len(patches) // len(starts)
+        rows = np.unique(np.searchsorted(starts, points[0], "right") - 1)
+        around = (patches.at_points(row * beside + each, points) for row in rows.tolist() for each in range(beside))
+        asked = {each.patch: each for each in around if len(each.indices[0])}
+        chunks = sorted({patch // per_chunk for patch in asked})
+        self._check_samples(per_chunk * patches.points)
+        everywhere = (
+            patch for chunk in chunks for patch in range(chunk * per_chunk, min((chunk + 1) * per_chunk, len(patches)))
+        )
+        nothing = points[:, :0]
+        places = (asked[patch] if patch in asked else patches.at_points(patch, nothing) for patch in everywhere)
+        shown = np.zeros((points.shape[1], header.channels), np.float32)
+        with self._lock:
+            for place, values in self._reader.render(self._stream.chunks, places, numbers=chunks):
+                (numbers,), (shares,) = place.indices, place.weights
+                shown[numbers] += values * shares[:, np.newaxis]
+        ranges = np.broadcast_to(header.value_range, (points.shape[1], 2))
+        if header.slice_ranges is not None:
+            ranges = header.slice_ranges[points[0].astype(np.int64)]
+        return native_values(shown, ranges, np.dtype(np.float64))
+
+    def _check_samples(self, samples: int) -> None:
+        if samples > self._max_samples:
+            raise UsageError(
+                f"a part of the signal {self._header.name!r} takes {samples} samples to decode, more than "
+                f"{self._max_samples}: if you trust the file, ask for them with --max-samples (max_samples)"
+            )
+
     def _slab(self, number: int) -> Rows:
         if number not in self._kept:
             self._kept[number] = self._decoded(number)
@@ -111,12 +157,7 @@ class SlabReader:
         wanted = self._coverage.between(begin, end)
         chunks = range(wanted.start // per_chunk, -(-wanted.stop // per_chunk))
         asked = range(chunks.start * per_chunk, min(chunks.stop * per_chunk, len(patches)))
-        samples = max((end - begin) * math.prod(self._shape[1:]), len(asked) * patches.points)
-        if samples > self._max_samples:
-            raise UsageError(
-                f"a part of the signal {self._header.name!r} takes {samples} samples to decode, more than "
-                f"{self._max_samples}: if you trust the file, ask for them with --max-samples (max_samples)"
-            )
+        self._check_samples(max((end - begin) * math.prod(self._shape[1:]), len(asked) * patches.points))
         self.patches += len(asked)
         places = (
             self._coverage.samples(patch, begin, end) if patch in wanted else self._coverage.corner(patch)

@@ -41,6 +41,41 @@ class AxisPatches:
             gaps.append(self.starts[0] + self.axis.size - self.starts[-1])
         return max(0, self.size - max(gaps)) if gaps else 0
 
+    def shares(self, patch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return which positions (in samples) a patch covers, where they lie as it counts, and its shares there.
+
+        Along slices positions are whole. The shares of all patches sum to one, up to half a sample beyond the ends.
+        """
+        start = self.starts[patch]
+        if self.axis.kind == "slice":
+            inside = np.flatnonzero((positions >= start) & (positions < start + self.size))
+            return inside, positions[inside], np.ones(len(inside))
+        unwrapped, ramp = self._ramp(start, positions)
+        inside = np.flatnonzero(ramp)
+        total = np.zeros(len(inside))
+        for other in self._around(start):
+            total += self._ramp(other, positions[inside])[1]
+        return inside, unwrapped[inside], ramp[inside] / total
+
+    def _ramp(self, start: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions as the patch at `start` counts them, and its weights there: not yet shares, 0 outside."""
+        unwrapped = positions
+        if self.axis.kind == "periodic":
+            unwrapped = start - 0.5 + (positions - start + 0.5) % self.axis.size
+        local = unwrapped - (start - 0.5)
+        ramp = np.minimum(local, self.size - local) / self.overlap if self.overlap else np.ones_like(local)
+        return unwrapped, np.where((local >= 0) & (local <= self.size), np.clip(ramp, 1e-3, 1.0), 0.0)
+
+    def _around(self, start: int) -> list[int]:
+        """Return the starts of all patches that may share samples with the one at `start`, ascending."""
+        starts, size, whole = self.starts, self.size + 1, self.axis.size
+        turns = (-whole, 0, whole) if self.axis.kind == "periodic" else (0,)
+        found: set[int] = set()
+        for turn in turns:
+            first = bisect_left(starts, start - size - turn)
+            found.update(starts[first : bisect_right(starts, start + size - turn)])
+        return sorted(found)
+
 
 KEPT_SAMPLES = 1 << 18
 """Samples of patches along an axis whose coverage is kept, as it is asked for again by each patch beside."""
@@ -63,38 +98,15 @@ class AxisCoverage:
 
     def _find(self, patch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         patches = self._patches
-        start, size = patches.starts[patch], patches.size
+        start = patches.starts[patch]
         if patches.axis.kind == "slice":
-            inside = np.arange(start, min(start + size, patches.axis.size))
-            return inside, inside.astype(np.float64), np.ones(len(inside))
-        near, positions = self._near(start)
-        unwrapped, ramp = self._ramp(start, positions)
-        inside = np.flatnonzero(ramp)
-        inside = inside[np.argsort(unwrapped[inside], kind="stable")]
-        total = np.zeros(len(inside))
-        for other in self._around(start):
-            total += self._ramp(other, positions[inside])[1]
-        return near[inside], unwrapped[inside], ramp[inside] / total
-
-    def _ramp(self, start: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return positions as the patch at `start` counts them, and its weights there: not yet shares, 0 outside."""
-        patches = self._patches
-        unwrapped = positions
-        if patches.axis.kind == "periodic":
-            unwrapped = start - 0.5 + (positions - start + 0.5) % patches.axis.size
-        local = unwrapped - (start - 0.5)
-        ramp = np.minimum(local, patches.size - local) / patches.overlap if patches.overlap else np.ones_like(local)
-        return unwrapped, np.where((local >= 0) & (local <= patches.size), np.clip(ramp, 1e-3, 1.0), 0.0)
-
-    def _around(self, start: int) -> list[int]:
-        """Return the starts of all patches that may share samples with the one at `start`, ascending."""
-        starts, size, whole = self._patches.starts, self._patches.size + 1, self._patches.axis.size
-        turns = (-whole, 0, whole) if self._patches.axis.kind == "periodic" else (0,)
-        found: set[int] = set()
-        for turn in turns:
-            first = bisect_left(starts, start - size - turn)
-            found.update(starts[first : bisect_right(starts, start + size - turn)])
-        return sorted(found)
+            near = np.arange(start, min(start + patches.size, patches.axis.size))
+            positions = near.astype(np.float64)
+        else:
+            near, positions = self._near(start)
+        inside, unwrapped, shares = patches.shares(patch, positions)
+        order = np.argsort(unwrapped, kind="stable")
+        return near[inside[order]], unwrapped[order], shares[order]
 
     def _near(self, start: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of all samples that the patch at `start` may cover, ascending, and their positions."""

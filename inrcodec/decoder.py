@@ -264,6 +264,7 @@ def signal_of(
     *,
     has_missing: bool,
     count_missing: Callable[[int], int] | None = None,
+    ask: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> LazySignal:
     """Return the signal that a header describes, on a grid and with values that are read."""
     return LazySignal(
@@ -279,6 +280,7 @@ def signal_of(
         attributes=header.attributes,
         slice_ranges=header.slice_ranges,
         count_missing=count_missing,
+        ask=ask,
     )
 
 

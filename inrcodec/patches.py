@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from inrcodec.axis_patches import AxisCoverage, AxisPatches, axis_layout, cover_axis
+from inrcodec.models import Positions
 from inrcodec.signals.lazy import AnySignal, Window
 from inrcodec.signals.signal import Axis
 from inrcodec.sphere import Region, flat_coordinates
@@ -204,6 +205,16 @@ class Patches:
         coverage = self.coverage(targets)
         return (coverage.samples(patch) for patch in range(len(self)))
 
+    def at_points(self, patch: int, points: np.ndarray) -> "PatchPoints":
+        """Return what a patch has to do with points [axes, n], in samples, within half a sample of the grid."""
+        numbers, share = np.arange(points.shape[1]), np.ones(points.shape[1])
+        positions = points.astype(np.float64)
+        for number, (axis, i) in enumerate(self.along(patch)):
+            inside, along, own = axis.shares(i, positions[number])
+            numbers, share, positions = numbers[inside], share[inside] * own, positions[:, inside]
+            positions[number] = along
+        return PatchPoints(self, patch, (numbers,), tuple(positions), (share,))
+
     def coverage(self, targets: tuple[Axis, ...]) -> "Coverage":
         """Return what each patch covers of the same signal's grid at another resolution."""
         return Coverage(self, tuple(axis.resampled(target) for axis, target in zip(self.axes, targets, strict=True)))
@@ -240,8 +251,9 @@ class Patches:
         """Return every axis's patches, and which of them this one is."""
         return zip(self.axes, self.index(patch), strict=True)
 
-    def coordinates_at(self, patch: int, positions: list[np.ndarray]) -> np.ndarray:
-        """Return the coordinates at the product of per-axis `positions` (in samples): [points, d] float32."""
+    def coordinates_at(self, patch: int, positions: Positions) -> np.ndarray:
+        """Return the coordinates at the product of per-axis `positions` (in samples), or at points: [n, d] float32."""
+        single = isinstance(positions, np.ndarray)
         if self.on_globe:
             (latitude, i), (longitude, j) = list(self.along(patch))[-2:]
             region = Region.of(
@@ -250,13 +262,14 @@ class Patches:
                 around=longitude.axis.kind == "periodic" and longitude.size == longitude.axis.size,
             )
             places = latitude.axis.points_at(positions[-2]), longitude.axis.points_at(positions[-1])
-            return (self.config.extent * region.coordinates(*places)).astype(np.float32)
+            coordinates = region.coordinates_of(*places) if single else region.coordinates(*places)
+            return (self.config.extent * coordinates).astype(np.float32)
         local = [
             axis.local(i, along)
-            for (axis, i), along, single in zip(self.along(patch), positions, self.singles, strict=True)
-            if not single
+            for (axis, i), along, left_out in zip(self.along(patch), positions, self.singles, strict=True)
+            if not left_out
         ]
-        mesh = np.stack(np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
+        mesh = np.stack(local if single else np.meshgrid(*local, indexing="ij"), axis=-1).reshape(-1, len(local))
         if self.config.sphere:
             mesh = flat_coordinates(mesh)
         return (self.config.extent * mesh).astype(np.float32)
@@ -317,7 +330,7 @@ class PatchSamples:
         return self.patches.coordinates_at(self.patch, list(self.positions))
 
     @property
-    def local(self) -> list[np.ndarray]:
+    def local(self) -> Positions:
         """The positions in samples of the patch, along the axes that its configuration has a number for."""
         along = self.patches.along(self.patch)
         return [
@@ -342,6 +355,25 @@ class PatchSamples:
             along = own[part].reshape(-1, *(1 for _ in shape))
             with np.errstate(over="ignore", invalid="ignore"):  # of what networks of strangers give
                 onto[np.ix_(first[part] - begin, *others)] += each[part] * along * share
+
+
+@dataclass(frozen=True, eq=False)
+class PatchPoints(PatchSamples):
+    """The contribution of one patch to single points.
+
+    indices: (the numbers of the points that it covers,). weights: (its share at each,). positions: of these points
+    along each axis.
+    """
+
+    @cached_property
+    def coordinates(self) -> np.ndarray:
+        """[n, d] float32."""
+        return self.patches.coordinates_at(self.patch, np.stack(self.positions))
+
+    @property
+    def local(self) -> np.ndarray:
+        """[axes, n], the positions in samples of the patch, along the axes that its configuration has a number for."""
+        return np.array(super().local)
 
 
 RenderedPatch = tuple[PatchSamples, np.ndarray]

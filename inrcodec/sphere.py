@@ -31,14 +31,18 @@ class Region:
         if around:
             # All around the globe: about the axis, seen from the equator if it is as far north as south, else the pole.
             middle = (0.0 if abs(middle[0]) < _EQUATOR else math.copysign(90.0, middle[0]), middle[1])
-        nearest = unit_vectors(latitudes, longitudes, middle)[:, 0].min()
+        nearest = unit_vectors(latitudes[:, np.newaxis], longitudes[np.newaxis], middle)[..., 0].min()
         radius = max(math.acos(float(np.clip(nearest, -1, 1))), _SMALLEST_RADIUS)
         return cls(middle, math.pi if around and middle[0] == 0 else radius)
 
     def coordinates(self, latitudes: np.ndarray, longitudes: np.ndarray) -> np.ndarray:
         """Return the coordinates [len(latitudes) * len(longitudes), 3] at the product of places in degrees."""
+        return self.coordinates_of(latitudes[:, np.newaxis], longitudes[np.newaxis]).reshape(-1, 3)
+
+    def coordinates_of(self, latitudes: np.ndarray, longitudes: np.ndarray) -> np.ndarray:
+        """Return the coordinates [..., 3] of places in degrees, whose arrays broadcast."""
         vectors = unit_vectors(latitudes, longitudes, self.middle)
-        vectors[:, 0] -= (1 + math.cos(self.radius)) / 2
+        vectors[..., 0] -= (1 + math.cos(self.radius)) / 2
         return vectors / math.sin(min(self.radius, math.pi / 2))
 
 
@@ -49,13 +53,14 @@ def flat_coordinates(mesh: np.ndarray) -> np.ndarray:
 
 
 def unit_vectors(latitudes: np.ndarray, longitudes: np.ndarray, middle: tuple[float, float]) -> np.ndarray:
-    """Return unit vectors [len(latitudes) * len(longitudes), 3] in the frame whose x axis points at `middle`.
+    """Return unit vectors [..., 3] in the frame whose x axis points at `middle`.
 
-    latitudes, longitudes, middle (latitude, longitude): degrees. y points east and z north at `middle`.
+    latitudes, longitudes, which broadcast, and middle (latitude, longitude): degrees. y points east and z north at
+    `middle`.
     """
-    lat = np.radians(latitudes)[:, None]
-    lon = np.radians(longitudes - middle[1])[None, :]
+    lat = np.radians(latitudes)
+    lon = np.radians(longitudes - middle[1])
     x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon
     tilt = math.radians(middle[0])
     turned = (x * math.cos(tilt) + z * math.sin(tilt), y, z * math.cos(tilt) - x * math.sin(tilt))
-    return np.stack(turned, axis=-1).reshape(-1, 3)
+    return np.stack(turned, axis=-1)

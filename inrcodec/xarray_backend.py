@@ -1,7 +1,9 @@
-"""`xarray.open_dataset("t2m.inr")`: climate fields of which xarray decodes what is asked for."""
+"""`xarray.open_dataset("t2m.inr")`: climate fields of which xarray decodes what is asked for.
+
+Importing this registers `dataset.inr`, see `xarray_accessor`.
+"""
 
 import os
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ from inrcodec.decoder import SAMPLES
 from inrcodec.errors import ContainerError, InitializationError, SignalError, UsageError
 from inrcodec.initialization import Initialization
 from inrcodec.registry import named_initialization
-from inrcodec.signals.cf_fields import FieldReader
+from inrcodec.signals.cf_fields import Field, FieldReader
+from inrcodec.signals.cf_grid import EAST, NORTH, coordinate_of, is_monotonic, is_rotated, numbers_of
 from inrcodec.signals.cf_writing import contents_of
 from inrcodec.signals.climate import malformed
-from inrcodec.signals.netcdf import group_of
+from inrcodec.signals.lazy import LazySignal
+from inrcodec.signals.netcdf import Contents, group_of
+from inrcodec.xarray_accessor import ENCODING, Direction, FieldSource, local_name
 
 
 class InrBackend(BackendEntrypoint):
@@ -80,13 +85,19 @@ class InrBackend(BackendEntrypoint):
             data: Any = variable.values
             if name in fields:
                 data = indexing.LazilyIndexedArray(FieldArray(readers[name]))
-            dimensions = [str(dimension).split("/")[-1] for dimension in variable.dims]
-            variables[name.split("/")[-1]] = xarray.Variable(dimensions, data, variable.attrs)
+            dimensions = [local_name(str(dimension)) for dimension in variable.dims]
+            variables[local_name(name)] = xarray.Variable(dimensions, data, variable.attrs)
         asked = {key: value for key, value in decoding.items() if value is not None}
         decoded, attributes, coordinates = xarray.conventions.decode_cf_variables(
             variables, contents.attributes.get(place, {}), drop_variables=drop_variables, **asked
         )
         dataset = xarray.Dataset(decoded, attrs=attributes)
+        for name, reader in readers.items():
+            if group_of(name) == place and local_name(name) in dataset.variables:
+                signal = reader.field.signal
+                assert isinstance(signal, LazySignal) and signal.ask is not None
+                source = FieldSource(reader, signal.ask, dict(dataset.indexes), _directions(reader.field, contents))
+                dataset.variables[local_name(name)].encoding[ENCODING] = source
         return dataset.set_coords(coordinates & set(dataset.variables))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -109,8 +120,25 @@ def _signals(path: Path, known: tuple[Initialization, ...], max_samples: int, de
     return list(signals)
 
 
+def _directions(field: Field, contents: Contents) -> tuple[Direction, Direction]:
+    """Return what a field is asked by along its grid."""
+    directions = []
+    for dimension, direction, axis in zip((field.y, field.x), (NORTH, EAST), field.signal.axes[1:], strict=True):
+        name = coordinate_of(dimension, direction, contents.variables)
+        points = axis.points
+        if points is None and name is not None:
+            numbers = numbers_of(contents.variables[name])
+            points = numbers if numbers is not None and is_monotonic(numbers) else None
+        keyword = local_name(dimension)
+        if axis.points is not None and name is not None and not is_rotated(name, contents.variables[name]):
+            keyword = "lat" if direction is NORTH else "lon"
+        turns = axis.points is not None and direction is EAST
+        directions.append(Direction(keyword, points, turns, axis.kind == "periodic"))
+    return directions[0], directions[1]
+
+
 class FieldArray(BackendArray):
-    """The stored numbers of a variable, in the dimensions of its file. Threads take turns."""
+    """The stored numbers of a variable, in the dimensions of its file."""
 
     def __init__(self, reader: FieldReader) -> None:
         self._reader = reader
@@ -127,11 +155,7 @@ class FieldArray(BackendArray):
         leading = [chosen[place] for place in field.leading]
         slices = np.ravel_multi_index(np.ix_(*leading), field.sizes).ravel() if leading else np.zeros(1, np.int64)
         latitudes, longitudes = (chosen[place] for place in field.places)
-        with _TURN, malformed(f"the attributes of variable {field.name!r}"):
-            planes = self._reader.read(slices.tolist(), latitudes, longitudes)
+        planes = self._reader.read(slices.tolist(), latitudes, longitudes)
         planes = planes.reshape(*map(len, leading), len(latitudes), len(longitudes))
         numbers = planes.transpose(np.argsort([*field.leading, *field.places]))
         return numbers[tuple(0 if np.ndim(each) == 0 and not isinstance(each, slice) else slice(None) for each in key)]
-
-
-_TURN = threading.RLock()

@@ -8,7 +8,7 @@ from inrcodec.models.clip import LatentClip
 from inrcodec.models.entropy_model import EntropyModel
 from inrcodec.models.ffn import FourierFeatureNetwork
 from inrcodec.models.field import Family, Field, Parameters, PointField
-from inrcodec.models.latent import Grid, LatentField, LatentTransform
+from inrcodec.models.latent import Grid, LatentField, LatentTransform, Positions
 from inrcodec.models.nerv import NeRV
 from inrcodec.models.pyramid import LatentPyramid
 from inrcodec.models.sequence import LatentSequence
@@ -38,5 +38,6 @@ __all__ = [
     "NeRV",
     "Parameters",
     "PointField",
+    "Positions",
     "Siren",
 ]

@@ -55,6 +55,10 @@ class Grid:
         return cls(tuple(shape), (False,) * len(shape))
 
 
+Positions = Sequence[np.ndarray] | np.ndarray
+"""Where a field is asked, in samples: at the product of positions along each axis, or, one array [axes, n], at points.
+"""
+
 Choose = Callable[[Place, Tensor], Tensor]
 """Gives the symbols of a pass, [B, channels, *shape], for its place and its predictions in quantization steps.
 
@@ -188,8 +192,8 @@ class LatentTransform(LatentField):
         """Return the values [B, C, *grid.shape] at the samples of the grid, of what `decode` returned."""
 
     @abstractmethod
-    def values_at(self, linear: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: int) -> Tensor:
-        """Return the values at the product of positions along each axis, in samples: [B, C, *(len(p) for p)]."""
+    def values_at(self, linear: Tensor, positions: Positions, grid: Grid, step_index: int) -> Tensor:
+        """Return the values at positions, [B, C, *(len(p) for p in positions)], or [B, C, n] at points."""
 
 
 def following(symbols: Sequence[Tensor]) -> Choose:

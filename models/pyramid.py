@@ -9,6 +9,7 @@ adapted, from theta_0 = 0.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import Choose, Grid, Hints, LatentTransform, quantization_step
+from inrcodec.models.latent import Choose, Grid, Hints, LatentTransform, Positions, quantization_step
 from inrcodec.models.order import Order
 from inrcodec.models.prediction import PredictionNetworks, Reference
 from inrcodec.models.wavelet import Level, analyse, join, levels_of, whole
@@ -182,7 +183,7 @@ class LatentPyramid(LatentTransform):
             values = torch.stack(_turned(values, self._colors.T), 1)
         return values + 0.5
 
-    def values_at(self, linear: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: int) -> Tensor:
+    def values_at(self, linear: Tensor, positions: Positions, grid: Grid, step_index: int) -> Tensor:
         return resample(self.values(linear, grid, step_index), positions, grid.periodic)
 
 
@@ -238,11 +239,13 @@ def _settings(field: LatentPyramid) -> dict[str, Any]:
     return {each.name: getattr(field, each.name) for each in fields(field)}
 
 
-def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[bool]) -> Tensor:
-    """Interpolate maps [B, F, *grid] at the product of positions along each axis, in samples: [B, F, *(len(p) for p)].
+def resample(maps: Tensor, positions: Positions, closed: Sequence[bool]) -> Tensor:
+    """Interpolate maps [B, F, *grid] at positions, [B, F, *(len(p) for p in positions)], or [B, F, n] at points.
 
     Cubic convolution (Keys 1981), which leaves the samples themselves as they are; constant beyond open ends.
     """
+    if isinstance(positions, np.ndarray):
+        return _resampled_at_points(maps, positions, closed)
     for axis, along in enumerate(positions):
         size = maps.shape[axis + 2]
         if len(along) == size and np.array_equal(along, np.arange(size)):
@@ -262,6 +265,25 @@ def resample(maps: Tensor, positions: Sequence[np.ndarray], closed: Sequence[boo
     return maps
 
 
+def _resampled_at_points(maps: Tensor, points: np.ndarray, closed: Sequence[bool]) -> Tensor:
+    """Return `resample` of points [axes, n]."""
+    taps = []
+    for size, along, around in zip(maps.shape[2:], points, closed, strict=True):
+        whole = np.floor(along)
+        fraction = torch.from_numpy((along - whole).astype(np.float32)).to(maps.device)
+        some = (0,) if np.array_equal(whole, along) else range(-1, 3)
+        taps.append([(_index(whole + tap, size, around), _cubic(fraction - tap)) for tap in some])
+    flat = maps.flatten(2)
+    result = torch.zeros(*maps.shape[:2], points.shape[1], device=maps.device)
+    for chosen in product(*taps):
+        index = np.ravel_multi_index(tuple(each for each, _ in chosen), maps.shape[2:])
+        part = flat.index_select(2, torch.from_numpy(index).to(maps.device))
+        for _, share in chosen:
+            part = part * share
+        result += part
+    return result
+
+
 def samples_read(positions: np.ndarray, size: int) -> set[int]:
     """Return the samples of an open axis that `resample` reads for these positions."""
     whole = np.floor(positions)
@@ -271,10 +293,14 @@ def samples_read(positions: np.ndarray, size: int) -> set[int]:
 
 def _taken(maps: Tensor, axis: int, positions: np.ndarray, closed: bool) -> Tensor:
     """Return the samples at whole positions along a grid axis, which may lie beyond its ends."""
-    size = maps.shape[axis + 2]
-    index = positions.astype(np.int64)
-    index = index % size if closed else index.clip(0, size - 1)
+    index = _index(positions, maps.shape[axis + 2], closed)
     return maps.index_select(axis + 2, torch.from_numpy(index).to(maps.device))
+
+
+def _index(positions: np.ndarray, size: int, closed: bool) -> np.ndarray:
+    """Return the samples at whole positions along an axis, which may lie beyond its ends."""
+    index = positions.astype(np.int64)
+    return index % size if closed else index.clip(0, size - 1)
 
 
 def _cubic(distance: Tensor) -> Tensor:

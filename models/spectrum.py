@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inrcodec.models.field import Parameters
-from inrcodec.models.latent import Choose, Grid, LatentTransform, quantization_step
+from inrcodec.models.latent import Choose, Grid, LatentTransform, Positions, quantization_step
 from inrcodec.models.wavelet import Level, levels_of
 
 COSINE_UNIT = 1 << 26
@@ -92,7 +92,7 @@ class LatentSpectrum(LatentTransform):
         sums = (falling[:, :, :-1] + rising[:, :, 1:]).flatten(2)[..., : grid.shape[0]]
         return (sums * (quantization_step(step_index) / COSINE_UNIT)).to(linear) + 0.5
 
-    def values_at(self, linear: Tensor, positions: Sequence[np.ndarray], grid: Grid, step_index: int) -> Tensor:
+    def values_at(self, linear: Tensor, positions: Positions, grid: Grid, step_index: int) -> Tensor:
         (times,) = positions
         samples = times.clip(0, grid.shape[0] - 1).astype(np.int64)
         if np.array_equal(times, samples):

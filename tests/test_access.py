@@ -21,6 +21,7 @@ from inrcodec.models import LatentClip, LatentPyramid, LatentSpectrum
 from inrcodec.options import EncodeOptions
 from inrcodec.patches import PatchConfig
 from inrcodec.registry import default_initialization
+from inrcodec.resolution import Resolution
 from inrcodec.signals import lazy
 from inrcodec.signals.signal import Axis, Signal
 
@@ -93,6 +94,32 @@ def test_rows_in_any_order(kind: str, bound: float | None, monkeypatch: pytest.M
         assert (part.missing is None) == (expected.missing is None)
         if expected.missing is not None:
             np.testing.assert_array_equal(part.missing, expected.missing)
+
+
+@pytest.mark.parametrize("kind", ["pyramid", "series", "siren"])
+def test_points_of_fields(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field at points shows what decoding at another resolution gives there, in slices of several groups."""
+    monkeypatch.setattr(codec, "CHUNK_POINTS", 1 << 9)
+    signal, initialization = KINDS["climate"]
+    if kind != "pyramid":
+        initialization = default_initialization("climate", kind)
+        points = np.linspace(60, -60, 9), np.arange(14) * 360 / 14
+        axes = [replace(axis, points=each) for axis, each in zip(signal.axes[1:], points, strict=True)]
+        signal = replace(signal, axes=(signal.axes[0], *axes), sphere=True)
+    if kind == "series":
+        patches = replace(initialization.patches, shape=(3, 9, 10), overlap=(0, 0, 4))
+        initialization = replace(initialization, patches=patches)
+    data, _ = encode([signal], [initialization], FAST, embed=True)
+    (read,) = open_anywhere(read_container(data), device="cpu")
+    (finer,) = decode(data, resolution=Resolution(size=(17, 35)), device="cpu")
+    places = [np.arange(7), np.arange(17) / 2, np.arange(35) * 14 / 35]
+    random = np.random.default_rng(0)
+    some = np.stack([random.integers(0, len(each), 50) for each in places])
+    assert read.ask is not None
+    found = read.ask(np.stack([each[index] for each, index in zip(places, some, strict=True)]))
+    assert found.shape == (50, 1) and found.dtype == np.float64
+    np.testing.assert_allclose(found[:, 0], finer.values[(*some, 0)], atol=2e-5)
+    assert read.ask(np.zeros((3, 0))).shape == (0, 1)
 
 
 def test_only_what_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Patches of grids and of the globe: that they cover, join without seams, and lie where they should."""
 
+import functools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -57,6 +58,30 @@ def test_weights_sum_to_one_everywhere(grid: tuple[tuple[Axis, ...], PatchConfig
         assert samples.coordinates.shape == (points, config.dimensions)
         assert np.abs(samples.coordinates).max(initial=0) <= config.extent * (1 + 1e-6)
         samples.accumulate(np.ones((points, 1)), total)
+    np.testing.assert_allclose(total, 1, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=100)
+@given(axes_and_configs(), st.data())
+def test_points_are_those_of_a_grid(grid: tuple[tuple[Axis, ...], PatchConfig], data: st.DataObject) -> None:
+    """What a patch has to do with single points is what it has to do with the grid that they are all of."""
+    axes, config = grid
+    targets = tuple(target_of(axis, data.draw(st.integers(1, 9))) for axis in axes)
+    patches = Patches.cover(axes, config)
+    mesh = np.meshgrid(*(axis.positions(target) for axis, target in zip(axes, targets, strict=True)), indexing="ij")
+    points = np.stack([each.ravel() for each in mesh])
+    total = np.zeros(points.shape[1])
+    for patch, samples in enumerate(patches.resampled(targets)):
+        found = patches.at_points(patch, points)
+        numbers = np.ravel_multi_index(np.ix_(*samples.indices), [axis.size for axis in targets]).ravel()
+        order, own = np.argsort(numbers), np.argsort(found.indices[0])
+        np.testing.assert_array_equal(found.indices[0][own], numbers[order])
+        shares = functools.reduce(np.multiply.outer, samples.weights).ravel()
+        np.testing.assert_allclose(found.weights[0][own], shares[order], rtol=1e-12)
+        np.testing.assert_allclose(found.coordinates[own], samples.coordinates[order], atol=1e-6 * config.extent)
+        local = np.stack([each.ravel() for each in np.meshgrid(*samples.local, indexing="ij")])
+        np.testing.assert_allclose(found.local[:, own], local[:, order], atol=1e-9)
+        total[found.indices[0]] += found.weights[0]
     np.testing.assert_allclose(total, 1, rtol=1e-12)
 
 
@@ -306,7 +331,8 @@ def great_circle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def test_unit_vectors_of_known_points() -> None:
-    vectors = unit_vectors(np.array([90.0, 0.0, -90.0]), np.array([0.0, 90.0, 180.0, 270.0]), (0.0, 0.0))
+    places = np.array([90.0, 0.0, -90.0])[:, None], np.array([0.0, 90.0, 180.0, 270.0])
+    vectors = unit_vectors(*places, (0.0, 0.0)).reshape(-1, 3)
     vectors = vectors.reshape(3, 4, 3)
     np.testing.assert_allclose(vectors[0], [[0, 0, 1]] * 4, atol=1e-15)
     np.testing.assert_allclose(vectors[2], [[0, 0, -1]] * 4, atol=1e-15)

@@ -13,7 +13,7 @@ from inrcodec.initialization import Initialization
 from inrcodec.latents.clip_coder import ClipCoder
 from inrcodec.latents.coder import AdaptationPlan, LatentCoder, TransformCoder
 from inrcodec.latents.sequence_coder import SeriesCoder
-from inrcodec.models import Grid, LatentClip, LatentSeries
+from inrcodec.models import Grid, LatentClip, LatentSeries, Positions
 
 _CODERS: dict[str, type[LatentCoder]] = {LatentClip.name: ClipCoder, LatentSeries.name: SeriesCoder}
 """Coders of fields that are not those of one transform."""
@@ -49,11 +49,11 @@ class EncodeTask:
 
 @dataclass(frozen=True, eq=False)
 class DecodeTask:
-    """A chunk to be decoded. positions: where each of its patches is asked, along each axis, in samples."""
+    """A chunk to be decoded. positions: where each of its patches is asked, in samples."""
 
     parts: CoderParts | None
     chunk: bytes
-    positions: Sequence[Sequence[np.ndarray]]
+    positions: Sequence[Positions]
 
 
 _LOCK = threading.Lock()
@@ -84,7 +84,7 @@ def encode_chunk(coder: LatentCoder, task: EncodeTask) -> tuple[bytes, np.ndarra
 
 
 def decode_chunk(coder: LatentCoder, task: DecodeTask) -> list[np.ndarray]:
-    """Return the values of every patch, [C, *(len(p) for p in positions)]. Raises: CorruptFile."""
+    """Return the values of every patch, as `LatentCoder.decode`. Raises: CorruptFile."""
     with one_thread():
         decoded = coder.decode(task.chunk, len(task.positions), task.positions)
         return [values.cpu().numpy() for values in decoded]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from inrcodec.initialization import Initialization
 from inrcodec.latents.adaptation import adapt_latents
 from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.symbols import SymbolCoder
-from inrcodec.models import Grid, LatentTransform
+from inrcodec.models import Grid, LatentTransform, Positions
 
 MIN_STEP_INDEX, MAX_STEP_INDEX = -120, 24
 """Quantization steps of 2^-15 to 2^3."""
@@ -77,13 +76,13 @@ class LatentCoder(ABC):
         """Return the symbols of a chunk's patches, integers in float32, [count, ...] each. Raises: CorruptFile."""
 
     @abstractmethod
-    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Sequence[np.ndarray]]) -> Iterator[Tensor]:
-        """Yield the values of every patch of a chunk, [C, *(len(p) for p in positions)].
+    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Positions]) -> Iterator[Tensor]:
+        """Yield the values of every patch of a chunk, [C, *(len(p) for p in positions)], or [C, n] at points.
 
-        symbols: as of `symbols`. positions: of every patch, along each axis, in samples.
+        symbols: as of `symbols`. positions: of every patch, in samples; of members of sequences whole ones at points.
         """
 
-    def decode(self, chunk: bytes, count: int, positions: Sequence[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+    def decode(self, chunk: bytes, count: int, positions: Sequence[Positions]) -> Iterator[Tensor]:
         """Yield what `values_at` does for the symbols of a chunk's patches. Raises: CorruptFile."""
         return self.values_at(self.symbols(chunk, count), iter(positions))
 
@@ -111,7 +110,7 @@ class TransformCoder(LatentCoder):
         decoder.finish()
         return symbols
 
-    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Positions]) -> Iterator[Tensor]:
         model = self._model
         with torch.no_grad():
             linear = model.linear(symbols, self.grid)

@@ -18,7 +18,7 @@ from inrcodec.latents.adaptation import adapt_latents
 from inrcodec.latents.coder import MAX_STEP_INDEX, MIN_STEP_INDEX, AdaptationPlan, LatentCoder
 from inrcodec.latents.model import LatentModel, field_of
 from inrcodec.latents.symbols import SymbolCoder
-from inrcodec.models import Grid, LatentPyramid, LatentSequence
+from inrcodec.models import Grid, LatentPyramid, LatentSequence, Positions
 from inrcodec.models.latent import STEPS_PER_OCTAVE
 from inrcodec.models.pyramid import resample, samples_read
 from inrcodec.models.sequence import INTRA, MAX_MEMBERS, Stage
@@ -92,7 +92,7 @@ class SequenceCoder(LatentCoder):
         everything = set(range(self.grid.shape[0]))
         return [each for symbols, _ in self._read(chunk, count, everything, self._hinted) for each in symbols]
 
-    def decode(self, chunk: bytes, count: int, positions: Sequence[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+    def decode(self, chunk: bytes, count: int, positions: Sequence[Positions]) -> Iterator[Tensor]:
         if not self._hinted:
             yield from super().decode(chunk, count, positions)
             return
@@ -103,7 +103,7 @@ class SequenceCoder(LatentCoder):
         for patch, (numbers, places) in enumerate(zip(asked, positions, strict=True)):
             yield self._resampled({number: decoded[number][patch : patch + 1] for number in numbers}, places)
 
-    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Sequence[np.ndarray]]) -> Iterator[Tensor]:
+    def values_at(self, symbols: Sequence[Tensor], positions: Iterator[Positions]) -> Iterator[Tensor]:
         with torch.no_grad():
             for patch in range(len(symbols[0])):
                 yield self._patch_values([each[patch] for each in symbols], next(positions))
@@ -171,7 +171,7 @@ class SequenceCoder(LatentCoder):
         """Whether every stage is a stream of its own, so that a large member is decoded with its references only."""
         return self._hinted and math.prod(self._member.shape) >= APART_SAMPLES
 
-    def _patch_values(self, symbols: Sequence[Tensor], positions: Sequence[np.ndarray]) -> Tensor:
+    def _patch_values(self, symbols: Sequence[Tensor], positions: Positions) -> Tensor:
         """Return the values of one patch, whose symbols have no batch dimension."""
         asked = samples_read(positions[0], self.grid.shape[0])
         needed = _with_references(asked, self._stages)
@@ -189,8 +189,10 @@ class SequenceCoder(LatentCoder):
             decoded |= _by_number(stage, model.values(model.linear(found, self._member), self._member))
         return self._resampled({number: decoded[number] for number in asked}, positions)
 
-    def _resampled(self, members: dict[int, Tensor], positions: Sequence[np.ndarray]) -> Tensor:
+    def _resampled(self, members: dict[int, Tensor], positions: Positions) -> Tensor:
         """Return the values of a patch at some positions, [C, ...], from the members [1, C, H, W] that they need."""
+        if isinstance(positions, np.ndarray):
+            return self._resampled_at_points(members, positions)
         along, *places = positions
         shown = {
             number: resample(values, places, self._member.periodic).clamp(0, 1) for number, values in members.items()
@@ -199,6 +201,14 @@ class SequenceCoder(LatentCoder):
         nothing = torch.zeros(1, self.initialization.field.out_features, *map(len, places), device=self.device)
         stack = torch.stack([shown.get(number, nothing) for number in range(self.grid.shape[0])], 2)
         return resample(stack, [along, *(np.arange(len(each)) for each in places)], (False,) * len(positions))[0]
+
+    def _resampled_at_points(self, members: dict[int, Tensor], points: np.ndarray) -> Tensor:
+        """Return the values [C, n] of a patch at points [axes, n] of some of its members."""
+        values = torch.zeros(self.initialization.field.out_features, points.shape[1], device=self.device)
+        for number, member in members.items():
+            own = np.flatnonzero(points[0] == number)
+            values[:, own] = resample(member, points[1:, own], self._member.periodic)[0].clamp(0, 1)
+        return values
 
     @cached_property
     def _stages(self) -> Sequence[Stage]:

@@ -1,5 +1,6 @@
 """Climate signals and their variables: the numbers that are stored, part by part."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from inrcodec.errors import SignalError
 from inrcodec.signals.cf_exact import GapNumbers
 from inrcodec.signals.cf_packing import Packing, pack, packing_of
 from inrcodec.signals.cf_slices import Key, boxes, region
+from inrcodec.signals.climate import malformed
 from inrcodec.signals.lazy import SLAB_VALUES, AnySignal, LazySignal, Rows, joined, lazy_like, slabs_of
 from inrcodec.signals.netcdf import parse_attributes
 
@@ -138,12 +140,15 @@ def regions_of(field: Field) -> Iterator[tuple[Key, np.ndarray]]:
     return every()
 
 
+_TURN = threading.RLock()
+
+
 class FieldReader:
-    """Reads the numbers to store of a field, slice by slice in any order.
+    """Reads the numbers to store of a field, slice by slice in any order. Threads take turns.
 
     Where values are missing they are those of the file, if the signal can count missing values, else the most frequent
     of them.
-    Raises: SignalError, and as `contents_of`.
+    Raises: SignalError, also for malformed attributes.
     """
 
     def __init__(self, field: Field) -> None:
@@ -159,10 +164,15 @@ class FieldReader:
         """Return the numbers of some slices at some indices of their axes, [slices, rows, columns]."""
         numbers = np.empty((len(slices), len(rows), len(columns)), self.packing.stored)
         for place, number in enumerate(slices):
-            numbers[place] = self._slice(number)[np.ix_(rows, columns)]
+            numbers[place] = self.plane(number)[0][np.ix_(rows, columns)]
         return numbers
 
-    def _slice(self, number: int) -> np.ndarray:
+    def plane(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the numbers of a slice and where values are missing, [H, W]; None if none are."""
+        with _TURN, malformed(f"the attributes of variable {self.field.name!r}"):
+            return self._plane(number)
+
+    def _plane(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         signal = self.field.signal
         part = signal.part(number, number + 1)
         count = 0 if part.missing is None else int(np.count_nonzero(part.missing))
@@ -172,8 +182,7 @@ class FieldReader:
             gaps = self._gaps.between(before, before + count)
         missing = part.missing if count else None
         planes = pack(f"variable {self.field.name!r}", part.values[..., 0], missing, gaps, self.packing)
-        plane: np.ndarray = planes[0]
-        return plane
+        return planes[0], None if missing is None else missing[0]
 
 
 def in_order_of(signal: AnySignal, other: AnySignal) -> AnySignal:

@@ -46,6 +46,9 @@ EAST = Direction(
     letter="X",
 )
 
+ROTATED = frozenset({"rlat", "rlon", "grid_latitude", "grid_longitude"})
+"""Names of coordinates of rotated grids."""
+
 # Attributes that name variables which describe others, and so are no data themselves.
 REFERENCES = ("bounds", "climatology", "coordinates", "grid_mapping", "cell_measures")
 
@@ -121,6 +124,12 @@ def _is_angle(name: str, variable: Variable, direction: Direction) -> bool:
     if standard_name:
         return standard_name in direction.standard_names
     return name.split("/")[-1].lower() in direction.angle_names
+
+
+def is_rotated(name: str, coordinate: Variable) -> bool:
+    """Say whether a coordinate of angles is one of a rotated grid, no true latitude or longitude."""
+    stated = _text(coordinate, "standard_name")
+    return stated.startswith("grid_") or (not stated and name.split("/")[-1].lower() in ROTATED)
 
 
 def coordinate_of(dimension: str, direction: Direction, variables: Mapping[str, Variable]) -> str | None:

@@ -27,6 +27,8 @@ class LazySignal:
     read: returns the values and the mask of samples `begin` to before `end` of the first axis; asking for what comes
         later is always fast, going back need not be. The mask is None only where none are missing.
     count_missing: returns how many values are missing before an index of the first axis; None if that takes reading.
+    ask: returns what fields show at points [axes, n], in samples, as [n, C] float64 in the unit of the values. None
+        where there are no fields.
     """
 
     modality: str
@@ -41,6 +43,7 @@ class LazySignal:
     attributes: dict[str, Any] = field(default_factory=dict)
     slice_ranges: np.ndarray | None = None
     count_missing: Callable[[int], int] | None = None
+    ask: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

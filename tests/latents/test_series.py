@@ -25,6 +25,7 @@ from inrcodec.meta.latent_trainer import nearest_symbols
 from inrcodec.meta.presets import Preset, preset
 from inrcodec.meta.series_trainer import SeriesTrainer
 from inrcodec.models import Grid, LatentPyramid, LatentSeries
+from inrcodec.models.pyramid import resample
 from inrcodec.models.sequence import INTRA
 from inrcodec.models.series import STAGE_SAMPLES
 from inrcodec.options import EncodeOptions
@@ -93,6 +94,14 @@ def test_a_chunk_decodes_to_what_the_encoder_knows(
     assert sum(each[0].numel() for each in symbols) == coder.size
     for decoded in (coder.decode(chunk, 2, [positions] * 2), coder.values_at(symbols, repeat(positions))):
         assert torch.equal(torch.stack(list(decoded)), shown)
+    # Points of other members in each patch, none of the first one in the second.
+    points = [np.array([[0, count - 1, count - 1], [3, 0, 11.5], [2.25, 0, 7]]), np.array([[count - 1], [4], [5.5]])]
+    for decoded in (coder.decode(chunk, 2, points), coder.values_at(symbols, iter(points))):
+        for asked, found, own in zip(points, decoded, shown, strict=True):
+            for (member, row, column), value in zip(asked.T, found[0], strict=True):
+                member = own[:, int(member)][None]
+                wanted = resample(member, [np.array([row]), np.array([column])], (False, True))
+                assert float(value) == pytest.approx(float(wanted.clamp(0, 1)), abs=1e-5)
 
 
 def test_a_field_alone_is_a_pyramid(known: Initialization) -> None:

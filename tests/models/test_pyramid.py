@@ -315,6 +315,10 @@ def test_resampling_is_cubic_convolution(data: st.DataObject) -> None:
     for axis, (along, around) in enumerate(zip(positions, closed, strict=True)):
         wanted = np.moveaxis(naive_resample(np.moveaxis(wanted, axis + 2, -1), along, around), -1, axis + 2)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+    points = np.stack([each.ravel() for each in np.meshgrid(*positions, indexing="ij")])
+    single = resample(torch.from_numpy(maps), points, closed).numpy()
+    np.testing.assert_allclose(single, found.reshape(2, 3, -1), atol=1e-5)
+    assert resample(torch.from_numpy(maps), points[:, :0], closed).shape == (2, 3, 0)
 
 
 def test_the_samples_themselves_stay_as_they_are() -> None:
