@@ -13,11 +13,10 @@ from inrcodec.decoder import SAMPLES, check_stream, signal_of
 from inrcodec.device import pick_device
 from inrcodec.errors import UsageError
 from inrcodec.field_codec import codec_of
-from inrcodec.field_values import native_values
 from inrcodec.initialization import Initialization
 from inrcodec.registry import find_initialization
 from inrcodec.signals.lazy import LazySignal, Rows, joined
-from inrcodec.slabs import Slabs
+from inrcodec.slabs import Slabs, shown_values
 
 KEPT_SLABS = 2
 """Slabs that are kept, so that slices one after the other are not decoded again and again."""
@@ -126,10 +125,7 @@ class SlabReader:
             for place, values in self._reader.render(self._stream.chunks, places, numbers=chunks):
                 (numbers,), (shares,) = place.indices, place.weights
                 shown[numbers] += values * shares[:, np.newaxis]
-        ranges = np.broadcast_to(header.value_range, (points.shape[1], 2))
-        if header.slice_ranges is not None:
-            ranges = header.slice_ranges[points[0].astype(np.int64)]
-        return native_values(shown, ranges, np.dtype(np.float64))
+        return shown_values(header, shown, points[0].astype(np.int64), np.dtype(np.float64))
 
     def _check_samples(self, samples: int) -> None:
         if samples > self._max_samples:

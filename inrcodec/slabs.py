@@ -98,19 +98,24 @@ class Slabs:
             raise self._refused(error) from error
 
     def _native(self, shown: np.ndarray, begin: int) -> np.ndarray:
-        header, bound = self._header, self._header.bound
-        dtype = np.dtype(header.dtype)
-        if bound is not None and bound.shown_on_scale:
-            ranges = np.array(bound.shown_range(*header.value_range))
-            return bound.unscaled(native_values(shown, ranges, np.dtype(np.float64)), begin, dtype)
-        ranges = np.array(header.value_range)
-        if header.slice_ranges is not None:
-            ranges = header.slice_ranges[begin : begin + len(shown)]
-        return native_values(shown, ranges, dtype)
+        return shown_values(self._header, shown, slice(begin, begin + len(shown)), np.dtype(self._header.dtype))
 
     def _refused(self, error: SignalError) -> CorruptFile:
         name = self._header.name
         return CorruptFile(f"the signal {name!r} has malformed attributes ({error}): obtain the file again")
+
+
+def shown_values(header: StreamHeader, shown: np.ndarray, slices: slice | np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return what fields show, [n, ..., C] in 0 to 1, as values of a type in the signal's unit.
+
+    slices: the index of each along the first axis.
+    """
+    bound = header.bound
+    if bound is not None and bound.shown_on_scale:
+        ranges = np.array(bound.shown_range(*header.value_range))
+        return bound.unscaled(native_values(shown, ranges, np.dtype(np.float64)), 0, dtype)
+    ranges = np.array(header.value_range) if header.slice_ranges is None else header.slice_ranges[slices]
+    return native_values(shown, ranges, dtype)
 
 
 class DamagedRows:

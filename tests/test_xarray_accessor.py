@@ -18,6 +18,7 @@ from inrcodec.resolution import Resolution
 HEIGHT, WIDTH = 9, 12
 LATITUDES, LONGITUDES = np.linspace(80, -80, HEIGHT), np.arange(WIDTH) * 30.0
 BOUND = EncodeOptions(steps=0, device="cpu", max_error=0.5)
+SHARE = EncodeOptions(steps=0, device="cpu", max_error_rel=0.02)
 QUALITY = EncodeOptions(steps=0, device="cpu", quality=60)
 
 
@@ -64,7 +65,7 @@ def mixed() -> xarray.Dataset:
     return dataset
 
 
-@pytest.mark.parametrize("options", [BOUND, QUALITY], ids=["bound", "quality"])
+@pytest.mark.parametrize("options", [BOUND, SHARE, QUALITY], ids=["bound", "share", "quality"])
 def test_values_on_the_grid_are_those_of_the_dataset(tmp_path: Path, options: EncodeOptions) -> None:
     ours = opened(mixed(), tmp_path, options)
     sampled = ours.inr.sample(lat=ours.latitude, lon=ours.longitude)
@@ -86,7 +87,8 @@ def test_values_on_the_grid_are_those_of_the_dataset(tmp_path: Path, options: En
 
 
 @pytest.mark.parametrize(
-    ("field", "options"), [("series", BOUND), ("series", QUALITY), ("siren", QUALITY), ("siren", BOUND)]
+    ("field", "options"),
+    [("series", BOUND), ("series", SHARE), ("series", QUALITY), ("siren", QUALITY), ("siren", BOUND)],
 )
 def test_between_grid_points_it_is_the_field(tmp_path: Path, field: str, options: EncodeOptions) -> None:
     """The field as decoding at a finer resolution shows it, plus how far it is off at the corners, in their mean."""
