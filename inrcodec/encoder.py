@@ -288,6 +288,7 @@ def code_signal(
     fidelity = Fidelity(original, bound)
     kept: list[np.ndarray] = []
     slabs = Slabs(header, header.axes)
+    margin = codec_of(prepared.initialization).machine_margin
 
     def rendered() -> Iterator[RenderedPatch]:
         for coded in prepared.code(quantization, shown, prepared.patches.resampled(grid.finer)):
@@ -302,7 +303,7 @@ def code_signal(
         after = replace(before, values=values)
         if bound is not None:
             exact = partial(slabs.exact, number=number)
-            residual, after = error_bound.corrected_slab(before, after, exact, bound, begin)
+            residual, after = error_bound.corrected_slab(before, after, exact, bound, begin, margin)
             residuals.append(residual)
         if before.missing is not None:
             missing.add(before.missing)

@@ -77,7 +77,13 @@ class StreamReader(Protocol):
 
 
 class FieldCodec(Protocol):
-    """A family of fields as the encoder and the decoder see it."""
+    """A family of fields as the encoder and the decoder see it.
+
+    machine_margin: how far apart, as a share of the value range, two machines may decode values of the original grid
+        for a bound to hold on both; 0 where they decode the same.
+    """
+
+    machine_margin: float
 
     def steps(self, options: EncodeOptions, initialization: Initialization) -> int:
         """Return K_test, how many adaptation steps a signal gets."""

@@ -76,7 +76,7 @@ def test_helpers_serve_others_when_nobody_wants_the_rest() -> None:
     (helper,) = [process for process in multiprocessing.active_children() if process.is_alive()]
     assert len(list(shared(slowly, str, range(4), 4, 2))) == 4
     parallel.end_helpers()
-    helper.join(10)
+    helper.join(60)
     assert not helper.is_alive() and not parallel._POOLS
 
 

@@ -98,6 +98,8 @@ class LatentQuantization:
 class LatentCodec:
     """The `FieldCodec` of latent fields."""
 
+    machine_margin = 0.0
+
     def steps(self, options: EncodeOptions, initialization: Initialization) -> int:
         """Return K_test, beyond the first step."""
         return coder_class(initialization).STEPS[options.effort] if options.steps is None else options.steps

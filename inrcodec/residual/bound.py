@@ -31,9 +31,6 @@ SCALE_ROUNDING = 2.0**-40
 SMALLEST_SPAN = 2.0**-16
 """The range of a slice counts as no less than this share of the range of all."""
 
-MACHINE_MARGIN = 2.0**-18
-"""How far apart, as a share of the value range, fields of two machines may be for the bound to hold on both."""
-
 
 class Coded(Protocol):
     """A coded signal. size: what the search makes small, in bytes."""
@@ -138,17 +135,23 @@ def start_trade_off(signal: AnySignal, bound: Bound) -> float:
 
 
 def corrected_slab(
-    original: Signal, decoded: Signal, exact: Callable[[np.ndarray], np.ndarray], bound: Bound, begin: int = 0
+    original: Signal,
+    decoded: Signal,
+    exact: Callable[[np.ndarray], np.ndarray],
+    bound: Bound,
+    begin: int,
+    margin: float,
 ) -> tuple[bytes, Signal]:
     """Return the residual that brings a slab within a bound of the original one, and the slab that it leads to.
 
     decoded: as it decodes without one. exact: what is applied to corrected values. begin: the slab's first index.
+    margin: how far apart two machines may decode values, as a share of their range; 0 if they decode the same.
     The bound also holds for what a file of the decoded signal gives when it is read again.
     Raises: UsageError if that is impossible.
     """
     values = bound.scaled(original.values.astype(decoded.dtype, copy=False), begin)
     known = bound.scaled(decoded.values, begin)
-    for working in _working_bounds(original, bound, begin):
+    for working in _working_bounds(original, bound, begin, margin):
         try:
             payload = pack_residual(values, known, working, original.missing)
         except ValueError as error:
@@ -182,17 +185,17 @@ def check_bound(original: AnySignal, fidelity: metrics.Fidelity) -> None:
         )
 
 
-def _working_bounds(signal: Signal, bound: Bound, begin: int) -> Iterator[float]:
+def _working_bounds(signal: Signal, bound: Bound, begin: int, margin: float) -> Iterator[float]:
     """Yield what the residual of a slab is made for, in turn until its bound holds in every respect."""
     if isinstance(bound, SliceBounds | ShareBound):
-        yield from _scaled_bounds(signal, bound, begin)
+        yield from _scaled_bounds(signal, bound, begin, margin)
         return
     max_error = working = bound.error
     spacing = 0.0
     if signal.values.dtype.kind == "f":
         low, high = signal.value_range
         spacing = float(np.spacing(np.abs(signal.values).max()))
-        working -= min((high - low) * MACHINE_MARGIN + spacing, max_error / 4)
+        working -= min((high - low) * margin + spacing, max_error / 4) if margin else 0.0
     step = signals.stored_step(signal)
     if not step:
         yield max(working, SMALLEST_BOUND)
@@ -207,13 +210,13 @@ def _working_bounds(signal: Signal, bound: Bound, begin: int) -> Iterator[float]
     yield max(min(working, step / 2 - spacing), SMALLEST_BOUND)
 
 
-def _scaled_bounds(signal: Signal, bound: SliceBounds | ShareBound, begin: int) -> Iterator[float]:
+def _scaled_bounds(signal: Signal, bound: SliceBounds | ShareBound, begin: int, margin: float) -> Iterator[float]:
     """Yield the same on a scale."""
     largest, step = bound.on_scale, signals.stored_step(signal)
     floats = signal.values.dtype.kind == "f"
     if isinstance(bound, ShareBound):
         low, high = bound.shown_range(*signal.value_range)
-        margin = (high - low) * MACHINE_MARGIN + SCALE_ROUNDING
+        margin = (high - low) * margin + SCALE_ROUNDING
         margin += 4 * float(np.finfo(signal.values.dtype).eps) if floats else 0.0
         finest = step / 4 / max(float(np.abs(signal.values).max()), bound.knee)
     else:
@@ -221,7 +224,7 @@ def _scaled_bounds(signal: Signal, bound: SliceBounds | ShareBound, begin: int) 
         ranges = np.array(signal.value_range) if signal.slice_ranges is None else signal.slice_ranges
         spans = ranges[..., 1] - ranges[..., 0]
         spacing = float(np.spacing(np.abs(signal.values).max())) if floats else 0.0
-        margin = float(((spans * MACHINE_MARGIN + spacing) / errors).max())
+        margin = float(((spans * margin + spacing) / errors).max())
         finest = step / 4 / float(errors.max())
     yield largest - min(margin, largest / 4)
     # Rounding to whole steps, or to integers, leads no further away from here.

@@ -115,24 +115,29 @@ class Chunks:
 
 
 def _variable(label: str, place: str, name: str, variable: xarray.Variable, chunks: Chunks) -> xarray.Variable:
-    """Return a variable of a store. Raises: SignalError that names a chunk that is missing or damaged, also later.
+    """Return a variable of a store. Raises: SignalError that names a chunk that is damaged, also later.
 
-    Chunks of nothing but the fill value may have been left out when the store was written. Nobody can tell them from
-    lost ones, so that fields and coordinates are refused where some are missing.
+    Chunks of nothing but the fill value may have been left out when the store was written, as over land. Nobody can
+    tell them from lost ones: a warning names the first that is missing. Coordinates are refused then.
     """
     attributes = {key: netcdf_value(value) for key, value in variable.attrs.items()}
     if variable.dtype.kind == "b":
         attributes["dtype"] = "bool"
     dims = [qualified(place, str(dimension)) for dimension in variable.dims]
     stays = stays_in_file(variable)
-    needs_all = stays or (variable.dims == (name,) and variable.size > 1)
+    is_coordinate = variable.dims == (name,) and variable.size > 1
+    warned = False
 
     def read(region: Key) -> np.ndarray:
+        nonlocal warned
         try:
             for number, _ in chunks.around(region):
                 fault = chunks.fault(number)
-                if fault == CUT or (fault == MISSING and needs_all):
-                    raise _refused(label, number, fault)
+                if fault == CUT or (fault == MISSING and is_coordinate):
+                    raise SignalError(f"{label}: chunk {number} {fault}; fetch the store again")
+                if fault == MISSING and stays and not warned:
+                    warned = True
+                    warn(f"{label}: chunk {number} {MISSING} and counts as fill values; is the store whole?")
             return netcdf_data(variable[region].values)
         except CHUNK_ERRORS as error:
             found = _damaged(variable, chunks, region)
@@ -144,11 +149,6 @@ def _variable(label: str, place: str, name: str, variable: xarray.Variable, chun
         sizes = variable.encoding.get("chunks") or variable.shape
         return StoredNumbers(variable.shape, dtype, read).variable(dims, attributes, sizes)
     return xarray.Variable(dims, read(tuple(slice(0, size) for size in variable.shape)), attributes)
-
-
-def _refused(label: str, number: tuple[int, ...], fault: str) -> SignalError:
-    hint = ", or if it was written without chunks of fill values, write it with write_empty_chunks=True"
-    return SignalError(f"{label}: chunk {number} {fault}; fetch the store again{hint if fault == MISSING else ''}")
 
 
 def _damaged(variable: xarray.Variable, chunks: Chunks, region: Key) -> tuple[tuple[int, ...], Exception] | None:

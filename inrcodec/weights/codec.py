@@ -35,7 +35,9 @@ MAX_CHUNK_SIZE = 1 << 26
 
 
 class WeightCodec:
-    """The `FieldCodec` of weight-coded fields."""
+    """The `FieldCodec` of weight-coded fields, whose networks compute in floating point."""
+
+    machine_margin = 2.0**-18
 
     def steps(self, options: EncodeOptions, initialization: Initialization) -> int:
         """Return K_test."""

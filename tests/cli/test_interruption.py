@@ -87,6 +87,7 @@ import atexit, os, signal, sys
 
 number, where, *argv = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background do not have it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nor do those under nohup
 
 def strike():
     os.kill(os.getpid(), int(number))

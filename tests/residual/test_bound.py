@@ -180,6 +180,7 @@ def test_any_bound_holds(exponent: float, holes: float, seed: int) -> None:
     exponent=st.floats(-9, 3),
     coarseness=st.floats(-4, 1),
     step=st.none() | st.floats(-3, 1).map(lambda exponent: 10.0**exponent),
+    margin=st.sampled_from([0.0, 2.0**-18]),
     seed=st.integers(0, 1000),
 )
 def test_any_field_can_be_corrected(
@@ -190,6 +191,7 @@ def test_any_field_can_be_corrected(
     exponent: float,
     coarseness: float,
     step: float | None,
+    margin: float,
     seed: int,
 ) -> None:
     """Also where floats are packed into integers by steps of `step`, and what is rounded to 7 steps means: missing."""
@@ -208,7 +210,9 @@ def test_any_field_can_be_corrected(
     noise = 10**coarseness * (high - low) * random.normal(size=values.shape)
     base = native_values(((values - low) / (high - low) + noise).clip(-9, 9), field.value_range, values.dtype)
     max_error = float(10**exponent)
-    residual, decoded = error_bound.corrected_slab(field, replace(field, values=base), unchanged, Bound(max_error))
+    residual, decoded = error_bound.corrected_slab(
+        field, replace(field, values=base), unchanged, Bound(max_error), 0, margin
+    )
     np.testing.assert_array_equal(decoded.values, apply_slab(base, residual, max_error))
     assert errors(field, decoded).max() <= max_error
     assert errors(field, replace(field, values=read_back(decoded))).max() <= max_error
@@ -222,7 +226,7 @@ def test_missing_values_do_not_matter() -> None:
     rough.values[missing] += np.random.default_rng(0).choice([-9, 9], (missing.sum(), 1)).astype(np.float32)
     base = decode(file_of(replace_residual(field)), initializations=[CLIMATE])[0]
     (plain, _), (hard, _) = (
-        error_bound.corrected_slab(original, base, unchanged, Bound(0.5)) for original in (field, rough)
+        error_bound.corrected_slab(original, base, unchanged, Bound(0.5), 0, 0.0) for original in (field, rough)
     )
     assert plain == hard
     (decoded,) = decode(within(field, 0.5), initializations=[CLIMATE])
@@ -382,15 +386,20 @@ def test_another_resolution_is_that_of_the_field() -> None:
 @pytest.mark.parametrize("max_error", [1e-2, 2e-3])
 def test_a_field_of_another_machine_stays_within_the_bound(max_error: float) -> None:
     field = climate_field(8, offset=1e3, spread=50.0)
-    (stream,) = read_container(within(field, max_error)).streams
-    base = decode(file_of(replace_residual(field, stream)), initializations=[CLIMATE])[0].values
+    base = decode(file_of(replace_residual(field)), initializations=[CLIMATE])[0]
+    residual, _ = error_bound.corrected_slab(field, base, unchanged, Bound(max_error), 0, 2.0**-18)
     low, high = field.value_range
     for sign in (-1, 1):
-        other = (base.astype(np.float64) + sign * 1e-6 * (high - low)).astype(np.float32)
-        assert (other != base).any()
-        (residual,) = unpack_section(stream.residual or b"", 1)
+        other = (base.values.astype(np.float64) + sign * 1e-6 * (high - low)).astype(np.float32)
+        assert (other != base.values).any()
         rebuilt = apply_slab(other, residual, max_error)
         assert np.abs(rebuilt.astype(np.float64) - field.values.astype(np.float64)).max() <= max_error
+
+
+def test_machines_that_decode_the_same_use_all_of_the_bound() -> None:
+    field = climate_field(8, offset=1e3, spread=50.0)
+    (decoded,) = decode(within(field, 2e-3), initializations=[CLIMATE])
+    assert errors(field, decoded).max() > 0.95 * 2e-3
 
 
 def replace_residual(field: Signal, stream: Stream | None = None) -> Stream:

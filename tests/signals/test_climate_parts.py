@@ -1,5 +1,6 @@
 """Climate files that are read and written part by part, as whole ones would be, in little memory."""
 
+import contextlib
 import subprocess
 import sys
 import warnings
@@ -229,11 +230,14 @@ def test_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> No
         warnings.simplefilter("ignore")
         dataset["x"] = (("time", "lat", "lon"), values, {"units": "mm"})
         dataset.to_zarr(tmp_path / "a.zarr", encoding={"x": {"chunks": (4, 5, 3), "_FillValue": None}})
-    (whole,) = read(tmp_path / "a.zarr")
+    # The library leaves out chunks of zeros.
+    told = pytest.warns(InrcodecWarning, match="counts as fill values") if dtype == "i2" else contextlib.nullcontext()
+    with told:
+        (whole,) = read(tmp_path / "a.zarr")
     assert whole.dtype == ("f4" if dtype == "f2" else dtype)
     np.testing.assert_array_equal(whole.values[..., 0], values)
     shrink(monkeypatch)
-    with climate.opened(tmp_path / "a.zarr") as (signal,):
+    with told, climate.opened(tmp_path / "a.zarr") as (signal,):
         assert_reads_alike(signal, whole)
 
 

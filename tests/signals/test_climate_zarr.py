@@ -104,7 +104,7 @@ def test_folders_that_are_no_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["2", "3", "shards"])
 @pytest.mark.parametrize("name", ["t", "flag", "lat"])
 def test_chunks_that_are_lost_or_cut(tmp_path: Path, name: str, kind: str, compressed: bool, damage: str) -> None:
-    """A store that is not whole is refused, naming the chunk: lost ones are fill values to the library."""
+    """A store that is cut is refused, naming the chunk. Lost ones are fill values to the library, with a warning."""
     encoding: dict[str, Any] = {each: {"chunks": (2, 19, 36)} for each in ("t", "flag")} | {"lat": {}}
     for each in encoding.values():
         each |= {} if compressed else {"compressors": None}
@@ -118,6 +118,15 @@ def test_chunks_that_are_lost_or_cut(tmp_path: Path, name: str, kind: str, compr
     else:
         chunk.write_bytes(b"" if damage == "empty" else chunk.read_bytes()[:-7])
     text = f"a.zarr: variable '{name}': chunk {number} "
+    if damage == "missing" and name != "lat":
+        with pytest.warns(InrcodecWarning) as told, climate.opened(path) as signals:
+            first = 4 if kind == "shards" else 2
+            lost = signals[-1].part(first, first + 1) if name == "t" else None
+        assert [str(each.message) for each in told] == [
+            f"{tmp_path / text}is missing and counts as fill values; is the store whole?"
+        ]
+        assert lost is None or (lost.missing is not None and lost.missing.all())
+        return
     with pytest.raises(SignalError) as caught, climate.opened(path):
         pass
     assert text in str(caught.value) and "fetch the store again" in str(caught.value)
