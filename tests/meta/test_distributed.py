@@ -177,6 +177,8 @@ def test_a_stop_ends_all_with_one_line(folder: Path, stop: str) -> None:
         end(process)
         assert process.wait(120) != 0
     said = [each for rank in range(2) for each in errors(rank).splitlines() if "outer steps; Ctrl-C" not in each]
+    # torch's threads that wait for the other process may say so when theirs ends.
+    said = [each for each in said if each != "terminate called without an active exception"]
     assert len(said) == 1 and re.fullmatch(line, said[0]), said
     assert {path.name for path in folder.iterdir()} == {"data", "logs", checkpoint.name}
 
